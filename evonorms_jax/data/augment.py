@@ -1,0 +1,58 @@
+"""Random crops and flips, and normalisation: pure, on the device, jitted.
+
+B batch, H height, W width, C channels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@functools.partial(jax.jit, static_argnames=("size", "flip"))
+def random_crop_flip(key: jax.Array, images: jax.Array, size: int, flip: bool) -> jax.Array:
+    """Cuts a square out of each image at its own random place, and mirrors it left to right with probability 1/2.
+
+    Args:
+        key: consumed; the places and the flips are drawn from it.
+        images: `[B, H, W, C]`, of any dtype.
+        size: side of the square.
+        flip: whether images are mirrored; a config, since a mirrored digit is no digit.
+
+    Returns:
+        `[B, size, size, C]`, of the same dtype.
+
+    Raises:
+        ValueError: if `size` is not between 1 and the smaller side.
+    """
+    batch, height, width, channels = images.shape
+    if not 1 <= size <= min(height, width):
+        raise ValueError(f"crop size must be from 1 to {min(height, width)}, got {size}")
+    row_key, column_key, flip_key = jax.random.split(key, 3)
+    rows = jax.random.randint(row_key, (batch,), 0, height - size + 1)
+    columns = jax.random.randint(column_key, (batch,), 0, width - size + 1)
+
+    # Measured inside a fori_loop on two CPU cores, [64, 28, 28, 1] / [128, 32, 32, 3] to 24 x 24: this 0.04 / 0.14 ms;
+    # one gather 0.05 / 0.20; rows, then columns by take_along_axis 0.04 / 0.36; one-hot matrices 0.20 / 0.88; a
+    # select over all places 0.07 / 8.8; a barrel shifter 0.27 / 1.9.
+    def crop(image, row, column):
+        return jax.lax.dynamic_slice(image, (row, column, 0), (size, size, channels))
+
+    crops = jax.vmap(crop)(images, rows, columns)
+    if not flip:
+        return crops
+    mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1, 1, 1))
+    return jnp.where(mirrored, crops[:, :, ::-1], crops)
+
+
+@jax.jit
+def normalize(images: jax.Array, mean: np.ndarray, std: np.ndarray) -> jax.Array:
+    """(images - mean) / std per channel: uint8 `[B, H, W, C]` and `[C]` to float32 `[B, H, W, C]`.
+
+    `mean` and `std` are in grey levels from 0 to 255, as in `ImageData`.
+    """
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    mean = jnp.asarray(mean, jnp.float32).reshape(shape)
+    std = jnp.asarray(std, jnp.float32).reshape(shape)
+    return (images.astype(jnp.float32) - mean) / std

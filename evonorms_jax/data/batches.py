@@ -1,0 +1,98 @@
+"""Batches: a shuffled endless sequence to train on, a padded finite one to evaluate on.
+
+N examples, B batch size, n number of batches.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evonorms_jax.data.image_set import ImageSet
+
+ROUNDS = 48  # of the shuffle; an example's place is uniform to within sqrt(N) * 2^(-ROUNDS / 2): 1e-5 at N = 45,000
+
+
+def batch_indices(key: jax.Array, step: jax.Array, num_examples: int, batch_size: int) -> jax.Array:
+    """Indices of batch number `step` of an endless sequence of epochs.
+
+    Every epoch is a fresh random permutation of the examples without the last, incomplete batch. Any step can be asked
+    for in any order: nothing is carried from one to the next.
+
+    Args:
+        key: names the sequence; folded with the number of the epoch, never consumed.
+        step: int32 scalar, from 0; may be traced.
+        num_examples: N.
+        batch_size: B, at most N.
+
+    Returns:
+        int32 `[B]`, no index twice within an epoch.
+
+    Raises:
+        ValueError: if `batch_size` is not between 1 and N.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise ValueError(
+            f"batch_size must be from 1 to the number of examples, {num_examples}, got {batch_size}"
+        )
+    steps_per_epoch = num_examples // batch_size
+    epoch, batch = step // steps_per_epoch, step % steps_per_epoch
+    places = batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    return _shuffle(jax.random.fold_in(key, epoch), places, num_examples)
+
+
+class EvalBatches(NamedTuple):
+    """All images of a set in batches of one size, the last one filled up; the sums of weights count each once."""
+
+    images: np.ndarray  # uint8 [n, B, H, W, C]
+    labels: np.ndarray  # int32 [n, B]
+    weights: np.ndarray  # float32 [n, B]: 1 for an image of the set, 0 for filling
+
+
+def eval_batches(image_set: ImageSet, batch_size: int) -> EvalBatches:
+    """Cuts a set of N images into ceil(N / B) batches, on the host and in order.
+
+    Raises:
+        ValueError: if `batch_size` is not positive or the set is empty.
+    """
+    count = len(image_set.images)
+    if batch_size < 1 or count < 1:
+        raise ValueError(f"cannot cut {count} images into batches of {batch_size}: both must be at least 1")
+    number = -(-count // batch_size)
+    places = np.arange(number * batch_size)
+    # Filled up with the images from the start again, not with blanks: what a candidate layer makes of a constant image
+    # may not be finite, and zero times that is not zero.
+    indices = (places % count).reshape(number, batch_size)
+    weights = (places < count).astype(np.float32).reshape(number, batch_size)
+    return EvalBatches(image_set.images[indices], image_set.labels[indices], weights)
+
+
+def _shuffle(key: jax.Array, places: jax.Array, count: int) -> jax.Array:
+    """A keyed permutation of `0 .. count - 1`, evaluated at `places` only.
+
+    The swap-or-not shuffle (Hoang, Morris and Rogaway, CRYPTO 2012): round r pairs x with pivot_r - x mod count, and a
+    hash of the pair's larger member decides whether the two change places.
+
+    Inside a loop on a CPU a step takes 0.007 ms for 64 or 128 places, whatever `count` is; `jax.random.permutation`
+    would take 2 ms at 4,000 and 23 ms at 45,000. A Feistel network takes 0.004 ms but needs a loop of unknown length
+    to stay below `count`.
+    """
+    pivot_key, salt_key = jax.random.split(key)
+    pivots = jax.random.randint(pivot_key, (ROUNDS,), 0, count)
+    salts = jax.random.bits(salt_key, (ROUNDS,), jnp.uint32)
+
+    def swap_or_not(index, x):
+        partner = pivots[index] - x
+        partner = jnp.where(partner < 0, partner + count, partner)
+        bits = _hash(jnp.maximum(x, partner).astype(jnp.uint32) ^ salts[index])
+        return jnp.where(bits >> 31 == 1, partner, x)
+
+    return jax.lax.fori_loop(0, ROUNDS, swap_or_not, places)
+
+
+def _hash(bits: jax.Array) -> jax.Array:
+    # The finalizer of MurmurHash3: every input bit flips every output bit with probability close to 1/2.
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)

@@ -1,0 +1,23 @@
+"""The search space: what a candidate layer is, as a genotype and as a pure function."""
+
+from evonorms_jax.search_space.catalog import CATALOG
+from evonorms_jax.search_space.compiled import NormAct, compile_graph
+from evonorms_jax.search_space.graph import Graph, Node
+from evonorms_jax.search_space.primitives import LEAVES, OP_NAMES, OPS
+from evonorms_jax.search_space.reference import evaluate_reference, reference_batch_moments
+from evonorms_jax.search_space.sampling import mutate, random_graph
+
+__all__ = [
+    "CATALOG",
+    "LEAVES",
+    "OPS",
+    "OP_NAMES",
+    "Graph",
+    "Node",
+    "NormAct",
+    "compile_graph",
+    "evaluate_reference",
+    "mutate",
+    "random_graph",
+    "reference_batch_moments",
+]

@@ -1,0 +1,20 @@
+"""The published layers as graphs.
+
+Source: arXiv 2004.02967, Tables 2 and 6, and the released layer code. Each graph is filled up with dead
+nodes to the ten intermediate nodes of the search space, so that it can seed a search.
+
+B1 adds 1 to x. There is no leaf 1 that training leaves alone (v1 is trainable), but `exp(0)` of the constant
+leaf is exactly 1; equations print it as `1`.
+"""
+
+from evonorms_jax.search_space.graph import Graph
+
+#: EvoNorm-B0, B1, B2 (with batch statistics) and S0, S1, S2 (of single samples) by name.
+CATALOG: dict[str, Graph] = {
+    "evonorm_b0": Graph.parse("x / max(std_bwh(x), v1 * x + std_wh(x))"),
+    "evonorm_b1": Graph.parse("x / max(std_bwh(x), (x + 1) * rms_wh(x))"),
+    "evonorm_b2": Graph.parse("x / max(std_bwh(x), rms_wh(x) - x)"),
+    "evonorm_s0": Graph.parse("x * sigmoid(v1 * x) / std_whc/g(x)"),
+    "evonorm_s1": Graph.parse("x * sigmoid(x) / std_whc/g(x)"),
+    "evonorm_s2": Graph.parse("x * sigmoid(x) / rms_whc/g(x)"),
+}

@@ -1,0 +1,177 @@
+"""A graph compiled to pure functions: one program, specialised to the graph.
+
+Shapes: x `[B, *S, C]` with one spatial axis or more; parameters and statistics `[C]`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evonorms_jax.search_space import moments
+from evonorms_jax.search_space.graph import Graph
+from evonorms_jax.search_space.primitives import EPSILON, LEAF_INIT, LEAVES, OPS, ZERO
+
+Params = dict[str, jax.Array]
+Stats = dict[str, jax.Array]
+
+# The raw moment that inference remembers of a batch aggregation: its name and its start.
+_STATISTIC = {"mean": ("mean", 0.0), "rms": ("mean_square", 1.0), "std": ("var", 1.0)}
+
+
+class NormAct(NamedTuple):
+    """A normalization-activation layer as two pure functions; the affine outside it is not included.
+
+    Attributes:
+      init: `(channels, dtype=float32) -> (params, stats)`, both dicts of `[C]` arrays.
+      apply: `(params, stats, x, *, train, mask=None) -> (y, stats)`, y with the shape and dtype of x. With
+        `train` the batch's own moments are used and stats advance; else stats are used as they are.
+    """
+
+    init: Callable[..., tuple[Params, Stats]]
+    apply: Callable[..., tuple[jax.Array, Stats]]
+
+
+def compile_graph(
+    graph: Graph,
+    groups: int = 32,
+    epsilon: float = EPSILON,
+    momentum: float = 0.9,
+    axis_name: str | None = None,
+    group_size: int | None = None,
+) -> NormAct:
+    """Specialises a graph to a `NormAct`: pure, jittable, vmappable, twice differentiable.
+
+    Only live nodes are traced, equal sub-expressions once. Everything is computed in float32 (float64 for
+    float64 inputs) and cast to the dtype of x at the end. The backward pass keeps x and the moments, which
+    are small, and recomputes the element-wise rest.
+
+    Each live batch aggregation remembers its raw moment for inference:
+    `stats <- momentum * stats + (1 - momentum) * moment`, under the names `mean` (starts 0), `mean_square`
+    (1) and `var` (1, biased), with `_1`, `_2`, ... for further ones of a kind.
+
+    Args:
+      graph: the candidate.
+      groups: channel groups of `whc/g`; the largest divisor of C that is not above it is used.
+      epsilon: the guard of div, log and the second-order moments.
+      momentum: decay of the moving statistics, Flax's convention.
+      axis_name: name of a mapped axis (`vmap`, `pmap`, `shard_map`) over which batch moments, and so the
+        moving statistics, are synchronised. Without it they are those of each device's own part.
+      group_size: channels of a group, wins over `groups` if given.
+
+    Raises:
+      ValueError: if `groups` or `group_size` is below 1 or `momentum` is not in [0, 1]; by `apply`, if x is
+        not floating point or its rank is below 3, or the mask does not fit.
+    """
+    canonical = graph.canonical
+    moments.resolve_groups(1, groups, group_size)
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must be in [0, 1], got {momentum}")
+    statistics = _statistic_names(canonical)
+
+    def init(channels: int, dtype=jnp.float32) -> tuple[Params, Stats]:
+        params = {
+            LEAVES[i]: jnp.full((channels,), LEAF_INIT[LEAVES[i]], dtype)
+            for i in canonical.live_nodes
+            if i < len(LEAVES) and LEAVES[i] in LEAF_INIT
+        }
+        starts = dict(_STATISTIC.values())
+        stats = {
+            name: jnp.full((channels,), starts[kind], jnp.float32)
+            for kind, name in statistics.values()
+        }
+        return params, stats
+
+    def apply(params: Params, stats: Stats, x: jax.Array, *, train: bool, mask=None):
+        check_input(x)
+        x, mask = moments.masked_input(x, mask)
+
+        def forward(params, stats, x, mask):
+            trace = _Trace(x, mask, params, epsilon, axis_name)
+            trace.groups = moments.resolve_groups(x.shape[-1], groups, group_size)
+            return trace.run(canonical, statistics, stats, train, momentum)
+
+        # What a moment costs is a pass over x, what the rest costs is arithmetic: keep the moments only.
+        keep = jax.checkpoint_policies.save_only_these_names(moments.RESIDUAL_NAME)
+        return jax.checkpoint(forward, policy=keep)(params, stats, x, mask)
+
+    return NormAct(init, apply)
+
+
+def check_input(x: jax.Array) -> None:
+    """Raises ValueError unless x is floating point `[B, *S, C]` of rank 3 or more."""
+    if x.ndim < 3:
+        raise ValueError(f"x must be [B, spatial..., C] with rank 3 or more, got shape {x.shape}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x must be floating point, got dtype {x.dtype}")
+
+
+def _statistic_names(canonical: Graph) -> dict[int, tuple[str, str]]:
+    """(raw moment, unique name) of each batch aggregation by node index."""
+    names: dict[int, tuple[str, str]] = {}
+    for index, (op, _) in enumerate(canonical.nodes, start=len(LEAVES)):
+        if OPS[op].batch_dependent:
+            kind = _STATISTIC[OPS[op].kind][0]
+            number = sum(other == kind for other, _ in names.values())
+            names[index] = (kind, f"{kind}_{number}" if number else kind)
+    return names
+
+
+class _Trace:
+    """Values of the nodes while one application of a graph is traced.
+
+    A value keeps the size 1 on every axis along which it is constant: an aggregation costs no memory, and
+    an op on aggregations no time.
+    """
+
+    def __init__(self, x, mask, params, epsilon, axis_name):
+        self.dtype = x.dtype
+        self.x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        self.mask = mask
+        self.epsilon = epsilon
+        self.axis_name = axis_name
+        self.groups = 1
+        self.values = {0: self.x, ZERO: self._per_channel(jnp.zeros((1,)))}
+        self.values |= {LEAVES.index(k): self._per_channel(v) for k, v in params.items()}
+        self.moments: dict[int, moments.Moments] = {}
+
+    def _per_channel(self, vector):
+        return vector.astype(self.x.dtype).reshape((1,) * (self.x.ndim - 1) + (-1,))
+
+    def moments_of(self, index: int) -> moments.Moments:
+        if index not in self.moments:
+            self.moments[index] = moments.Moments(
+                self.values[index], mask=self.mask, groups=self.groups, axis_name=self.axis_name
+            )
+        return self.moments[index]
+
+    def run(self, graph: Graph, statistics, stats: Stats, train: bool, momentum: float):
+        new_stats = dict(stats)
+        for index, (op_name, inputs) in enumerate(graph.nodes, start=len(LEAVES)):
+            op = OPS[op_name]
+            if op.kind is None:
+                arguments = [self.values[i] for i in inputs]
+                self.values[index] = op.function(*arguments, epsilon=self.epsilon)
+                continue
+            source = self.moments_of(inputs[0])
+            if index in statistics and not train:
+                raw = self._per_channel(stats[statistics[index][1]])
+            else:
+                raw = getattr(source, _STATISTIC_METHOD[op.kind])(op.index_set)
+            if index in statistics and train:
+                name = statistics[index][1]
+                new_stats[name] = _advance(stats[name], raw, momentum, source.real_count)
+            self.values[index] = raw if op.kind == "mean" else jnp.sqrt(raw + self.epsilon)
+        y = self.values[len(LEAVES) + len(graph.nodes) - 1]
+        return jnp.broadcast_to(y, self.x.shape).astype(self.dtype), new_stats
+
+
+_STATISTIC_METHOD = {"mean": "mean", "rms": "mean_square", "std": "variance"}
+
+
+def _advance(old: jax.Array, raw: jax.Array, momentum: float, real_count) -> jax.Array:
+    """Moving average of a raw moment; an empty batch (all masked) leaves it as it was."""
+    batch = jnp.broadcast_to(jax.lax.stop_gradient(raw).reshape(-1), old.shape).astype(old.dtype)
+    new = momentum * old + (1 - momentum) * batch
+    return new if real_count is None else jnp.where(real_count > 0, new, old)

@@ -1,0 +1,105 @@
+"""The op table: name, arity, function and printed form of every op of the search space.
+
+Source: arXiv 2004.02967, Table 1. A new element-wise op is one line of `_ELEMENTWISE` and one of
+`reference.py`; a new index set is one entry of `moments.INDEX_SETS`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evonorms_jax.search_space import moments
+
+# Guards the denominator of `div` and the argument of `log`, and stands inside the square root of both
+# second-order moments. One value for all of them makes the compiled graph of an EvoNorm equal to its
+# closed form exactly.
+EPSILON = 1e-5
+
+
+class Op(NamedTuple):
+    """One op of the search space.
+
+    Attributes:
+      name: the name in files and in equations.
+      arity: number of inputs, 1 or 2.
+      function: `(*inputs, epsilon) -> output`, element-wise, or None for an aggregation.
+      latex: LaTeX template with `{0}` and `{1}` for the inputs.
+      commutative: whether the order of the inputs does not matter.
+      kind: "mean", "rms" or "std" for an aggregation, else None.
+      index_set: what the aggregation runs over, one of `moments.INDEX_SETS`, else None.
+    """
+
+    name: str
+    arity: int
+    function: Callable[..., jax.Array] | None
+    latex: str
+    commutative: bool = False
+    kind: str | None = None
+    index_set: str | None = None
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether the output for one example depends on the other examples of the batch."""
+        return self.index_set == moments.BATCH
+
+
+def _div(x, y, epsilon):
+    """x / y; a denominator smaller than epsilon in magnitude becomes +-epsilon, +epsilon at 0."""
+    guard = jnp.where(y < 0, -epsilon, epsilon).astype(y.dtype)
+    return x / jnp.where(jnp.abs(y) < epsilon, guard, y)
+
+
+def _log(x, epsilon):
+    return jnp.sign(x) * jnp.log(jnp.maximum(jnp.abs(x), epsilon))
+
+
+def _sqrt(x, epsilon):
+    """sign(x) sqrt(abs(x)), with the gradient 0 at 0 instead of an infinite one."""
+    del epsilon
+    zero = x == 0
+    # The inner `where` keeps the infinite derivative out of the backward pass, where 0 * inf is NaN.
+    return jnp.where(zero, 0, jnp.sign(x) * jnp.sqrt(jnp.abs(jnp.where(zero, 1, x))))
+
+
+_ELEMENTWISE = (
+    Op("add", 2, lambda x, y, epsilon: x + y, "{0} + {1}", commutative=True),
+    Op("mul", 2, lambda x, y, epsilon: x * y, "{0} {1}", commutative=True),
+    Op("div", 2, _div, r"\frac{{{0}}}{{{1}}}"),
+    Op("max", 2, lambda x, y, epsilon: jnp.maximum(x, y), r"\max({0}, {1})", commutative=True),
+    Op("neg", 1, lambda x, epsilon: -x, "-{0}"),
+    Op("sigmoid", 1, lambda x, epsilon: jax.nn.sigmoid(x), r"\sigma({0})"),
+    Op("tanh", 1, lambda x, epsilon: jnp.tanh(x), r"\tanh({0})"),
+    Op("exp", 1, lambda x, epsilon: jnp.exp(x), "e^{{{0}}}"),
+    Op("abs", 1, lambda x, epsilon: jnp.abs(x), r"\left|{0}\right|"),
+    Op("square", 1, lambda x, epsilon: jnp.square(x), r"\left({0}\right)^2"),
+    Op("log", 1, _log, r"\mathrm{{slog}}({0})"),
+    Op("sqrt", 1, _sqrt, r"\mathrm{{ssqrt}}({0})"),
+)
+
+
+def _aggregation(kind: str, symbol: str, index_set: str) -> Op:
+    indices = ",".join(index_set)
+    if index_set == "whc/g":
+        indices = "w,h,c/g"
+    latex = f"{symbol}_{{{{{indices}}}}}({{0}})"
+    return Op(f"{kind}_{index_set}", 1, None, latex, kind=kind, index_set=index_set)
+
+
+_AGGREGATIONS = tuple(
+    _aggregation(kind, symbol, index_set)
+    for kind, symbol in (("mean", r"\mu"), ("rms", r"\nu"), ("std", "s"))
+    for index_set in moments.INDEX_SETS
+)
+
+#: Every op by name. The order is the op code of the universal executor.
+OPS: dict[str, Op] = {op.name: op for op in _ELEMENTWISE + _AGGREGATIONS}
+OP_NAMES: tuple[str, ...] = tuple(OPS)
+
+#: The leaves are the nodes 0 to 3: the input, the constant 0, and two trainable vectors.
+LEAVES: tuple[str, ...] = ("x", "0", "v0", "v1")
+LEAF_LATEX: tuple[str, ...] = ("x", "0", "v_0", "v_1")
+INPUT, ZERO, V0, V1 = range(len(LEAVES))
+#: Start value of the trainable leaves.
+LEAF_INIT: dict[str, float] = {"v0": 0.0, "v1": 1.0}

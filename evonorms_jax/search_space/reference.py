@@ -1,0 +1,134 @@
+"""NumPy float64 evaluation of a graph: the oracle of the tests, the fingerprint, the inertness check.
+
+Written from the formulas alone and sharing no arithmetic with the JAX ops, so that agreement of the two
+means something. Every node has the full shape of x; nothing is shared, shifted or fused.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from evonorms_jax.search_space.graph import Graph
+from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
+
+
+def evaluate_reference(
+    graph: Graph,
+    x: np.ndarray,
+    v0: np.ndarray | float = 0.0,
+    v1: np.ndarray | float = 1.0,
+    groups: int = 32,
+    *,
+    epsilon: float = EPSILON,
+    mask: np.ndarray | None = None,
+    batch_moments: Mapping[int, np.ndarray] | None = None,
+) -> np.ndarray:
+    """The output of the graph, without the affine outside it.
+
+    Args:
+      graph: the candidate.
+      x: `[B, *S, C]`, any dtype; computed in float64.
+      v0: `[C]` or a scalar, the trainable leaf that starts at 0.
+      v1: `[C]` or a scalar, the trainable leaf that starts at 1.
+      groups: channel groups wanted; the largest divisor of C not above it is used.
+      epsilon: the guard of div, log and the second-order moments.
+      mask: bool `[B, *S]`, True where a position is real; moments ignore the rest.
+      batch_moments: for inference, the raw moment `[C]` (mean, mean square or biased variance) to take for
+        the batch aggregation at a node index, in place of the batch's own.
+
+    Returns:
+      float64 `[B, *S, C]`; it may hold inf or NaN, without a warning.
+    """
+    values = _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments or {})
+    return values[len(LEAVES) + len(graph.nodes) - 1]
+
+
+def reference_batch_moments(
+    graph: Graph,
+    x: np.ndarray,
+    v0: np.ndarray | float = 0.0,
+    v1: np.ndarray | float = 1.0,
+    groups: int = 32,
+    *,
+    epsilon: float = EPSILON,
+    mask: np.ndarray | None = None,
+) -> dict[int, np.ndarray]:
+    """Raw moments `[C]` of the live batch aggregations by node index: what inference remembers."""
+    values = _node_values(graph, x, v0, v1, groups, epsilon, mask, {})
+    moments = {}
+    with np.errstate(all="ignore"):
+        for index in graph.live_nodes:
+            if index >= len(LEAVES) and OPS[graph.nodes[index - len(LEAVES)].op].batch_dependent:
+                op, (argument,) = graph.nodes[index - len(LEAVES)]
+                raw = _raw_moment(OPS[op].kind, "bwh", values[argument], groups, mask)
+                moments[index] = raw.reshape(-1, raw.shape[-1])[0]
+    return moments
+
+
+def _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments) -> dict[int, np.ndarray]:
+    x = np.asarray(x, np.float64)
+    if mask is not None:
+        mask = np.broadcast_to(mask, x.shape[:-1])[..., None]
+        x = np.where(mask, x, 0)
+    full = [x, np.zeros_like(x), *(np.broadcast_to(np.asarray(v, np.float64), x.shape) for v in (v0, v1))]
+    values = dict(enumerate(full))
+    with np.errstate(all="ignore"):
+        for index in graph.live_nodes:
+            if index < len(LEAVES):
+                continue
+            op, inputs = graph.nodes[index - len(LEAVES)]
+            arguments = [values[i] for i in inputs]
+            if OPS[op].kind is None:
+                values[index] = _ELEMENTWISE[op](*arguments, epsilon)
+                continue
+            raw = batch_moments.get(index)
+            if raw is None:
+                raw = _raw_moment(OPS[op].kind, OPS[op].index_set, *arguments, groups, mask)
+            result = raw if OPS[op].kind == "mean" else np.sqrt(raw + epsilon)
+            values[index] = np.broadcast_to(result, x.shape)
+    return values
+
+
+def _raw_moment(kind: str, index_set: str, x: np.ndarray, groups: int, mask) -> np.ndarray:
+    """Mean, mean square or biased variance, broadcast to the shape of x."""
+    batch, channels = x.shape[0], x.shape[-1]
+    size = channels // max(g for g in range(1, min(groups, channels) + 1) if channels % g == 0)
+    weights = np.broadcast_to(1.0 if mask is None else mask.astype(np.float64), x.shape)
+    # [B, positions, groups, channels of a group]; an index set is a choice of these axes.
+    width = size if index_set == "whc/g" else channels if index_set == "whc" else 1
+    split = (batch, -1, channels // width, width)
+    values, weights = x.reshape(split), weights.reshape(split)
+    axes = (0, 1) if index_set == "bwh" else (1, 3)
+    count = np.maximum(weights.sum(axes, keepdims=True), 1e-300)
+
+    def average(v):
+        return np.where(weights > 0, v, 0).sum(axes, keepdims=True) / count
+
+    if kind == "mean":
+        moment = average(values)
+    elif kind == "rms":
+        moment = average(values**2)
+    else:
+        moment = average((values - average(values)) ** 2)
+    return np.broadcast_to(moment, values.shape).reshape(x.shape)
+
+
+def _div(x, y, epsilon):
+    guarded = np.where(np.abs(y) < epsilon, np.where(y < 0, -epsilon, epsilon), y)
+    return x / guarded
+
+
+_ELEMENTWISE = {
+    "add": lambda x, y, epsilon: x + y,
+    "mul": lambda x, y, epsilon: x * y,
+    "div": _div,
+    "max": lambda x, y, epsilon: np.maximum(x, y),
+    "neg": lambda x, epsilon: -x,
+    "sigmoid": lambda x, epsilon: 0.5 * (1 + np.tanh(0.5 * x)),
+    "tanh": lambda x, epsilon: np.tanh(x),
+    "exp": lambda x, epsilon: np.exp(x),
+    "abs": lambda x, epsilon: np.abs(x),
+    "square": lambda x, epsilon: x * x,
+    "log": lambda x, epsilon: np.sign(x) * np.log(np.maximum(np.abs(x), epsilon)),
+    "sqrt": lambda x, epsilon: np.sign(x) * np.sqrt(np.abs(x)),
+}

@@ -1,0 +1,189 @@
+"""Equations of graphs: printed, typeset in LaTeX, and parsed back.
+
+The text is Python's expression syntax over the leaves `x`, `v0`, `v1`, `0`, with `+ - * /` for add, neg, mul
+and div and function calls for the rest; only the group index set, `std_whc/g(...)`, is not a Python name.
+`1` stands for `exp(0)`. A long sub-expression that is used more than once is printed once, after `where`:
+`a / (a + x) where a = ...`.
+"""
+
+import ast
+import difflib
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from evonorms_jax.search_space.primitives import LEAF_LATEX, LEAVES, OPS, ZERO
+
+# A node is (op, inputs); this file sees only such pairs, `graph.py` gives them a type.
+Nodes = Sequence[tuple[str, Sequence[int]]]
+
+_ADD, _MUL, _NEG, _ATOM = range(4)  # binding strength, weakest first
+_NAME_LENGTH = 40  # shared sub-expressions up to this length are simply repeated
+_ONE = ("exp", (ZERO,))
+_BINARY = {ast.Add: "add", ast.Mult: "mul", ast.Div: "div"}
+
+
+def equation(nodes: Nodes) -> str:
+    """The live part of the graph as text; `parse` reads it back."""
+    uses = _live_uses(nodes)
+    printed = [(leaf, _ATOM) for leaf in LEAVES]
+    bindings: list[str] = []
+    for index, (op, inputs) in enumerate(nodes, start=len(LEAVES)):
+        if not uses[index]:
+            printed.append(("", _ATOM))
+            continue
+        result = _print_node(nodes, op, inputs, printed)
+        if uses[index] > 1 and len(result[0]) > _NAME_LENGTH:
+            name = _binding_name(len(bindings))
+            bindings.append(f"{name} = {result[0]}")
+            result = (name, _ATOM)
+        printed.append(result)
+    where = f" where {'; '.join(bindings)}" if bindings else ""
+    return printed[-1][0] + where
+
+
+def _binding_name(number: int) -> str:
+    return "abcdefghijklmnopqrstuw"[number] if number < 22 else f"t{number}"
+
+
+def _live_uses(nodes: Nodes) -> Counter:
+    """How often each node is used by live nodes; the output counts as used once."""
+    uses = Counter({len(LEAVES) + len(nodes) - 1: 1})
+    for index in range(len(LEAVES) + len(nodes) - 1, len(LEAVES) - 1, -1):
+        if uses[index]:
+            uses.update(nodes[index - len(LEAVES)][1])
+    return uses
+
+
+def _print_node(nodes: Nodes, op: str, inputs: Sequence[int], printed: list) -> tuple[str, int]:
+    def operand(index: int, strength: int) -> str:
+        result, own = printed[index]
+        return result if own >= strength else f"({result})"
+
+    if (op, tuple(inputs)) == _ONE:
+        return "1", _ATOM
+    if op == "neg":
+        return f"-{operand(inputs[0], _NEG)}", _NEG
+    if op in ("mul", "div"):
+        sign = "*" if op == "mul" else "/"
+        return f"{operand(inputs[0], _MUL)} {sign} {operand(inputs[1], _NEG)}", _MUL
+    if op == "add":
+        left, right = inputs
+        subtracted = _negated(nodes, right, printed)
+        if subtracted is not None:
+            return f"{operand(left, _ADD)} - {operand(subtracted, _MUL)}", _ADD
+        return f"{operand(left, _ADD)} + {operand(right, _MUL)}", _ADD
+    return f"{op}({', '.join(printed[i][0] for i in inputs)})", _ATOM
+
+
+def _negated(nodes: Nodes, index: int, printed: list) -> int | None:
+    """The input of `index` if that is a negation printed in place, so that `a + -b` reads `a - b`."""
+    if index < len(LEAVES) or nodes[index - len(LEAVES)][0] != "neg":
+        return None
+    return nodes[index - len(LEAVES)][1][0] if printed[index][0].startswith("-") else None
+
+
+def latex(nodes: Nodes) -> str:
+    """The live part of the graph in LaTeX, without dollar signs; no sub-expression is abbreviated."""
+    uses = _live_uses(nodes)
+    sets = [(leaf, _ATOM) for leaf in LEAF_LATEX]
+    for index, (op, inputs) in enumerate(nodes, start=len(LEAVES)):
+        if not uses[index]:
+            sets.append(("", _ATOM))
+        elif (op, tuple(inputs)) == _ONE:
+            sets.append(("1", _ATOM))
+        else:
+            sets.append(_typeset(op, [sets[i] for i in inputs]))
+    return sets[-1][0]
+
+
+def _typeset(op: str, inputs: list[tuple[str, int]]) -> tuple[str, int]:
+    # Which inputs need parentheses, and how strongly the result binds.
+    needs, own = {
+        "add": ((_ADD, _MUL), _ADD),
+        "mul": ((_MUL, _NEG), _MUL),
+        "neg": ((_NEG,), _NEG),
+    }.get(op, ((_ADD, _ADD), _ATOM))
+    parts = [
+        part if strength >= need else rf"\left({part}\right)"
+        for (part, strength), need in zip(inputs, needs, strict=False)
+    ]
+    return OPS[op].latex.format(*parts), own
+
+
+def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:
+    """Nodes of an equation, equal sub-expressions as one node; the last one is the output.
+
+    Raises:
+      ValueError: if the text is not an equation over the leaves and ops.
+    """
+    main, _, rest = equation.partition(" where ")
+    parser = _Parser(equation)
+    for binding in filter(None, (part.strip() for part in rest.split(";"))):
+        name, equals, value = binding.partition("=")
+        if not equals:
+            raise ValueError(f"in {equation!r}: expected 'name = expression' after where, got {binding!r}")
+        parser.names[name.strip()] = parser.read(value)
+    output = parser.read(main)
+    if output < len(LEAVES):  # a bare leaf: the output must be an intermediate node
+        output = parser.node("add", (output, ZERO))
+    if output != len(LEAVES) + len(parser.nodes) - 1:
+        raise ValueError(f"in {equation!r}: a name after where is not used by the equation")
+    return parser.nodes
+
+
+class _Parser:
+    """Turns Python's syntax tree of an expression into nodes, each distinct one once."""
+
+    def __init__(self, source: str):
+        self.source = source
+        self.names = {name: index for index, name in enumerate(LEAVES) if name != "0"}
+        self.nodes: list[tuple[str, tuple[int, ...]]] = []
+        self._known: dict[tuple[str, tuple[int, ...]], int] = {}
+
+    def read(self, expression: str) -> int:
+        try:
+            tree = ast.parse(expression.replace("whc/g(", "whcg(").strip(), mode="eval")
+        except (SyntaxError, ValueError, RecursionError):
+            raise ValueError(f"not an equation: {self.source!r}") from None
+        return self._visit(tree.body)
+
+    def node(self, op: str, inputs: tuple[int, ...]) -> int:
+        if (op, inputs) not in self._known:
+            self.nodes.append((op, inputs))
+            self._known[op, inputs] = len(LEAVES) + len(self.nodes) - 1
+        return self._known[op, inputs]
+
+    def _visit(self, tree: ast.expr) -> int:
+        match tree:
+            case ast.Name(id=name):
+                return self._lookup(name, self.names, "name")
+            case ast.Constant(value=0):
+                return ZERO
+            case ast.Constant(value=1):
+                return self.node(*_ONE)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return self.node("neg", (self._visit(operand),))
+            case ast.BinOp(left=left, op=ast.Sub(), right=right):
+                first = self._visit(left)
+                return self.node("add", (first, self.node("neg", (self._visit(right),))))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+                return self.node(_BINARY[type(op)], (self._visit(left), self._visit(right)))
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
+                return self._call(name, args)
+        raise ValueError(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}")
+
+    def _call(self, name: str, args: list[ast.expr]) -> int:
+        op = self._lookup(name.replace("whcg", "whc/g"), {op: op for op in OPS}, "op")
+        if len(args) != OPS[op].arity:
+            raise ValueError(
+                f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}"
+            )
+        return self.node(op, tuple(self._visit(arg) for arg in args))
+
+    def _lookup(self, name: str, known: dict, what: str):
+        if name in known:
+            return known[name]
+        near: Callable = difflib.get_close_matches
+        hint = near(name, list(known), n=1)
+        hint = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join(known)}"
+        raise ValueError(f"in {self.source!r}: unknown {what} {name!r}; {hint}")

@@ -1,0 +1,29 @@
+"""Test-wide settings: eight CPU devices, strict rank promotion, a warm compilation cache."""
+
+import os
+from pathlib import Path
+
+# Both are read when the backend starts, so they come before the first import of jax. PJRT_NPROC: with
+# fewer threads than devices, collectives that nobody waits for can deadlock on a small machine.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["PJRT_NPROC"] = "16"
+
+import jax
+import numpy as np
+import pytest
+
+CACHE = Path(__file__).parent.parent / ".cache" / "jax"
+
+
+def pytest_configure(config):
+    del config
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture
+def rng():
+    """A NumPy generator with a fixed seed: every test sees the same numbers in any order of tests."""
+    return np.random.default_rng(0)
