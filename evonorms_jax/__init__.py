@@ -1,3 +1,44 @@
-"""EvoNorm layers and the search that finds them."""
+"""Evolving Normalization-Activation Layers in JAX: the EvoNorm layers and the search that finds them.
+
+The Linen layers are here, their NNX twins in `evonorms_jax.nnx`. Source: arXiv 2004.02967.
+"""
+
+from evonorms_jax.layers import (
+    BatchNormAct,
+    EvoNormB0,
+    EvoNormB1,
+    EvoNormB2,
+    EvoNormS0,
+    EvoNormS1,
+    EvoNormS2,
+    FilterResponseNorm,
+    GraphNormAct,
+    GroupNormAct,
+    InstanceNormAct,
+    LayerNormAct,
+    norm_act,
+    norm_parameters,
+)
+from evonorms_jax.search_space import CATALOG, Graph, compile_graph
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CATALOG",
+    "BatchNormAct",
+    "EvoNormB0",
+    "EvoNormB1",
+    "EvoNormB2",
+    "EvoNormS0",
+    "EvoNormS1",
+    "EvoNormS2",
+    "FilterResponseNorm",
+    "Graph",
+    "GraphNormAct",
+    "GroupNormAct",
+    "InstanceNormAct",
+    "LayerNormAct",
+    "compile_graph",
+    "norm_act",
+    "norm_parameters",
+]

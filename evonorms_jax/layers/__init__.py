@@ -1,0 +1,45 @@
+"""Flax faces of the layers."""
+
+from evonorms_jax.layers.linen import (
+    BatchNormAct,
+    EvoNormB0,
+    EvoNormB1,
+    EvoNormB2,
+    EvoNormS0,
+    EvoNormS1,
+    EvoNormS2,
+    FilterResponseNorm,
+    GraphNormAct,
+    GroupNormAct,
+    InstanceNormAct,
+    LayerNormAct,
+)
+from evonorms_jax.layers.norm_act import (
+    LAYERS,
+    LayerConstructor,
+    load_layer,
+    norm_act,
+    norm_parameters,
+    save_layers,
+)
+
+__all__ = [
+    "LAYERS",
+    "BatchNormAct",
+    "EvoNormB0",
+    "EvoNormB1",
+    "EvoNormB2",
+    "EvoNormS0",
+    "EvoNormS1",
+    "EvoNormS2",
+    "FilterResponseNorm",
+    "GraphNormAct",
+    "GroupNormAct",
+    "InstanceNormAct",
+    "LayerConstructor",
+    "LayerNormAct",
+    "load_layer",
+    "norm_act",
+    "norm_parameters",
+    "save_layers",
+]

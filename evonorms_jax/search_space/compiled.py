@@ -21,12 +21,14 @@ _STATISTIC = {"mean": ("mean", 0.0), "rms": ("mean_square", 1.0), "std": ("var",
 
 
 class NormAct(NamedTuple):
-    """A normalization-activation layer as two pure functions; the affine outside it is not included.
+    """A normalization-activation layer as two pure functions.
 
     Attributes:
       init: `(channels, dtype=float32) -> (params, stats)`, both dicts of `[C]` arrays.
-      apply: `(params, stats, x, *, train, mask=None) -> (y, stats)`, y with the shape and dtype of x. With
-        `train` the batch's own moments are used and stats advance; else stats are used as they are.
+      apply: `(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None) -> (y, stats)`, y
+        with the shape of x and, unless given, its dtype. With `train` the batch's own moments are used and
+        stats advance; else stats are used as they are. `scale` and `bias`, `[C]`, are the affine outside
+        the layer, y * scale + bias: passed in here, it costs no pass and no memory of its own.
     """
 
     init: Callable[..., tuple[Params, Stats]]
@@ -83,20 +85,33 @@ def compile_graph(
         }
         return params, stats
 
-    def apply(params: Params, stats: Stats, x: jax.Array, *, train: bool, mask=None):
+    def apply(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None):
         check_input(x)
-        x, mask = moments.masked_input(x, mask)
 
-        def forward(params, stats, x, mask):
+        def forward(params, stats, x, mask, scale, bias):
+            x, mask = moments.masked_input(x, mask)
             trace = _Trace(x, mask, params, epsilon, axis_name)
             trace.groups = moments.resolve_groups(x.shape[-1], groups, group_size)
-            return trace.run(canonical, statistics, stats, train, momentum)
+            y, stats = trace.run(canonical, statistics, stats, train, momentum)
+            return affine(y, scale, bias, mask).astype(dtype or x.dtype), stats
 
-        # What a moment costs is a pass over x, what the rest costs is arithmetic: keep the moments only.
-        keep = jax.checkpoint_policies.save_only_these_names(moments.RESIDUAL_NAME)
-        return jax.checkpoint(forward, policy=keep)(params, stats, x, mask)
+        return moments.keep_only_moments(forward)(params, stats, x, mask, scale, bias)
 
     return NormAct(init, apply)
+
+
+def affine(x: jax.Array, scale=None, bias=None, mask=None) -> jax.Array:
+    """`x * scale + bias` per channel in float32 or wider, and 0 where the mask `[B, *S, 1]` is False.
+
+    It is what stands outside a candidate, and all that is left of one without its non-linearity.
+    """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    per_channel = (1,) * (x.ndim - 1) + (-1,)
+    if scale is not None:
+        x = x * scale.astype(x.dtype).reshape(per_channel)
+    if bias is not None:
+        x = x + bias.astype(x.dtype).reshape(per_channel)
+    return x if mask is None else jnp.where(mask, x, 0)
 
 
 def check_input(x: jax.Array) -> None:
@@ -126,7 +141,6 @@ class _Trace:
     """
 
     def __init__(self, x, mask, params, epsilon, axis_name):
-        self.dtype = x.dtype
         self.x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         self.mask = mask
         self.epsilon = epsilon
@@ -164,7 +178,7 @@ class _Trace:
                 new_stats[name] = _advance(stats[name], raw, momentum, source.real_count)
             self.values[index] = raw if op.kind == "mean" else jnp.sqrt(raw + self.epsilon)
         y = self.values[len(LEAVES) + len(graph.nodes) - 1]
-        return jnp.broadcast_to(y, self.x.shape).astype(self.dtype), new_stats
+        return jnp.broadcast_to(y, self.x.shape), new_stats
 
 
 _STATISTIC_METHOD = {"mean": "mean", "rms": "mean_square", "std": "variance"}

@@ -9,6 +9,8 @@ the layer and of groups are then exact combinations of these small arrays, by th
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -176,6 +178,15 @@ class Moments:
 def _residual(moment: jax.Array) -> jax.Array:
     """Marks a moment as worth keeping for the backward pass: it is small, and a pass over x to remake."""
     return checkpoint_name(moment, RESIDUAL_NAME)
+
+
+def keep_only_moments(layer: Callable[..., Any]) -> Callable[..., Any]:
+    """The layer with a backward pass that keeps its arguments and moments and recomputes the rest.
+
+    What a moment costs is a pass over x; what the element-wise rest costs is arithmetic.
+    """
+    policy = jax.checkpoint_policies.save_only_these_names(RESIDUAL_NAME)
+    return jax.checkpoint(layer, policy=policy)
 
 
 def masked_input(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:

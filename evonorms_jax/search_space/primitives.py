@@ -73,7 +73,7 @@ _ELEMENTWISE = (
     Op("tanh", 1, lambda x, epsilon: jnp.tanh(x), r"\tanh({0})"),
     Op("exp", 1, lambda x, epsilon: jnp.exp(x), "e^{{{0}}}"),
     Op("abs", 1, lambda x, epsilon: jnp.abs(x), r"\left|{0}\right|"),
-    Op("square", 1, lambda x, epsilon: jnp.square(x), r"\left({0}\right)^2"),
+    Op("square", 1, lambda x, epsilon: jnp.square(x), "{0}^2"),
     Op("log", 1, _log, r"\mathrm{{slog}}({0})"),
     Op("sqrt", 1, _sqrt, r"\mathrm{{ssqrt}}({0})"),
 )

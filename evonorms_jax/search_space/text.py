@@ -16,7 +16,7 @@ from evonorms_jax.search_space.primitives import LEAF_LATEX, LEAVES, OPS, ZERO
 # A node is (op, inputs); this file sees only such pairs, `graph.py` gives them a type.
 Nodes = Sequence[tuple[str, Sequence[int]]]
 
-_ADD, _MUL, _NEG, _ATOM = range(4)  # binding strength, weakest first
+_ADD, _MUL, _NEG, _STACKED, _ATOM = range(5)  # binding strength, weakest first
 _NAME_LENGTH = 40  # shared sub-expressions up to this length are simply repeated
 _ONE = ("exp", (ZERO,))
 _BINARY = {ast.Add: "add", ast.Mult: "mul", ast.Div: "div"}
@@ -96,18 +96,24 @@ def latex(nodes: Nodes) -> str:
     return sets[-1][0]
 
 
+# By op: how strongly an input must bind to stand without parentheses, and how strongly the result binds.
+_LATEX_BINDING = {
+    "add": ((_ADD, _MUL), _ADD),
+    "mul": ((_MUL, _STACKED), _MUL),
+    "neg": ((_NEG,), _NEG),
+    "div": ((_ADD, _ADD), _STACKED),
+    "exp": ((_ADD,), _STACKED),
+    "square": ((_ATOM,), _STACKED),
+}
+
+
 def _typeset(op: str, inputs: list[tuple[str, int]]) -> tuple[str, int]:
-    # Which inputs need parentheses, and how strongly the result binds.
-    needs, own = {
-        "add": ((_ADD, _MUL), _ADD),
-        "mul": ((_MUL, _NEG), _MUL),
-        "neg": ((_NEG,), _NEG),
-    }.get(op, ((_ADD, _ADD), _ATOM))
+    needs, own = _LATEX_BINDING.get(op, ((_ADD, _ADD), _ATOM))
     parts = [
         part if strength >= need else rf"\left({part}\right)"
         for (part, strength), need in zip(inputs, needs, strict=False)
     ]
-    return OPS[op].latex.format(*parts), own
+    return OPS[op].latex.format(*parts).replace("+ -", "- "), own
 
 
 def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:

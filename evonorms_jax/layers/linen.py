@@ -1,0 +1,314 @@
+"""Flax Linen modules: the EvoNorms, any graph of the search space, and the baselines.
+
+They stand where `nn.BatchNorm(use_running_average=...)` and an activation stood, with the same fields, and
+hold the parameters `scale` (gamma), `bias` (beta) and what the formula names (`v`, `v0`, `v1`, `tau`), all
+`[C]`. Moving statistics are in the collection `batch_stats`, biased, and are not touched by `init`.
+
+Shapes: x `[B, spatial..., C]`, rank 3 or more.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import canonicalize_dtype
+
+from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
+from evonorms_jax.search_space.compiled import affine, check_input
+from evonorms_jax.search_space.moments import (
+    INSTANCE,
+    Moments,
+    keep_only_moments,
+    masked_input,
+    resolve_groups,
+)
+from evonorms_jax.search_space.primitives import EPSILON
+
+Initializer = Callable[..., Any]
+
+
+class _Layer(nn.Module, kw_only=True):
+    """The fields that all layers share.
+
+    Attributes:
+      use_running_average: take the moving statistics instead of the batch's own; may be given to the call
+        instead. Layers without batch statistics ignore it.
+      momentum: decay of the moving statistics.
+      epsilon: guard of divisions and roots.
+      groups: number of channel groups; the largest divisor of C not above it is used.
+      group_size: channels of a group; wins over `groups` if given.
+      dtype: dtype of the output; None infers it from x and the parameters, as Flax does.
+      param_dtype: dtype of the parameters.
+      use_scale: whether the output is multiplied by `scale`.
+      use_bias: whether `bias` is added to the output.
+      scale_init: initializer of `scale`, ones by default.
+      bias_init: initializer of `bias`, zeros by default.
+      axis_name: mapped axis (`pmap`, `vmap`, `shard_map`) over which batch moments are synchronised; None
+        keeps them per device. Under `jit` with sharded arrays they are global without it.
+      nonlinearity: False leaves the affine form `x * scale + bias` of a candidate layer, with no statistics
+        and no division, and the plain normalization of a baseline.
+    """
+
+    use_running_average: bool | None = None
+    momentum: float = 0.9
+    epsilon: float = EPSILON
+    groups: int = 32
+    group_size: int | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Initializer = nn.initializers.ones
+    bias_init: Initializer = nn.initializers.zeros
+    axis_name: str | None = None
+    nonlinearity: bool = True
+
+    def _affine_params(self, channels: int):
+        shape = (channels,)
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype) if self.use_scale else None
+        bias = self.param("bias", self.bias_init, shape, self.param_dtype) if self.use_bias else None
+        return scale, bias
+
+    def _axis_name(self) -> str | None:
+        # Initialisation runs outside the mapped axis, and needs no statistics.
+        return None if self.is_initializing() else self.axis_name
+
+
+class _GraphLayer(_Layer, kw_only=True):
+    """The face of a compiled graph; a subclass says which."""
+
+    def _graph(self) -> Graph:
+        raise NotImplementedError
+
+    def _param_name(self, leaf: str) -> str:
+        return leaf
+
+    @nn.compact
+    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+        """Applies the layer.
+
+        Args:
+          x: `[B, spatial..., C]`, floating point.
+          use_running_average: see the field; give it in one of the two places.
+          mask: bool, broadcastable to x without its channel axis, True where a position is real. Moments
+            ignore the rest, whose output is 0.
+
+        Returns:
+          The shape of x.
+
+        Raises:
+          ValueError: if x has a rank below 3 or is not floating point, or the mask does not fit.
+        """
+        check_input(x)
+        scale, bias = self._affine_params(x.shape[-1])
+        dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        if not self.nonlinearity:
+            x, mask = masked_input(x, mask)
+            return affine(x, scale, bias, mask).astype(dtype)
+        layer = compile_graph(
+            self._graph(), self.groups, self.epsilon, self.momentum, self._axis_name(), self.group_size
+        )
+        params, stats, train = self._variables(layer, x.shape[-1], use_running_average)
+        y, new_stats = layer.apply(
+            params,
+            {name: variable.value for name, variable in stats.items()},
+            x,
+            train=train,
+            mask=mask,
+            scale=scale,
+            bias=bias,
+            dtype=dtype,
+        )
+        if train and not self.is_initializing():
+            for name, variable in stats.items():
+                variable.value = new_stats[name]
+        return y
+
+    def _variables(self, layer: NormAct, channels: int, use_running_average: bool | None):
+        first_params, first_stats = layer.init(channels, self.param_dtype)
+        params = {
+            leaf: self.param(self._param_name(leaf), lambda _, start=start: start)
+            for leaf, start in first_params.items()
+        }
+        stats = {
+            name: self.variable("batch_stats", name, lambda start=start: start)
+            for name, start in first_stats.items()
+        }
+        if not stats:
+            return params, stats, True
+        average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        return params, stats, not average
+
+
+class GraphNormAct(_GraphLayer):
+    """Any graph of the search space as a layer: `graph(x) * scale + bias`.
+
+    Parameters `v0` and `v1` exist if they are live; moving statistics are named `mean`, `mean_square` and
+    `var` by the raw moment, `var_1` and so on for further ones of a kind.
+
+    Attributes:
+      graph: the genotype.
+    """
+
+    graph: Graph
+
+    def _graph(self) -> Graph:
+        return self.graph
+
+
+class _EvoNorm(_GraphLayer):
+    """A published layer: a graph of the catalog, with its only trainable leaf under the name `v`."""
+
+    _catalog_name = ""
+
+    def _graph(self) -> Graph:
+        return CATALOG[self._catalog_name]
+
+    def _param_name(self, leaf: str) -> str:
+        return {"v1": "v"}[leaf]
+
+
+class EvoNormB0(_EvoNorm):
+    """`x / max(std_bwh(x), v * x + std_wh(x)) * scale + bias`.
+
+    Source: arXiv 2004.02967, Table 2. Batch statistic: `var`, biased.
+    """
+
+    _catalog_name = "evonorm_b0"
+
+
+class EvoNormB1(_EvoNorm):
+    """`x / max(std_bwh(x), (x + 1) * rms_wh(x)) * scale + bias`.
+
+    Source: arXiv 2004.02967, Table 6. Batch statistic: `var`, biased.
+    """
+
+    _catalog_name = "evonorm_b1"
+
+
+class EvoNormB2(_EvoNorm):
+    """`x / max(std_bwh(x), rms_wh(x) - x) * scale + bias`.
+
+    Source: arXiv 2004.02967, Table 6. Batch statistic: `var`, biased.
+    """
+
+    _catalog_name = "evonorm_b2"
+
+
+class EvoNormS0(_EvoNorm):
+    """`x * sigmoid(v * x) / std_whc/g(x) * scale + bias`; no batch statistics.
+
+    Source: arXiv 2004.02967, Table 2.
+    """
+
+    _catalog_name = "evonorm_s0"
+
+
+class EvoNormS1(_EvoNorm):
+    """`x * sigmoid(x) / std_whc/g(x) * scale + bias`; no batch statistics.
+
+    Source: arXiv 2004.02967, Table 6.
+    """
+
+    _catalog_name = "evonorm_s1"
+
+
+class EvoNormS2(_EvoNorm):
+    """`x * sigmoid(x) / rms_whc/g(x) * scale + bias`; no batch statistics.
+
+    Source: arXiv 2004.02967, Table 6.
+    """
+
+    _catalog_name = "evonorm_s2"
+
+
+class FilterResponseNorm(_Layer):
+    """Filter response normalization with its thresholded linear unit.
+
+    `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0. Without the non-linearity there is no threshold.
+    Source: arXiv 1911.09737.
+    """
+
+    @nn.compact
+    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+        """Applies the layer; arguments, result and errors as for the other layers."""
+        del use_running_average  # statistics are of the current input alone
+        check_input(x)
+        scale, bias = self._affine_params(x.shape[-1])
+        dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        tau = None
+        if self.nonlinearity:
+            tau = self.param("tau", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+
+        def forward(x, mask, scale, bias, tau):
+            x, mask = masked_input(x, mask)
+            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            mean_square = Moments(x, mask=mask).mean_square(INSTANCE)
+            y = affine(x / jnp.sqrt(mean_square + self.epsilon), scale, bias)
+            if tau is not None:
+                y = jnp.maximum(y, tau.astype(y.dtype).reshape((1,) * (x.ndim - 1) + (-1,)))
+            return affine(y, mask=mask).astype(dtype)
+
+        return keep_only_moments(forward)(x, mask, scale, bias, tau)
+
+
+class _Baseline(_Layer, kw_only=True):
+    """A norm of Flax followed by an activation.
+
+    Attributes:
+      activation: applied to the normalized output unless `nonlinearity` is False.
+    """
+
+    activation: Callable[[Any], Any] = nn.relu
+
+    def _norm(self, x, average: bool | None) -> Callable[..., Any]:
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+        """Applies the layer; arguments, result and errors as for the other layers."""
+        check_input(x)
+        x, mask = masked_input(x, mask)
+        y = self._norm(x, use_running_average)(x, mask=mask)
+        y = self.activation(y) if self.nonlinearity else y
+        return y if mask is None else jnp.where(mask, y, 0)
+
+    def _shared_fields(self) -> dict[str, Any]:
+        names = ("epsilon", "dtype", "param_dtype", "use_scale", "use_bias", "scale_init", "bias_init")
+        return {name: getattr(self, name) for name in names} | {"name": "norm"}
+
+
+class BatchNormAct(_Baseline):
+    """`activation(nn.BatchNorm(x))`; batch statistics `mean` and `var`."""
+
+    def _norm(self, x, average):
+        average = nn.merge_param("use_running_average", self.use_running_average, average)
+        return nn.BatchNorm(
+            use_running_average=average,
+            momentum=self.momentum,
+            axis_name=self._axis_name(),
+            **self._shared_fields(),
+        )
+
+
+class GroupNormAct(_Baseline):
+    """`activation(nn.GroupNorm(x))`, with `groups` or `group_size` resolved as for the EvoNorms."""
+
+    def _norm(self, x, average):
+        groups = resolve_groups(x.shape[-1], self.groups, self.group_size)
+        return nn.GroupNorm(num_groups=groups, **self._shared_fields())
+
+
+class LayerNormAct(_Baseline):
+    """`activation(nn.LayerNorm(x))` over space and channels, with parameters per channel."""
+
+    def _norm(self, x, average):
+        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1, **self._shared_fields())
+
+
+class InstanceNormAct(_Baseline):
+    """`activation(nn.InstanceNorm(x))`."""
+
+    def _norm(self, x, average):
+        return nn.InstanceNorm(**self._shared_fields())
