@@ -168,12 +168,17 @@ def check_schema(schema: Any, what: str) -> None:
         )
 
 
-def _check_node(index: int, node: Node) -> None:
-    op, inputs = node
-    if op not in OPS:
+def check_op(op: Any, where: str) -> None:
+    """Raises ValueError, with the nearest right name, unless `op` names an op."""
+    if op not in OP_NAMES:
         near = difflib.get_close_matches(str(op), OP_NAMES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known ops: {', '.join(OP_NAMES)}"
-        raise ValueError(f"node {index}: unknown op {op!r}; {hint}")
+        raise ValueError(f"{where}: unknown op {op!r}; {hint}")
+
+
+def _check_node(index: int, node: Node) -> None:
+    op, inputs = node
+    check_op(op, f"node {index}")
     if len(inputs) != OPS[op].arity:
         raise ValueError(f"node {index}: {op} takes {OPS[op].arity} input(s), got {list(inputs)}")
     for i in inputs:

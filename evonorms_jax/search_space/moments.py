@@ -108,22 +108,23 @@ class Moments:
         return total / jnp.maximum(self._weights, 1)
 
     @functools.cached_property
-    def _instance_mean_and_variance(self) -> tuple[jax.Array, jax.Array]:
-        """Per instance and channel, in one pass: `mu = s + mu(x - s)`, `s2 = mu((x-s)^2) - mu(x-s)^2`.
+    def _instance_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Per instance and channel, in one pass: s, `mu(x - s)`, and `s2 = mu((x-s)^2) - mu(x-s)^2`.
 
         With any shift s near the data the difference loses nothing, whatever the mean of x. Without a
         mask the first position serves; under a mask it may be padding, so the mean itself is taken.
         """
         if self._constant_over_space:
-            return _residual(self._x), jnp.zeros_like(self._x)
+            return _residual(self._x), jnp.zeros_like(self._x), jnp.zeros_like(self._x)
         if self._mask is None:
             shift = self._x[(slice(None), *(slice(0, 1) for _ in self._space))]
         else:
             shift = self._instance_average(self._x)
-        centred = self._x - jax.lax.stop_gradient(shift)
-        mean = self._instance_average(centred)
-        variance = self._instance_average(jnp.square(centred)) - jnp.square(mean)
-        return _residual(mean + jax.lax.stop_gradient(shift)), _residual(jnp.maximum(variance, 0))
+        shift = _residual(jax.lax.stop_gradient(shift))
+        centred = self._x - shift
+        offset = self._instance_average(centred)
+        variance = self._instance_average(jnp.square(centred)) - jnp.square(offset)
+        return shift, _residual(offset), _residual(jnp.maximum(variance, 0))
 
     @functools.cached_property
     def _instance_mean_square(self) -> jax.Array:
@@ -139,11 +140,14 @@ class Moments:
         if moment == "mean_square":
             value = self._combine(index_set, self._instance_mean_square)
         else:
-            mean, variance = self._instance_mean_and_variance
-            value = self._combine(index_set, mean)
-            if moment == "variance":
-                spread = variance + jnp.square(mean - self._expand(index_set, value))
-                value = self._combine(index_set, spread)
+            shift, offset, variance = self._instance_moments
+            value = self._combine(index_set, shift + offset)
+            if moment == "variance" and index_set == INSTANCE:
+                value = variance
+            elif moment == "variance":
+                # Not (shift + offset) - mean: at a mean of 1e4 the sum has lost digits of a deviation of 1.
+                distance = shift - self._expand(index_set, value) + offset
+                value = self._combine(index_set, variance + jnp.square(distance))
         return self._expand(index_set, value)
 
     def _combine(self, index_set: str, values: jax.Array) -> jax.Array:
@@ -169,7 +173,9 @@ class Moments:
             average = jnp.mean(values, 0, keepdims=True)
             return average if self._axis_name is None else jax.lax.pmean(average, self._axis_name)
         # Devices see unequal masks: sums are added up before they are divided.
-        total = jnp.sum(values * self._weights, 0, keepdims=True)
+        # An instance without a real position may hold anything, and inf * 0 is NaN.
+        weighted = jnp.where(self._weights > 0, values * self._weights, 0)
+        total = jnp.sum(weighted, 0, keepdims=True)
         if self._axis_name is not None:
             total = jax.lax.psum(total, self._axis_name)
         return total / jnp.maximum(self.real_count, 1)

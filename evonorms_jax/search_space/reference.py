@@ -38,6 +38,9 @@ def evaluate_reference(
 
     Returns:
       float64 `[B, *S, C]`; it may hold inf or NaN, without a warning.
+
+    Raises:
+      ValueError: if `groups` is below 1.
     """
     values = _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments or {})
     return values[len(LEAVES) + len(graph.nodes) - 1]
@@ -66,6 +69,8 @@ def reference_batch_moments(
 
 
 def _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments) -> dict[int, np.ndarray]:
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, got {groups}")
     x = np.asarray(x, np.float64)
     if mask is not None:
         mask = np.broadcast_to(mask, x.shape[:-1])[..., None]

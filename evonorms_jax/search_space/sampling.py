@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evonorms_jax.search_space.graph import Graph, Node
+from evonorms_jax.search_space.graph import Graph, Node, check_op
 from evonorms_jax.search_space.primitives import LEAVES, OP_NAMES, OPS
 
 NUM_NODES = 10
@@ -22,7 +22,11 @@ def random_graph(
       rng: advanced by the draws.
       num_nodes: number of intermediate nodes.
       ops: names of the ops allowed.
+
+    Raises:
+      ValueError: if `num_nodes` is below 1, or `ops` is empty or names an unknown op.
     """
+    _check_ops(ops)
     first = len(LEAVES)
     return Graph(tuple(_random_node(rng, first + i, ops) for i in range(num_nodes)))
 
@@ -32,11 +36,22 @@ def mutate(rng: np.random.Generator, graph: Graph, ops: Sequence[str] = OP_NAMES
 
     The new op is uniform over `ops`, the new inputs uniform over the earlier nodes; both may come out as
     they were, so that a mutation can change nothing.
+
+    Raises:
+      ValueError: if `ops` is empty or names an unknown op.
     """
+    _check_ops(ops)
     chosen = int(rng.integers(len(graph.nodes)))
     nodes = list(graph.nodes)
     nodes[chosen] = _random_node(rng, len(LEAVES) + chosen, ops)
     return Graph(tuple(nodes))
+
+
+def _check_ops(ops: Sequence[str]) -> None:
+    if not ops:
+        raise ValueError(f"ops must name at least one op, got {ops!r}")
+    for op in ops:
+        check_op(op, "ops")
 
 
 def _random_node(rng: np.random.Generator, index: int, ops: Sequence[str]) -> Node:

@@ -128,6 +128,8 @@ def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:
         name, equals, value = binding.partition("=")
         if not equals:
             raise ValueError(f"in {equation!r}: expected 'name = expression' after where, got {binding!r}")
+        if name.strip() in parser.names:
+            raise ValueError(f"in {equation!r}: {name.strip()!r} after where has a meaning already")
         parser.names[name.strip()] = parser.read(value)
     output = parser.read(main)
     if output < len(LEAVES):  # a bare leaf: the output must be an intermediate node

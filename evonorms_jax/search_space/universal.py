@@ -1,0 +1,293 @@
+"""One program for every graph: the graph is data, an interpreter on the device runs it.
+
+Building a program costs seconds, screening a candidate less: here a candidate is a handful of integers, so
+that one compiled model serves a whole search, and `jax.pmap` can give each device its own. The price is a
+slower step (see `experiments/benchmarks/executors.py`).
+
+Shapes: x `[B, *S, C]`; node values live in one buffer `[slots, B, S, C]` with the space flattened, slot by
+node index: the leaves x, 0, v0, v1, then the live nodes in order.
+
+The interpreter has a backward pass of its own. A loop with a trip count that is data has no reverse-mode
+derivative, and one over all nodes would run the dead ones too. The backward pass keeps x alone, rebuilds the
+buffer, and walks a second tape whose entries are the edges of the graph: each adds the cotangent that one
+node sends to one of its inputs. Forward-mode differentiation of that pass works, so second derivatives do
+(`jax.jvp` of `jax.grad`).
+
+Under `vmap` over candidates every op would run for every node: put candidates on devices or in sequence.
+Under `vmap` over replicas of one candidate nothing of the kind happens.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evonorms_jax.search_space import moments
+from evonorms_jax.search_space.graph import Graph
+from evonorms_jax.search_space.primitives import EPSILON, INPUT, LEAVES, OPS, V0, V1, ZERO
+
+#: Intermediate nodes that a genome holds.
+CAPACITY = 10
+
+# An instruction is an element-wise op or a kind of aggregation; the index set is a field of its own.
+_INSTRUCTIONS = [op.name for op in OPS.values() if op.kind is None] + ["mean", "rms", "std"]
+# An edge of the backward tape is an instruction and the number of the input that the cotangent goes to.
+_EDGES = [
+    (name, k) for name in _INSTRUCTIONS for k in range(OPS[name].arity if name in OPS else 1)
+]
+
+
+class Genome(NamedTuple):
+    """A graph as arrays; a pytree of int32. Only the live part, equal sub-expressions merged.
+
+    Attributes:
+      code: `[CAPACITY]` instruction of each node.
+      inputs: `[CAPACITY, 2]` slots of its inputs; the second repeats the first for unary ops.
+      index_set: `[CAPACITY]` number of the index set of an aggregation in `moments.INDEX_SETS`.
+      length: scalar, number of nodes.
+      edges: `[2 * CAPACITY, 3]` backward tape: edge code, number of the node, slot of the target.
+      num_edges: scalar.
+      statistic_start: `[CAPACITY]` start of the moving statistic, 0 for a mean and 1 otherwise.
+    """
+
+    code: np.ndarray
+    inputs: np.ndarray
+    index_set: np.ndarray
+    length: np.ndarray
+    edges: np.ndarray
+    num_edges: np.ndarray
+    statistic_start: np.ndarray
+
+
+def encode(graph: Graph) -> Genome:
+    """The genome of a graph.
+
+    Raises:
+      ValueError: if more than `CAPACITY` nodes are live.
+    """
+    nodes = graph.canonical.nodes
+    if len(nodes) > CAPACITY:
+        raise ValueError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")
+    code, index_set, start = (np.zeros(CAPACITY, np.int32) for _ in range(3))
+    inputs = np.zeros((CAPACITY, 2), np.int32)
+    varies = [leaf != ZERO for leaf in range(len(LEAVES))]  # whether a gradient flows there
+    for number, (name, sources) in enumerate(nodes):
+        op = OPS[name]
+        code[number] = _INSTRUCTIONS.index(op.kind or name)
+        inputs[number] = sources if len(sources) == 2 else (*sources, *sources)
+        index_set[number] = moments.INDEX_SETS.index(op.index_set) if op.kind else 0
+        start[number] = op.kind != "mean"
+        varies.append(any(varies[i] for i in sources))
+    tape = [
+        (_EDGES.index((_INSTRUCTIONS[code[number]], k)), number, target)
+        for number in reversed(range(len(nodes)))
+        for k, target in enumerate(nodes[number].inputs)
+        if varies[target]
+    ]
+    edges = np.zeros((2 * CAPACITY, 3), np.int32)
+    edges[: len(tape)] = np.asarray(tape, np.int32).reshape(-1, 3)
+    return Genome(code, inputs, index_set, np.int32(len(nodes)), edges, np.int32(len(tape)), start)
+
+
+def initial_statistics(genome: Genome, channels: int) -> jax.Array:
+    """Moving statistics at the start, `[CAPACITY, C]`: 0 for means, 1 for mean squares and variances."""
+    start = jnp.asarray(genome.statistic_start, jnp.float32)[:, None]
+    return jnp.broadcast_to(start, (CAPACITY, channels))
+
+
+def apply_genome(
+    genome: Genome,
+    x: jax.Array,
+    v0: jax.Array,
+    v1: jax.Array,
+    stats: jax.Array,
+    *,
+    train: bool,
+    groups: int = 32,
+    group_size: int | None = None,
+    epsilon: float = EPSILON,
+    momentum: float = 0.9,
+) -> tuple[jax.Array, jax.Array]:
+    """The output of the graph and the moving statistics, as a compiled graph gives them.
+
+    Args:
+      genome: the candidate, traced or not.
+      x: `[B, *S, C]`.
+      v0: `[C]`.
+      v1: `[C]`.
+      stats: `[CAPACITY, C]` raw moments by node; rows that are no batch aggregation mean nothing.
+      train: whether batch aggregations use the batch's own moments, and stats advance.
+      groups: channel groups; the largest divisor of C that is not above it is used.
+      group_size: channels of a group, wins over `groups` if given.
+      epsilon: the guard of div, log and the second-order moments.
+      momentum: decay of the moving statistics.
+
+    Returns:
+      y with the shape and dtype of x, and the statistics.
+    """
+    groups = moments.resolve_groups(x.shape[-1], groups, group_size)
+    flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
+    interpreter = _Interpreter(groups, epsilon, train)
+    y, raw = _run(interpreter, genome, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
+    if train:
+        stats = momentum * stats + (1 - momentum) * jax.lax.stop_gradient(raw)
+    return y.reshape(x.shape).astype(x.dtype), stats
+
+
+class _Interpreter(NamedTuple):
+    """The static settings, and one function an instruction.
+
+    A function takes `(a, b, index_set, stat)`, a and b `[B, S, C]` and stat `[C]`, and returns the value,
+    `[B, S, C]`, and the raw moment, `[C]`, if the instruction is an aggregation over the batch.
+    """
+
+    groups: int
+    epsilon: float
+    train: bool
+
+    def function(self, name: str):
+        if name in OPS:
+            op = OPS[name]
+
+            def elementwise(a, b, index_set, stat):
+                del index_set
+                return op.function(*(a, b)[: op.arity], epsilon=self.epsilon), stat
+
+            return elementwise
+        return functools.partial(self.aggregate, name)
+
+    def aggregate(self, kind: str, a, b, index_set, stat):
+        del b
+        raw = self.raw_moment(kind, a, index_set, stat)
+        value = raw if kind == "mean" else jnp.sqrt(raw + self.epsilon)
+        return jnp.broadcast_to(value, a.shape), raw[0, 0]
+
+    def raw_moment(self, kind: str, a, index_set, stat):
+        """`[B, 1, C]`. An average over an index set is a projection of the averages over instances."""
+        if kind == "rms":
+            raw = self.project(jnp.mean(jnp.square(a), 1, keepdims=True), index_set)
+        else:
+            raw = mean = self.project(jnp.mean(a, 1, keepdims=True), index_set)
+            if kind == "std":
+                raw = self.project(jnp.mean(jnp.square(a - mean), 1, keepdims=True), index_set)
+        if self.train:
+            return raw
+        is_batch = index_set == moments.INDEX_SETS.index(moments.BATCH)
+        return jnp.where(is_batch, stat.reshape(1, 1, -1), raw)
+
+    def project(self, values, index_set):
+        """Averages `[B, 1, C]` over what the index set adds to an instance, and repeats the result."""
+        grouped = values.reshape(*values.shape[:2], self.groups, -1)
+        of_group = jnp.broadcast_to(jnp.mean(grouped, -1, keepdims=True), grouped.shape)
+        averages = {
+            moments.BATCH: jnp.mean(values, 0, keepdims=True),
+            moments.LAYER: jnp.mean(values, -1, keepdims=True),
+            moments.GROUP: of_group.reshape(values.shape),
+        }
+        chosen = values
+        for name, average in averages.items():
+            chosen = jnp.where(index_set == moments.INDEX_SETS.index(name), average, chosen)
+        return chosen
+
+
+# Plain indexing checks the bounds, which costs a pass over the buffer; these do not.
+def _slot(buffer, index):
+    return jax.lax.dynamic_index_in_dim(buffer, index, 0, keepdims=False)
+
+
+def _slots(buffer, indices):
+    return [_slot(buffer, indices[k]) for k in range(2)]
+
+
+def _put(buffer, value, index):
+    return jax.lax.dynamic_update_index_in_dim(buffer, value, index, 0)
+
+
+def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tuple[jax.Array, jax.Array]:
+    """Runs the forward tape: the buffer `[slots, B, S, C]` and the raw moments `[CAPACITY, C]`."""
+    buffer = jnp.zeros((len(LEAVES) + CAPACITY, *x.shape), x.dtype)
+    buffer = buffer.at[INPUT].set(x)
+    buffer = buffer.at[V0].set(jnp.broadcast_to(v0.reshape(1, 1, -1), x.shape))
+    buffer = buffer.at[V1].set(jnp.broadcast_to(v1.reshape(1, 1, -1), x.shape))
+
+    def branch(name):
+        # Slices are taken inside the branch, where they fuse with the op.
+        def run(buffer, inputs, index_set, stat):
+            return interpreter.function(name)(*_slots(buffer, inputs), index_set, stat)
+
+        return run
+
+    def step(number, carry):
+        buffer, raw = carry
+        value, moment = jax.lax.switch(
+            genome.code[number],
+            [branch(name) for name in _INSTRUCTIONS],
+            buffer,
+            genome.inputs[number],
+            genome.index_set[number],
+            stats[number],
+        )
+        return _put(buffer, value, len(LEAVES) + number), _put(raw, moment, number)
+
+    return jax.lax.fori_loop(0, genome.length, step, (buffer, stats))
+
+
+def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> jax.Array:
+    """Walks the backward tape: the cotangents of all nodes, `[slots, B, S, C]`."""
+
+    def branch(name, k):
+        def run(buffer, inputs, index_set, stat, g):
+            operands = _slots(buffer, inputs)
+
+            def of_target(target):
+                replaced = [*operands[:k], target, *operands[k + 1 :]]
+                return interpreter.function(name)(*replaced, index_set, stat)[0]
+
+            return jax.vjp(of_target, operands[k])[1](g)[0]
+
+        return run
+
+    def step(entry, cotangents):
+        code, number, target = genome.edges[entry]
+        sent = jax.lax.switch(
+            code,
+            [branch(name, k) for name, k in _EDGES],
+            buffer,
+            genome.inputs[number],
+            genome.index_set[number],
+            stats[number],
+            _slot(cotangents, len(LEAVES) + number),
+        )
+        return _put(cotangents, _slot(cotangents, target) + sent, target)
+
+    start = _put(jnp.zeros_like(buffer), g, len(LEAVES) - 1 + genome.length)
+    return jax.lax.fori_loop(0, genome.num_edges, step, start)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(interpreter, genome, x, v0, v1, stats):
+    return _forward(interpreter, genome, x, v0, v1, stats)[0]
+
+
+def _forward(interpreter, genome, x, v0, v1, stats):
+    buffer, raw = _values(interpreter, genome, x, v0, v1, stats)
+    return (_slot(buffer, len(LEAVES) - 1 + genome.length), raw), (genome, buffer, stats)
+
+
+def _backward(interpreter, residuals, g):
+    genome, buffer, stats = residuals
+    cotangents = _cotangents(interpreter, genome, buffer, stats, g[0])
+    none = jax.tree.map(lambda a: np.zeros(np.shape(a), jax.dtypes.float0), genome)
+    return (
+        none,
+        cotangents[INPUT],
+        jnp.sum(cotangents[V0], (0, 1)),
+        jnp.sum(cotangents[V1], (0, 1)),
+        jnp.zeros_like(stats),
+    )
+
+
+# The forward rule must not call `_run`: forward-mode differentiation of the backward pass would fail.
+_run.defvjp(_forward, _backward)
