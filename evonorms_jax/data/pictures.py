@@ -11,7 +11,8 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels: Pillow's name for them
 def decode(encoded: bytes, channels: int, size: int | None) -> np.ndarray:
     """A PNG or JPEG as uint8 `[H, W, channels]`; H = W = `size` if that is given.
 
-    A file with other channels is converted: photograph collections hold the odd grey-scale or CMYK picture.
+    A file with other channels is converted: photograph collections hold the odd grey-scale or CMYK
+    picture.
     """
     with Image.open(io.BytesIO(encoded)) as picture:
         picture = picture.convert(MODES[channels])
@@ -19,7 +20,7 @@ def decode(encoded: bytes, channels: int, size: int | None) -> np.ndarray:
 
 
 def resize(images: np.ndarray, size: int | None) -> np.ndarray:
-    """Resizes uint8 `[N, H, W, C]` to `[N, size, size, C]`; None or the present size leave them alone."""
+    """Resizes uint8 `[N, H, W, C]` to `[N, size, size, C]`; None leaves them alone."""
     if size is None or images.shape[1:3] == (size, size):
         return images
     # Pillow has no one-channel arrays of rank 3: [H, W, 1] goes in as [H, W].
@@ -28,7 +29,8 @@ def resize(images: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _fit(picture: Image.Image, size: int) -> Image.Image:
-    # The largest central square, then bilinear with antialiasing: nothing is stretched, nothing padded.
+    # The largest central square, then bilinear with antialiasing: nothing is stretched, nothing
+    # padded.
     if picture.size == (size, size):
         return picture
     return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)

@@ -29,21 +29,22 @@ def load(
     """Reads a data set into memory.
 
     Args:
-        source: `mnist5k`, `cifar10`, `synthetic`, or `tfds:NAME[/CONFIG][:VERSION]` for any image classification set
-            that tensorflow_datasets has prepared as array_record. Where a set has no test part, a tenth of it
-            becomes one, the same whatever the sizes.
+        source: `mnist5k`, `cifar10`, `synthetic`, or `tfds:NAME[/CONFIG][:VERSION]` for any image
+            classification set that tensorflow_datasets has prepared as array_record. Where a set
+            has no test part, a tenth of it becomes one.
         train_size: images to train on; None is all that the other parts leave.
-        validation_size: images to validate on; None is a tenth (of `synthetic`, 128).
+        validation_size: images to validate on; None is a tenth of all (of `synthetic`, 128).
         image_size: resizes to this side after a central square crop; None keeps the stored size.
-        data_dir: folder of tfds; None is $TFDS_DATA_DIR, or else `~/tensorflow_datasets`. Others do not look at it.
-        seed: of the split. A search and the training that follows it must use the same one.
+        data_dir: folder of tfds; None is $TFDS_DATA_DIR, or else `~/tensorflow_datasets`. Others do
+            not look at it.
+        seed: of the split into train and validation; the test part is the same for every seed.
         with_test: whether the test part is read. A search leaves this alone.
 
     Returns:
-        `ImageData`; without `with_test` its `test` is None, and nothing of that part was kept.
+        `ImageData`; its `test` is None unless `with_test`.
 
     Raises:
-        ValueError: unknown source, sizes that do not fit, features that are no image classification.
+        ValueError: unknown source, sizes that do not fit, no image classification data.
         DataNotFoundError: the data are not there; the message says what to run.
     """
     request = Request(train_size, validation_size, image_size, data_dir, seed, with_test)
@@ -52,9 +53,10 @@ def load(
     if source.startswith(TFDS_PREFIX):
         return read_tfds(source.removeprefix(TFDS_PREFIX), request)
     if source not in SOURCES:
-        near = difflib.get_close_matches(source, [*SOURCES, TFDS_PREFIX + source], n=1)
+        near = difflib.get_close_matches(source, SOURCES, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ";"
+        names = ", ".join(SOURCES)
         raise ValueError(
-            f"unknown data source {source!r}; did you mean {near[0]!r}? "
-            f"There are {', '.join(SOURCES)} and {TFDS_PREFIX}NAME"
+            f"unknown data source {source!r}{hint} there are {names} and {TFDS_PREFIX}NAME"
         )
     return SOURCES[source](request)

@@ -1,7 +1,7 @@
-"""Who goes where: orders of the images of a data set, and their partition into parts.
+"""Who goes where: the partition of the images of a data set into parts.
 
-N images. An order is a permutation of `0 .. N - 1`; a partition cuts it. The test part is cut first and the validation
-part second, so neither depends on how many images train.
+N images. The test part is cut first, with a seed of its own: whatever seed and sizes a search and a
+later training use, neither can have trained on an image of it.
 """
 
 from typing import NamedTuple
@@ -10,25 +10,58 @@ import numpy as np
 
 
 class Partition(NamedTuple):
-    """Indices of the images of each part; `test` is empty where the data set has a test part of its own."""
+    """Indices of the images of each part, int64."""
 
     train: np.ndarray
     validation: np.ndarray
-    test: np.ndarray
+    test: np.ndarray  # empty where the data set has a test part of its own
 
 
-def random_order(count: int, seed: int) -> np.ndarray:
-    """A random permutation `[count]` of the indices, the same for the same seed."""
-    return _generator(seed).permutation(count)
+def partition(
+    count: int,
+    *,
+    train_size: int | None,
+    validation_size: int | None,
+    seed: int,
+    cut_test: bool,
+    labels: np.ndarray | None = None,
+) -> Partition:
+    """Cuts the indices `0 .. count - 1` into test, validation and train, at random.
 
+    Args:
+        count: N.
+        train_size: images to train on; None is all that the other parts leave.
+        validation_size: images to validate on; None is a tenth of N.
+        seed: of everything but the test part.
+        cut_test: whether a tenth of N is set aside for testing, whether or not anyone reads it.
+        labels: `[N]`; if given, every part holds the classes in their overall proportions.
 
-def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A random permutation `[N]` in which every stretch holds the classes in their overall proportions.
-
-    Within its class, an image gets a random rank r and the place (r + u) / n in [0, 1), n the size of the class and u
-    uniform in [0, 1); all are then sorted by place.
+    Raises:
+        ValueError: if a size is not positive, or there are not enough images.
     """
-    generator = _generator(seed)
+    tenth = count // 10
+    test_size = tenth if cut_test else 0
+    validation_size = tenth if validation_size is None else validation_size
+    available = count - test_size
+    train_size = available - validation_size if train_size is None else train_size
+    if train_size < 1 or validation_size < 1 or train_size + validation_size > available:
+        raise ValueError(
+            f"train_size={train_size} and validation_size={validation_size}: each must be at "
+            f"least 1, and both together at most {available}, the images there are"
+            + (f" besides {test_size} for the test part" if cut_test else "")
+        )
+    test, rest = np.split(_shuffled(np.arange(count), labels, (0, 1)), [test_size])
+    rest = _shuffled(rest, labels, (seed, 0))
+    train = rest[validation_size : validation_size + train_size]
+    return Partition(train=train, validation=rest[:validation_size], test=test)
+
+
+def stratified_order(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A random permutation `[N]` of which every stretch holds the classes in proportion.
+
+    Within its class, an image gets a random rank r and the place (r + u) / n in [0, 1), n the size
+    of the class and u uniform in [0, 1); all are then sorted by place.
+    """
     places = np.empty(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -37,38 +70,10 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(places)
 
 
-def partition(
-    order: np.ndarray,
-    *,
-    train_size: int | None,
-    validation_size: int | None,
-    cut_test: bool,
-) -> Partition:
-    """Cuts an order `[N]` into test, validation and train.
-
-    Args:
-        order: indices `[N]`.
-        train_size: images to train on; None is all that the other parts leave.
-        validation_size: images to validate on; None is a tenth of N.
-        cut_test: whether a tenth of N is set aside for testing, whether or not anyone reads it.
-
-    Raises:
-        ValueError: if a size is not positive, or there are not enough images.
-    """
-    tenth = len(order) // 10
-    test_size = tenth if cut_test else 0
-    validation_size = tenth if validation_size is None else validation_size
-    available = len(order) - test_size
-    train_size = available - validation_size if train_size is None else train_size
-    if train_size < 1 or validation_size < 1 or train_size + validation_size > available:
-        raise ValueError(
-            f"train_size={train_size} and validation_size={validation_size}: each must be at least 1, "
-            f"and together at most the {available} images there are"
-            + (f" ({test_size} more are kept for the test part)" if cut_test else "")
-        )
-    test, validation, rest = np.split(order, [test_size, test_size + validation_size])
-    return Partition(train=rest[:train_size], validation=validation, test=test)
-
-
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence([seed, 0]))
+def _shuffled(
+    indices: np.ndarray, labels: np.ndarray | None, entropy: tuple[int, int]
+) -> np.ndarray:
+    generator = np.random.default_rng(np.random.SeedSequence(entropy))
+    if labels is None:
+        return generator.permutation(indices)
+    return indices[stratified_order(labels[indices], generator)]

@@ -1,4 +1,4 @@
-"""Made-up images for tests and dry runs: small, deterministic, and learnable by a convolutional net."""
+"""Made-up images for tests and dry runs: small, deterministic, and learnable by a small net."""
 
 import numpy as np
 
@@ -9,7 +9,8 @@ CHANNELS = 1
 TRAIN_SIZE, VALIDATION_SIZE, TEST_SIZE = 512, 128, 128
 IMAGE_SIZE = 16
 WAVELENGTH = 5.0  # pixels
-CONTRAST, NOISE = 60.0, 30.0  # grey levels: amplitude of the stripes, standard deviation of the noise
+CONTRAST = 60.0  # amplitude of the stripes in grey levels
+NOISE = 30.0  # standard deviation, likewise
 
 
 def read_synthetic(request: Request) -> ImageData:
@@ -46,17 +47,20 @@ def stripes(
     channels: int = CHANNELS,
     num_classes: int = NUM_CLASSES,
 ) -> ImageSet:
-    """Noisy stripes `[count, size, size, channels]` of random phase; class k is their direction, k / num_classes * 90°.
+    """Noisy stripes `[count, size, size, channels]` of random phase; the class is the direction.
 
-    The phase makes a class invisible to the mean image, as in real pictures; directions stop short of 90° so that a
-    mirrored image, 180° minus its direction, never falls into another class.
+    Class k runs at 90° * k / num_classes. The phase makes a class invisible to the mean image, as
+    in real pictures; directions stop short of 90° so that a mirrored image, 180° minus its
+    direction, never falls into another class.
 
     Raises:
         ValueError: if a size is not positive.
     """
-    for name, value in dict(count=count, size=size, channels=channels, num_classes=num_classes).items():
-        if value < 1:
-            raise ValueError(f"synthetic images: {name} must be at least 1, got {value}")
+    if min(count, size, channels, num_classes) < 1:
+        raise ValueError(
+            f"synthetic images: count={count}, size={size}, channels={channels} and "
+            f"num_classes={num_classes} must all be at least 1"
+        )
     labels = rng.permutation(np.arange(count) % num_classes).astype(np.int32)
     angle = (labels / num_classes * np.pi / 2).reshape(-1, 1, 1, 1)
     phase = rng.uniform(0, 2 * np.pi, (count, 1, 1, channels))

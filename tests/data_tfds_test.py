@@ -1,0 +1,216 @@
+"""Sets in tfds's real on-disk format, written and read without TensorFlow and without network."""
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from evonorms_jax import data
+from evonorms_jax.data import pictures
+
+SIDE = 8
+FIRST_TEST = 100  # number of the first test image; those of train start at 0
+
+
+def picture(number, side=SIDE, channels=3):
+    """An image that shows its number: `[side, side, channels]`."""
+    levels = np.arange(side * side * channels).reshape(side, side, channels)
+    return (levels + number).astype(np.uint8)
+
+
+def prepare(root, name="signs", *, version="1.0.0", config=None, sides=(SIDE,), **splits):
+    """Writes a set with tfds itself; `splits` gives the number of images of each."""
+    splits = splits or {"train": 40, "test": 10}
+    channels = 1 if name == "grey" else 3
+
+    class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version(version)
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
+
+        def _info(self):
+            side = sides[0] if len(sides) == 1 else None
+            features = {
+                "id": tfds.features.Text(),
+                "image": tfds.features.Image(shape=(side, side, channels)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+            if name == "unlabelled":
+                features["label"] = tfds.features.Scalar(np.int64)
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in splits}
+
+        def _generate_examples(self, split):
+            for number in range(splits[split]):
+                shown = number + (FIRST_TEST if split == "test" else 0)
+                image = picture(shown, sides[number % len(sides)], channels)
+                image = Image.fromarray(image[..., 0] if channels == 1 else image)
+                yield number, {"id": f"{number}", "image": image, "label": shown % 3}
+
+    Pictures.name = name
+    Pictures(data_dir=root, file_format="array_record").download_and_prepare()
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    tfds.disable_progress_bar()
+    root = tmp_path_factory.mktemp("tfds")
+    for name in ("cifar10", "signs", "grey", "unlabelled"):
+        prepare(root, name)
+    prepare(root, "no_test", train=40)
+    prepare(root, "many_sides", sides=(SIDE, 16), train=40)
+    prepare(root, "configured", config="small")
+    prepare(root, "only_test", test=5)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"reached for the network: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+
+
+def numbers(part):
+    return set(part.images[:, 0, 0, 0].tolist())
+
+
+@pytest.mark.parametrize("source", ["cifar10", "tfds:signs", "tfds:signs:1.0.0"])
+def test_parts_hold_the_stored_images_with_their_labels(prepared, source):
+    loaded = data.load(source, data_dir=str(prepared), with_test=True)
+    assert loaded.num_classes == 3
+    assert [len(part.labels) for part in loaded[2:5]] == [36, 4, 10]
+    for part in loaded[2:5]:
+        assert part.images.dtype == np.uint8 and part.labels.dtype == np.int32
+        for image, label in zip(*part, strict=True):
+            np.testing.assert_array_equal(image, picture(image[0, 0, 0]))
+            assert label == image[0, 0, 0] % 3
+    assert numbers(loaded.train) | numbers(loaded.validation) == set(range(40))
+    assert numbers(loaded.test) == set(range(FIRST_TEST, FIRST_TEST + 10))
+
+
+def test_sizes_and_seed_choose_among_the_training_images(prepared):
+    def load(**settings):
+        return data.load("tfds:signs", data_dir=str(prepared), **settings)
+
+    first, again, other = load(train_size=6), load(train_size=6), load(train_size=6, seed=1)
+    np.testing.assert_array_equal(first.train.images, again.train.images)
+    assert numbers(first.train) != numbers(other.train)
+    assert len(load(train_size=6, validation_size=30).validation.images) == 30
+    with pytest.raises(ValueError, match=r"train_size=41 and validation_size=4: .* 40"):
+        load(train_size=41)
+
+
+def test_a_search_touches_no_test_split(prepared, tmp_path):
+    shutil.copytree(prepared / "signs", tmp_path / "signs")
+    for path in (tmp_path / "signs/1.0.0").glob("*-test.*"):
+        path.unlink()
+    assert data.load("tfds:signs", data_dir=str(tmp_path)).test is None
+    with pytest.raises(data.DataNotFoundError, match=r"signs-test.array_record.* is missing"):
+        data.load("tfds:signs", data_dir=str(tmp_path), with_test=True)
+
+
+def test_a_search_decodes_no_image_of_a_test_part_cut_from_train(prepared, monkeypatch):
+    seen = set()
+    decode = pictures.decode
+
+    def watch(*args):
+        image = decode(*args)
+        seen.add(int(image[0, 0, 0]))
+        return image
+
+    test = numbers(data.load("tfds:no_test", data_dir=str(prepared), with_test=True).test)
+    monkeypatch.setattr(pictures, "decode", watch)
+    assert data.load("tfds:no_test", data_dir=str(prepared), seed=5).test is None
+    assert len(test) == 4 and len(seen) == 36 and not seen & test
+
+
+def test_grey_images_keep_one_channel(prepared):
+    grey = data.load("tfds:grey", data_dir=str(prepared))
+    assert grey.train.images.shape == (36, SIDE, SIDE, 1) and grey.mean.shape == (1,)
+    for image in grey.train.images:
+        np.testing.assert_array_equal(image, picture(image[0, 0, 0], channels=1))
+
+
+def test_pictures_of_several_sizes_need_one(prepared):
+    with pytest.raises(ValueError, match="several sizes: give image_size"):
+        data.load("tfds:many_sides", data_dir=str(prepared))
+    resized = data.load("tfds:many_sides", data_dir=str(prepared), image_size=SIDE)
+    assert resized.train.images.shape == (32, SIDE, SIDE, 3)
+    unchanged = [np.array_equal(image, picture(image[0, 0, 0])) for image in resized.train.images]
+    assert 10 < sum(unchanged) < 22  # half of them had that size already
+
+
+def test_the_newest_version_that_can_be_read_wins(tmp_path):
+    for number, version in enumerate(("1.9.0", "1.10.0", "2.0.0"), 1):
+        prepare(tmp_path, version=version, train=20 * number, test=1)
+    info = tmp_path / "signs/2.0.0/dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    (tmp_path / "signs/3.0.0").mkdir()  # preparing it was interrupted
+    loaded = data.load("tfds:signs", data_dir=str(tmp_path), validation_size=1)
+    assert len(loaded.train.images) == 39
+    loaded = data.load("tfds:signs:1.9.0", data_dir=str(tmp_path), validation_size=1)
+    assert len(loaded.train.images) == 19
+    with pytest.raises(data.DataNotFoundError, match=r"2.0.0 \(tfrecord\).* move it away first"):
+        data.load("tfds:signs:2.0.0", data_dir=str(tmp_path))
+    with pytest.raises(data.DataNotFoundError, match=r"3.0.0 \(incomplete\).* move it away first"):
+        data.load("tfds:signs:3.0.0", data_dir=str(tmp_path))
+
+
+def test_a_config_is_part_of_the_name(prepared):
+    loaded = data.load("tfds:configured/small", data_dir=str(prepared))
+    assert len(loaded.train.images) == 36
+    with pytest.raises(data.DataNotFoundError, match="small: ask for tfds:configured/CONFIG"):
+        data.load("tfds:configured", data_dir=str(prepared))
+
+
+def test_the_folder_defaults_to_that_of_tfds(prepared, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    assert len(data.load("cifar10").train.images) == 36
+
+
+def test_missing_data_say_what_to_run(tmp_path):
+    with pytest.raises(data.DataNotFoundError) as caught:
+        data.load("cifar10", data_dir=str(tmp_path / "nowhere"))
+    message = str(caught.value)
+    command = (
+        "python -c \"import tensorflow_datasets as tfds; tfds.builder('cifar10', "
+        f"data_dir='{tmp_path}/nowhere', file_format='array_record').download_and_prepare()\""
+    )
+    assert message.endswith(command) and f"in {tmp_path}/nowhere/cifar10" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifer10", "did you mean tfds:cifar10?"),
+        ("signs/small/2", "malformed data set 'signs/small/2': it must be NAME"),
+        ("", "malformed data set ''"),
+        ("signs:9.0.0", r"there is 1.0.0 \(array_record\); to prepare"),
+        ("unlabelled", "no image classification: .* label: Scalar"),
+        ("only_test", "no split 'train', only test"),
+    ],
+)
+def test_what_cannot_be_read_is_named(prepared, name, message):
+    with pytest.raises((ValueError, data.DataNotFoundError), match=message):
+        data.load(f"tfds:{name}", data_dir=str(prepared))
+
+
+def test_damaged_data_are_named(prepared, tmp_path):
+    shutil.copytree(prepared / "signs", tmp_path / "signs")
+    info = tmp_path / "signs/1.0.0/dataset_info.json"
+    whole = json.loads(info.read_text())
+    info.write_text(json.dumps(whole)[:-20])
+    with pytest.raises(ValueError, match=r"dataset_info.json is damaged"):
+        data.load("tfds:signs", data_dir=str(tmp_path))
