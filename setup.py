@@ -30,6 +30,7 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        "pillow>=10.0",  # tfds decodes images with it
         "rich>=13.0",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.7",

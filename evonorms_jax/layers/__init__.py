@@ -1,18 +1,20 @@
 """Flax faces of the layers."""
 
-from evonorms_jax.layers.linen import (
+from evonorms_jax.layers.baselines import (
     BatchNormAct,
+    FilterResponseNorm,
+    GroupNormAct,
+    InstanceNormAct,
+    LayerNormAct,
+)
+from evonorms_jax.layers.linen import (
     EvoNormB0,
     EvoNormB1,
     EvoNormB2,
     EvoNormS0,
     EvoNormS1,
     EvoNormS2,
-    FilterResponseNorm,
     GraphNormAct,
-    GroupNormAct,
-    InstanceNormAct,
-    LayerNormAct,
 )
 from evonorms_jax.layers.norm_act import (
     LAYERS,

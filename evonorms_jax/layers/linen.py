@@ -1,8 +1,8 @@
-"""Flax Linen modules: the EvoNorms, any graph of the search space, and the baselines.
+"""Flax Linen modules: the EvoNorms and any graph of the search space.
 
 They stand where `nn.BatchNorm(use_running_average=...)` and an activation stood, with the same fields, and
-hold the parameters `scale` (gamma), `bias` (beta) and what the formula names (`v`, `v0`, `v1`, `tau`), all
-`[C]`. Moving statistics are in the collection `batch_stats`, biased, and are not touched by `init`.
+hold the parameters `scale` (gamma), `bias` (beta) and what the formula names (`v`, `v0`, `v1`), all `[C]`.
+Moving statistics are in the collection `batch_stats`, biased, and are not touched by `init`.
 
 Shapes: x `[B, spatial..., C]`, rank 3 or more.
 """
@@ -14,21 +14,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
+from evonorms_jax.layers.affine import AFFINE
 from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
-from evonorms_jax.search_space.compiled import affine, check_input
-from evonorms_jax.search_space.moments import (
-    INSTANCE,
-    Moments,
-    keep_only_moments,
-    masked_input,
-    resolve_groups,
-)
+from evonorms_jax.search_space.compiled import check_input
 from evonorms_jax.search_space.primitives import EPSILON
 
 Initializer = Callable[..., Any]
 
 
-class _Layer(nn.Module, kw_only=True):
+class Layer(nn.Module, kw_only=True):
     """The fields that all layers share.
 
     Attributes:
@@ -75,7 +69,7 @@ class _Layer(nn.Module, kw_only=True):
         return None if self.is_initializing() else self.axis_name
 
 
-class _GraphLayer(_Layer, kw_only=True):
+class _GraphLayer(Layer, kw_only=True):
     """The face of a compiled graph; a subclass says which."""
 
     def _graph(self) -> Graph:
@@ -102,13 +96,7 @@ class _GraphLayer(_Layer, kw_only=True):
         """
         check_input(x)
         scale, bias = self._affine_params(x.shape[-1])
-        dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
-        if not self.nonlinearity:
-            x, mask = masked_input(x, mask)
-            return affine(x, scale, bias, mask).astype(dtype)
-        layer = compile_graph(
-            self._graph(), self.groups, self.epsilon, self.momentum, self._axis_name(), self.group_size
-        )
+        layer = self._functions()
         params, stats, train = self._variables(layer, x.shape[-1], use_running_average)
         y, new_stats = layer.apply(
             params,
@@ -118,12 +106,19 @@ class _GraphLayer(_Layer, kw_only=True):
             mask=mask,
             scale=scale,
             bias=bias,
-            dtype=dtype,
+            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
         )
         if train and not self.is_initializing():
             for name, variable in stats.items():
                 variable.value = new_stats[name]
         return y
+
+    def _functions(self) -> NormAct:
+        if not self.nonlinearity:
+            return AFFINE
+        return compile_graph(
+            self._graph(), self.groups, self.epsilon, self.momentum, self._axis_name(), self.group_size
+        )
 
     def _variables(self, layer: NormAct, channels: int, use_running_average: bool | None):
         first_params, first_stats = layer.init(channels, self.param_dtype)
@@ -221,94 +216,3 @@ class EvoNormS2(_EvoNorm):
     """
 
     _catalog_name = "evonorm_s2"
-
-
-class FilterResponseNorm(_Layer):
-    """Filter response normalization with its thresholded linear unit.
-
-    `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0. Without the non-linearity there is no threshold.
-    Source: arXiv 1911.09737.
-    """
-
-    @nn.compact
-    def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer; arguments, result and errors as for the other layers."""
-        del use_running_average  # statistics are of the current input alone
-        check_input(x)
-        scale, bias = self._affine_params(x.shape[-1])
-        dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
-        tau = None
-        if self.nonlinearity:
-            tau = self.param("tau", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-
-        def forward(x, mask, scale, bias, tau):
-            x, mask = masked_input(x, mask)
-            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            mean_square = Moments(x, mask=mask).mean_square(INSTANCE)
-            y = affine(x / jnp.sqrt(mean_square + self.epsilon), scale, bias)
-            if tau is not None:
-                y = jnp.maximum(y, tau.astype(y.dtype).reshape((1,) * (x.ndim - 1) + (-1,)))
-            return affine(y, mask=mask).astype(dtype)
-
-        return keep_only_moments(forward)(x, mask, scale, bias, tau)
-
-
-class _Baseline(_Layer, kw_only=True):
-    """A norm of Flax followed by an activation.
-
-    Attributes:
-      activation: applied to the normalized output unless `nonlinearity` is False.
-    """
-
-    activation: Callable[[Any], Any] = nn.relu
-
-    def _norm(self, x, average: bool | None) -> Callable[..., Any]:
-        raise NotImplementedError
-
-    @nn.compact
-    def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer; arguments, result and errors as for the other layers."""
-        check_input(x)
-        x, mask = masked_input(x, mask)
-        y = self._norm(x, use_running_average)(x, mask=mask)
-        y = self.activation(y) if self.nonlinearity else y
-        return y if mask is None else jnp.where(mask, y, 0)
-
-    def _shared_fields(self) -> dict[str, Any]:
-        names = ("epsilon", "dtype", "param_dtype", "use_scale", "use_bias", "scale_init", "bias_init")
-        return {name: getattr(self, name) for name in names} | {"name": "norm"}
-
-
-class BatchNormAct(_Baseline):
-    """`activation(nn.BatchNorm(x))`; batch statistics `mean` and `var`."""
-
-    def _norm(self, x, average):
-        average = nn.merge_param("use_running_average", self.use_running_average, average)
-        return nn.BatchNorm(
-            use_running_average=average,
-            momentum=self.momentum,
-            axis_name=self._axis_name(),
-            **self._shared_fields(),
-        )
-
-
-class GroupNormAct(_Baseline):
-    """`activation(nn.GroupNorm(x))`, with `groups` or `group_size` resolved as for the EvoNorms."""
-
-    def _norm(self, x, average):
-        groups = resolve_groups(x.shape[-1], self.groups, self.group_size)
-        return nn.GroupNorm(num_groups=groups, **self._shared_fields())
-
-
-class LayerNormAct(_Baseline):
-    """`activation(nn.LayerNorm(x))` over space and channels, with parameters per channel."""
-
-    def _norm(self, x, average):
-        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1, **self._shared_fields())
-
-
-class InstanceNormAct(_Baseline):
-    """`activation(nn.InstanceNorm(x))`."""
-
-    def _norm(self, x, average):
-        return nn.InstanceNorm(**self._shared_fields())

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from evonorms_jax.layers import linen
+from evonorms_jax.layers import baselines, linen
 from evonorms_jax.search_space.graph import SCHEMA, Graph, check_schema
 
 #: Every named layer. A new one is one line here.
@@ -22,15 +22,15 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "evonorm_s0": linen.EvoNormS0,
     "evonorm_s1": linen.EvoNormS1,
     "evonorm_s2": linen.EvoNormS2,
-    "bn_relu": linen.BatchNormAct,
-    "bn_silu": functools.partial(linen.BatchNormAct, activation=nn.silu),
-    "gn_relu": linen.GroupNormAct,
-    "gn_silu": functools.partial(linen.GroupNormAct, activation=nn.silu),
-    "ln_relu": linen.LayerNormAct,
-    "ln_silu": functools.partial(linen.LayerNormAct, activation=nn.silu),
-    "in_relu": linen.InstanceNormAct,
-    "in_silu": functools.partial(linen.InstanceNormAct, activation=nn.silu),
-    "frn_tlu": linen.FilterResponseNorm,
+    "bn_relu": baselines.BatchNormAct,
+    "bn_silu": functools.partial(baselines.BatchNormAct, activation=nn.silu),
+    "gn_relu": baselines.GroupNormAct,
+    "gn_silu": functools.partial(baselines.GroupNormAct, activation=nn.silu),
+    "ln_relu": baselines.LayerNormAct,
+    "ln_silu": functools.partial(baselines.LayerNormAct, activation=nn.silu),
+    "in_relu": baselines.InstanceNormAct,
+    "in_silu": functools.partial(baselines.InstanceNormAct, activation=nn.silu),
+    "frn_tlu": baselines.FilterResponseNorm,
 }
 
 
@@ -100,8 +100,9 @@ def load_layer(spec: str) -> Graph:
         raise ValueError(f"{path} is not a layer file: expected an object with 'layers'")
     check_schema(data.get("schema"), f"layer file {path}")
     layers = data["layers"]
-    if not number:
-        number = "0"
+    number = number or "0"
+    if not layers:
+        raise ValueError(f"the layer file {path} has no layers")
     if not number.isdecimal() or int(number) >= len(layers):
         raise ValueError(f"{path} has layers #0 to #{len(layers) - 1}, got #{number}")
     layer = layers[int(number)]
@@ -139,6 +140,6 @@ def norm_parameters(params: Any) -> Any:
 
 
 def _names(path) -> list[str]:
-    # The last key of an nnx.State is `.value` of the variable, not a name.
-    names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-    return names[:-1] if names[-1] == "value" else names
+    # The last key of an nnx.State is the attribute `.value` of the variable, not a name.
+    keys = path[:-1] if isinstance(path[-1], jax.tree_util.GetAttrKey) else path
+    return [str(getattr(key, "key", key)) for key in keys]

@@ -1,0 +1,47 @@
+"""Convolutional networks that take their normalization-activation layer by injection."""
+
+from evonorms_jax.models.anchors import ANCHORS, MODELS, Anchor, get_anchor, get_model
+from evonorms_jax.models.convolution import Conv, convolve
+from evonorms_jax.models.efficientnet import (
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
+    EfficientNetB3,
+    EfficientNetB4,
+    EfficientNetB5,
+    EfficientNetB6,
+    EfficientNetB7,
+)
+from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
+from evonorms_jax.models.mnasnet import MnasNetA1, MnasNetB1
+from evonorms_jax.models.mobilenet import MobileNetV2
+from evonorms_jax.models.norm_act import NormActConstructor
+from evonorms_jax.models.resnet import ResNet, ResNet50, ResNet101, ResNetStage
+
+__all__ = [
+    "ANCHORS",
+    "MODELS",
+    "Anchor",
+    "Conv",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetB5",
+    "EfficientNetB6",
+    "EfficientNetB7",
+    "InvertedBottleneckNet",
+    "InvertedStage",
+    "MnasNetA1",
+    "MnasNetB1",
+    "MobileNetV2",
+    "NormActConstructor",
+    "ResNet",
+    "ResNet50",
+    "ResNet101",
+    "ResNetStage",
+    "convolve",
+    "get_anchor",
+    "get_model",
+]

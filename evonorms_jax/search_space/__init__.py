@@ -1,6 +1,6 @@
 """The search space: what a candidate layer is, as a genotype and as a pure function."""
 
-from evonorms_jax.search_space.catalog import CATALOG
+from evonorms_jax.search_space.catalog import BASELINES, CATALOG
 from evonorms_jax.search_space.compiled import NormAct, compile_graph
 from evonorms_jax.search_space.graph import Graph, Node
 from evonorms_jax.search_space.primitives import LEAVES, OP_NAMES, OPS
@@ -8,6 +8,7 @@ from evonorms_jax.search_space.reference import evaluate_reference, reference_ba
 from evonorms_jax.search_space.sampling import mutate, random_graph
 
 __all__ = [
+    "BASELINES",
     "CATALOG",
     "LEAVES",
     "OPS",

@@ -18,3 +18,15 @@ CATALOG: dict[str, Graph] = {
     "evonorm_s1": Graph.parse("x * sigmoid(x) / std_whc/g(x)"),
     "evonorm_s2": Graph.parse("x * sigmoid(x) / rms_whc/g(x)"),
 }
+
+_BATCH_NORM = "v1 * ((x - mean_bwh(x)) / std_bwh(x)) + v0"
+_GROUP_NORM = "v1 * ((x - mean_whc/g(x)) / std_whc/g(x)) + v0"
+
+#: The usual layers as graphs, to be trained as candidates are: v1 and v0 are their gamma and beta, which
+#: stand before the activation. `norm_act` makes the same names of Flax's own norms.
+BASELINES: dict[str, Graph] = {
+    "bn_relu": Graph.parse(f"max({_BATCH_NORM}, 0)"),
+    "bn_silu": Graph.parse(f"a * sigmoid(a) where a = {_BATCH_NORM}"),
+    "gn_relu": Graph.parse(f"max({_GROUP_NORM}, 0)"),
+    "gn_silu": Graph.parse(f"a * sigmoid(a) where a = {_GROUP_NORM}"),
+}

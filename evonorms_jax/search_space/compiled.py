@@ -92,26 +92,35 @@ def compile_graph(
             x, mask = moments.masked_input(x, mask)
             trace = _Trace(x, mask, params, epsilon, axis_name)
             trace.groups = moments.resolve_groups(x.shape[-1], groups, group_size)
-            y, stats = trace.run(canonical, statistics, stats, train, momentum)
-            return affine(y, scale, bias, mask).astype(dtype or x.dtype), stats
+            y, factor, stats = trace.run(canonical, statistics, stats, train, momentum)
+            return affine(y, scale, bias, mask, factor).astype(dtype or x.dtype), stats
 
         return moments.keep_only_moments(forward)(params, stats, x, mask, scale, bias)
 
     return NormAct(init, apply)
 
 
-def affine(x: jax.Array, scale=None, bias=None, mask=None) -> jax.Array:
-    """`x * scale + bias` per channel in float32 or wider, and 0 where the mask `[B, *S, 1]` is False.
+def affine(x: jax.Array, scale=None, bias=None, mask=None, factor=None) -> jax.Array:
+    """`x * (factor * scale) + bias` in float32 or wider, and 0 where the mask `[B, *S, 1]` is False.
 
-    It is what stands outside a candidate, and all that is left of one without its non-linearity.
+    It is what stands outside a candidate, and all that is left of one without its non-linearity. `factor`,
+    constant over space, is what a normalization ends with: joined to gamma it costs each element one
+    product in all and, for the gradients of both, one sum over space.
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    per_channel = (1,) * (x.ndim - 1) + (-1,)
     if scale is not None:
-        x = x * scale.astype(x.dtype).reshape(per_channel)
+        scale = per_channel(scale, x)
+        factor = scale if factor is None else factor * scale
+    if factor is not None:
+        x = x * factor
     if bias is not None:
-        x = x + bias.astype(x.dtype).reshape(per_channel)
+        x = x + per_channel(bias, x)
     return x if mask is None else jnp.where(mask, x, 0)
+
+
+def per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """The vector `[C]` or `[1]` in the dtype and rank of x, to stand beside it."""
+    return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def check_input(x: jax.Array) -> None:
@@ -146,12 +155,9 @@ class _Trace:
         self.epsilon = epsilon
         self.axis_name = axis_name
         self.groups = 1
-        self.values = {0: self.x, ZERO: self._per_channel(jnp.zeros((1,)))}
-        self.values |= {LEAVES.index(k): self._per_channel(v) for k, v in params.items()}
+        self.values = {0: self.x, ZERO: per_channel(jnp.zeros((1,)), self.x)}
+        self.values |= {LEAVES.index(k): per_channel(v, self.x) for k, v in params.items()}
         self.moments: dict[int, moments.Moments] = {}
-
-    def _per_channel(self, vector):
-        return vector.astype(self.x.dtype).reshape((1,) * (self.x.ndim - 1) + (-1,))
 
     def moments_of(self, index: int) -> moments.Moments:
         if index not in self.moments:
@@ -161,24 +167,34 @@ class _Trace:
         return self.moments[index]
 
     def run(self, graph: Graph, statistics, stats: Stats, train: bool, momentum: float):
+        """(y, a factor of it that is constant over space or None, statistics)."""
         new_stats = dict(stats)
+        last = len(LEAVES) + len(graph.nodes) - 1
+        factor = None
         for index, (op_name, inputs) in enumerate(graph.nodes, start=len(LEAVES)):
             op = OPS[op_name]
             if op.kind is None:
                 arguments = [self.values[i] for i in inputs]
-                self.values[index] = op.function(*arguments, epsilon=self.epsilon)
+                if index == last and op_name == "div" and _constant_over_space(arguments[1]):
+                    self.values[index] = arguments[0]
+                    factor = op.function(1.0, arguments[1], epsilon=self.epsilon)
+                else:
+                    self.values[index] = op.function(*arguments, epsilon=self.epsilon)
                 continue
             source = self.moments_of(inputs[0])
             if index in statistics and not train:
-                raw = self._per_channel(stats[statistics[index][1]])
+                raw = per_channel(stats[statistics[index][1]], self.x)
             else:
                 raw = getattr(source, _STATISTIC_METHOD[op.kind])(op.index_set)
             if index in statistics and train:
                 name = statistics[index][1]
                 new_stats[name] = _advance(stats[name], raw, momentum, source.real_count)
             self.values[index] = raw if op.kind == "mean" else jnp.sqrt(raw + self.epsilon)
-        y = self.values[len(LEAVES) + len(graph.nodes) - 1]
-        return jnp.broadcast_to(y, self.x.shape), new_stats
+        return jnp.broadcast_to(self.values[last], self.x.shape), factor, new_stats
+
+
+def _constant_over_space(value: jax.Array) -> bool:
+    return all(size == 1 for size in value.shape[1:-1])
 
 
 _STATISTIC_METHOD = {"mean": "mean", "rms": "mean_square", "std": "variance"}

@@ -111,20 +111,25 @@ class Moments:
     def _instance_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Per instance and channel, in one pass: s, `mu(x - s)`, and `s2 = mu((x-s)^2) - mu(x-s)^2`.
 
-        With any shift s near the data the difference loses nothing, whatever the mean of x. Without a
-        mask the first position serves; under a mask it may be padding, so the mean itself is taken.
+        With any shift s near the data the difference loses nothing, whatever the mean of x. It must not be
+        rounded, as a mean would be: XLA may compute it twice, and differently. A position of x serves.
         """
         if self._constant_over_space:
             return _residual(self._x), jnp.zeros_like(self._x), jnp.zeros_like(self._x)
+        shift = _residual(jax.lax.stop_gradient(self._first_position()))
+        offset = _residual(self._instance_average(self._x - shift))
+        # Not `x - shift` again: what two reductions share, XLA writes to memory on a CPU.
+        squares = _residual(self._instance_average(jnp.square(self._x + -shift)))
+        return shift, offset, jnp.maximum(squares - jnp.square(offset), 0)
+
+    def _first_position(self) -> jax.Array:
+        """x at the first real position of every instance, `[B, 1.., C]`; 0 if there is none."""
         if self._mask is None:
-            shift = self._x[(slice(None), *(slice(0, 1) for _ in self._space))]
-        else:
-            shift = self._instance_average(self._x)
-        shift = _residual(jax.lax.stop_gradient(shift))
-        centred = self._x - shift
-        offset = self._instance_average(centred)
-        variance = self._instance_average(jnp.square(centred)) - jnp.square(offset)
-        return shift, _residual(offset), _residual(jnp.maximum(variance, 0))
+            return self._x[(slice(None), *(slice(0, 1) for _ in self._space))]
+        positions = self._x.reshape(self._x.shape[0], -1, self._x.shape[-1])
+        first = jnp.argmax(self._mask.reshape(*positions.shape[:2], 1), 1, keepdims=True)
+        chosen = jnp.take_along_axis(positions, first, 1)
+        return chosen.reshape(-1, *(1 for _ in self._space), chosen.shape[-1])
 
     @functools.cached_property
     def _instance_mean_square(self) -> jax.Array:

@@ -51,6 +51,15 @@ def _div(x, y, epsilon):
     return x / jnp.where(jnp.abs(y) < epsilon, guard, y)
 
 
+def _max(x, y, epsilon):
+    """max(x, y), and NaN if either is; the gradient goes to y where they are equal.
+
+    `jnp.maximum` would share it out, and on a CPU write two arrays of weights for that.
+    """
+    del epsilon
+    return jnp.where((x > y) | jnp.isnan(x), x, y)
+
+
 def _log(x, epsilon):
     return jnp.sign(x) * jnp.log(jnp.maximum(jnp.abs(x), epsilon))
 
@@ -67,7 +76,7 @@ _ELEMENTWISE = (
     Op("add", 2, lambda x, y, epsilon: x + y, "{0} + {1}", commutative=True),
     Op("mul", 2, lambda x, y, epsilon: x * y, "{0} {1}", commutative=True),
     Op("div", 2, _div, r"\frac{{{0}}}{{{1}}}"),
-    Op("max", 2, lambda x, y, epsilon: jnp.maximum(x, y), r"\max({0}, {1})", commutative=True),
+    Op("max", 2, _max, r"\max({0}, {1})", commutative=True),
     Op("neg", 1, lambda x, epsilon: -x, "-{0}"),
     Op("sigmoid", 1, lambda x, epsilon: jax.nn.sigmoid(x), r"\sigma({0})"),
     Op("tanh", 1, lambda x, epsilon: jnp.tanh(x), r"\tanh({0})"),

@@ -7,9 +7,21 @@ import optax
 
 from evonorms_jax.layers import norm_parameters
 
-SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "constant": lambda peak, steps: optax.constant_schedule(peak),
-    "cosine": lambda peak, steps: optax.cosine_decay_schedule(peak, max(1, steps)),
+# Where "step" multiplies the rate by 0.1: after epochs 30, 60 and 80 of 90, as in the released ResNet code.
+_DROPS = (30 / 90, 60 / 90, 80 / 90)
+
+
+def _step(peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
+    return optax.piecewise_constant_schedule(peak, {round(steps * at) - warmup_steps: 0.1 for at in _DROPS})
+
+
+#: `(peak, steps, warmup_steps)` to the schedule after the warm-up, counted from its end.
+SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
+    "constant": lambda peak, steps, warmup_steps: optax.constant_schedule(peak),
+    "cosine": lambda peak, steps, warmup_steps: optax.cosine_decay_schedule(
+        peak, max(1, steps - warmup_steps)
+    ),
+    "step": _step,
 }
 
 
@@ -25,16 +37,20 @@ def make_schedule(
       warmup_steps: length of the warm-up, may be 0.
 
     Raises:
-      ValueError: if the schedule is unknown.
+      ValueError: if the schedule is unknown, or the warm-up is not from 0 to `steps`.
     """
     if schedule not in SCHEDULES:
         near = difflib.get_close_matches(str(schedule), SCHEDULES, n=1, cutoff=0)
         raise ValueError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
-    rest = SCHEDULES[schedule](learning_rate, steps - warmup_steps)
+    if not 0 <= warmup_steps <= steps:
+        raise ValueError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
+    rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps)
     if not warmup_steps:
         return rest
-    # (step + 1) / warmup: a first step of size 0 would be a step wasted.
-    warmup = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
+
+    def warmup(step):
+        return learning_rate * (step + 1) / warmup_steps  # + 1: a first step of size 0 would be wasted
+
     return optax.join_schedules([warmup, rest], [warmup_steps])
 
 

@@ -1,0 +1,141 @@
+"""The files that a search keeps in its work directory, and the history that they give back.
+
+`checkpoints/` (Orbax) holds the history every so often. `history.jsonl` has one line a candidate, on disk
+before the next one begins: between two checkpoints nothing but the candidate in flight can be lost.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from evonorms_jax.evolution.history import Evaluation, History, Record
+from evonorms_jax.evolution.proposal import pareto_front
+from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.graph import SCHEMA
+from evonorms_jax.training.checkpoint import Checkpoints
+from evonorms_jax.training.workdir import write_whole
+
+HISTORY, KNOWN_LAYERS, TOP_LAYERS, CHECKPOINTS = (
+    "history.jsonl",
+    "baselines.json",
+    "top_layers.json",
+    "checkpoints",
+)
+
+
+class Archive:
+    """The history of one search on disk.
+
+    Args:
+      workdir: claimed, local or `gs://`. In a bucket, where files cannot be appended to, `history.jsonl` is
+        written at checkpoints only.
+      top_k: layers in `top_layers.json`, besides the Pareto front.
+    """
+
+    def __init__(self, workdir: epath.Path, top_k: int):
+        self._workdir, self._top_k = workdir, top_k
+        self._checkpoints = Checkpoints(workdir / CHECKPOINTS)
+        self._log = None
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._checkpoints.close()
+        if self._log is not None:
+            self._log.close()
+
+    def restore(self) -> History:
+        """The history so far: the newest sound checkpoint, and the whole lines of the log that go beyond.
+
+        Raises:
+          ValueError: if all checkpoints are damaged.
+        """
+        restored = self._checkpoints.restore()
+        records = [] if restored is None else restored.record["history"]
+        history = History(Record.from_json(record) for record in records)
+        for record in self._logged(len(history)):
+            history.append(record)
+        lines = [json.dumps(record.to_json()) + "\n" for record in history]
+        write_whole(self._workdir / HISTORY, "".join(lines))
+        if str(self._workdir).startswith("/"):
+            self._log = open(self._workdir / HISTORY, "a")  # noqa: SIM115 - closed by __exit__
+        if len(history):
+            logging.info("going on after %d candidates", len(history))
+        return history
+
+    def _logged(self, start: int) -> list[Record]:
+        """Records from index `start` on, up to the first line that is not whole."""
+        path = self._workdir / HISTORY
+        records = []
+        for line in path.read_text().splitlines()[start:] if path.exists() else []:
+            try:
+                record = Record.from_json(json.loads(line))
+            except ValueError:
+                record = None
+            if record is None or record.index != start + len(records):
+                number = start + len(records) + 1
+                logging.warning("%s: line %d is not whole, going on from there", path, number)
+                break
+            records.append(record)
+        return records
+
+    def append(self, record: Record) -> None:
+        """Adds a line to the log; it is on disk when this returns."""
+        if self._log is not None:
+            self._log.write(json.dumps(record.to_json()) + "\n")
+            self._log.flush()
+            os.fsync(self._log.fileno())
+
+    def checkpoint(self, history: History) -> None:
+        """Saves the whole history and the top layers."""
+        records = [record.to_json() for record in history]
+        if self._log is None:
+            write_whole(self._workdir / HISTORY, "".join(json.dumps(r) + "\n" for r in records))
+        write_whole(self._workdir / TOP_LAYERS, _layer_file(_top_layers(history, self._top_k)))
+        if len(history):
+            self._checkpoints.save(len(history), record={"history": records})
+
+    def known_layers(self) -> dict[str, dict[str, Any]]:
+        """What `add_known_layer` saved, by name; none if the file is missing or damaged."""
+        try:
+            layers = json.loads((self._workdir / KNOWN_LAYERS).read_text())["layers"]
+            return {layer["name"]: layer for layer in layers}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def add_known_layer(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
+        """Saves the evaluation of a published layer."""
+        layer = {"name": name, "graph": graph.to_json(), "equation": str(graph), **evaluation._asdict()}
+        layers = self.known_layers() | {name: layer}
+        write_whole(self._workdir / KNOWN_LAYERS, _layer_file(list(layers.values())))
+
+
+def _layer_file(layers: list[Mapping[str, Any]]) -> str:
+    return json.dumps({"schema": SCHEMA, "layers": layers}, indent=1) + "\n"
+
+
+def _top_layers(history: History, top_k: int) -> list[dict[str, Any]]:
+    """The best by mean score, then the rest of the Pareto front."""
+    ranked = history.ranked()
+    if not ranked:
+        return []
+    front = set(pareto_front([list(record.evaluation.scores.values()) for record in ranked]))
+    return [
+        {
+            "rank": rank + 1,
+            "index": record.index,
+            "pareto": rank in front,
+            "mean_score": record.mean_score,
+            "scores": record.evaluation.scores,
+            "graph": record.graph.to_json(),
+            "equation": str(record.graph),
+            "latex": record.graph.latex(),
+        }
+        for rank, record in enumerate(ranked)
+        if rank < top_k or rank in front
+    ]

@@ -1,0 +1,101 @@
+"""The tests that a candidate must pass, one function each, in order of cost.
+
+Each returns None if the candidate passes, else the figure that decided, for the history. The first three
+need no training and decide nothing that training would decide otherwise (`tests/lossless_test.py`); the last
+two are the rejection protocols of arXiv 2004.02967, section 3.3.
+"""
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from evonorms_jax.search_space import Graph, evaluate_reference, reference_batch_moments
+
+Figure = dict[str, Any]
+
+_GROUPS = 4  # of 8 channels: no index set of the probe coincides with another one
+
+
+def _make_probes() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Inputs `[3, 4, 3, 8]` of three scales, with means per channel and instance, and v0, v1 `[8]`."""
+    rng = np.random.default_rng(20200406)
+    shape = (3, 4, 3, 8)
+    inputs = [
+        scale * (rng.normal(size=shape) + rng.normal(size=(3, 1, 1, 8)))
+        for scale in (1.0, 1.0, 0.1, 10.0)
+    ]
+    return inputs, rng.normal(size=8), rng.normal(size=8)
+
+
+_INPUTS, _V0, _V1 = _make_probes()
+
+
+def inert(graph: Graph) -> Figure | None:
+    """Rejects a graph whose output does not depend on x, or is not finite on ordinary input at the start.
+
+    Dependence is asked at random v0 and v1, since training moves them: `x * v0` is 0 only at first.
+    """
+    if not graph.uses_input:
+        return {"reason": "x does not reach the output"}
+    first, second = (evaluate_reference(graph, x, _V0, _V1, _GROUPS) for x in _INPUTS[:2])
+    finite = np.isfinite(first) & np.isfinite(second)
+    if finite.all() and np.abs(first - second).max() <= 1e-12 * np.abs(first).max():
+        return {"reason": "the output does not depend on x"}
+    if not np.isfinite(evaluate_reference(graph, _INPUTS[0], groups=_GROUPS)).all():
+        return {"reason": "the output is not finite"}
+    return None
+
+
+def fingerprint(graph: Graph) -> str:
+    """Identifies the function that a graph computes, in training and at inference, to seven digits.
+
+    Graphs with the same fingerprint gave the same output on the probes: inputs of three scales, with random
+    v0 and v1; at inference with the batch moments of another input.
+    """
+    digest = hashlib.sha256()
+    memory = reference_batch_moments(graph, _INPUTS[1], _V0, _V1, _GROUPS)
+    for x in _INPUTS:
+        for moments in ({}, memory):
+            y = evaluate_reference(graph, x, _V0, _V1, _GROUPS, batch_moments=moments)
+            digest.update(_quantized(y).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _quantized(y: np.ndarray) -> np.ndarray:
+    # Relative to the largest value: what is left of a cancellation is noise.
+    finite = np.isfinite(y)
+    largest = np.abs(y[finite]).max(initial=0.0)
+    scale = 10.0 ** math.floor(math.log10(largest)) if largest > 1e-300 else 1.0
+    rounded = np.round(np.where(finite, y, 0) / scale, 6) + 0.0  # + 0.0 turns -0 into 0
+    kinds = np.where(finite, 0, np.where(np.isnan(y), 1, np.where(y > 0, 2, 3)))
+    return np.concatenate([rounded.ravel(), kinds.ravel(), [math.log10(scale)]])
+
+
+def batch_dependent(graph: Graph) -> Figure | None:
+    """Rejects a graph in which an aggregation over the batch is live; for the S series."""
+    if not graph.batch_dependent:
+        return None
+    return {"reason": "an aggregation over the batch reaches the output"}
+
+
+def unstable(anchor: str, norm: float, steps: int, max_norm: float) -> Figure | None:
+    """Rejects a candidate whose gradient norm went above `max_norm`, or was not finite."""
+    if norm <= max_norm:
+        return None
+    return {"anchor": anchor, "norm": norm, "max_norm": max_norm, "step": steps}
+
+
+def low_quality(anchor: str, accuracy: float, threshold: float, step: int) -> Figure | None:
+    """Rejects a candidate whose validation accuracy after a few steps is below the threshold."""
+    if accuracy >= threshold:
+        return None
+    return {"anchor": anchor, "accuracy": accuracy, "threshold": threshold, "step": step}
+
+
+def diverged(anchor: str, losses: np.ndarray, step: int) -> Figure | None:
+    """Rejects a candidate whose training loss was not finite, in any replica."""
+    if np.isfinite(np.asarray(losses)).all():
+        return None
+    return {"anchor": anchor, "loss": "not finite", "step": step}

@@ -1,0 +1,129 @@
+"""Flax Linen modules to compare with: Flax's norms and an activation, and filter response normalization.
+
+Fields, call and shapes are those of `layers.linen`, so that one stands where another stood.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import canonicalize_dtype
+
+from evonorms_jax.layers.linen import Layer
+from evonorms_jax.search_space.compiled import affine, check_input, per_channel
+from evonorms_jax.search_space.moments import (
+    INSTANCE,
+    Moments,
+    keep_only_moments,
+    masked_input,
+    resolve_groups,
+)
+from evonorms_jax.search_space.primitives import OPS
+
+
+class FilterResponseNorm(Layer):
+    """Filter response normalization with its thresholded linear unit.
+
+    `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0.
+    Without the non-linearity there is no threshold.
+    Source: arXiv 1911.09737.
+    """
+
+    @nn.compact
+    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+        """Applies the layer; arguments, result and errors as for the other layers."""
+        del use_running_average  # statistics are of the current input alone
+        check_input(x)
+        scale, bias = self._affine_params(x.shape[-1])
+        dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        tau = None
+        if self.nonlinearity:
+            tau = self.param("tau", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+
+        def forward(x, mask, scale, bias, tau):
+            x, mask = masked_input(x, mask)
+            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            mean_square = Moments(x, mask=mask).mean_square(INSTANCE)
+            y = affine(x, scale, bias, factor=1 / jnp.sqrt(mean_square + self.epsilon))
+            if tau is not None:
+                y = OPS["max"].function(y, per_channel(tau, y), epsilon=self.epsilon)
+            return affine(y, mask=mask).astype(dtype)
+
+        return keep_only_moments(forward)(x, mask, scale, bias, tau)
+
+
+class _Baseline(Layer, kw_only=True):
+    """A norm of Flax followed by an activation.
+
+    Attributes:
+      activation: applied to the normalized output unless `nonlinearity` is False.
+    """
+
+    activation: Callable[[Any], Any] = nn.relu
+
+    def _norm(self, x, average: bool | None) -> Callable[..., Any]:
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+        """Applies the layer; arguments, result and errors as for the other layers."""
+        check_input(x)
+        x, mask = masked_input(x, mask)
+        norm = self._norm(x, use_running_average)
+        y = norm(x, mask=None if mask is None else self._moment_mask(x, mask))
+        y = self.activation(y) if self.nonlinearity else y
+        return y if mask is None else jnp.where(mask, y, 0)
+
+    def _moment_mask(self, x, mask):
+        """Of single examples: with all channels, and everything of an example that has no real position.
+
+        Flax's moments over nothing are NaN, and so would be every gradient.
+        """
+        real = jnp.any(mask, tuple(range(1, mask.ndim)), keepdims=True)
+        return jnp.broadcast_to(mask | ~real, x.shape)
+
+    def _shared_fields(self) -> dict[str, Any]:
+        names = ("epsilon", "dtype", "param_dtype", "use_scale", "use_bias", "scale_init", "bias_init")
+        return {name: getattr(self, name) for name in names} | {"name": "norm"}
+
+
+class BatchNormAct(_Baseline):
+    """`activation(nn.BatchNorm(x))`; batch statistics `mean` and `var`.
+
+    Over the devices of `axis_name` Flax gives each the same weight, however much of its part is masked.
+    """
+
+    def _norm(self, x, average):
+        average = nn.merge_param("use_running_average", self.use_running_average, average)
+        return nn.BatchNorm(
+            use_running_average=average,
+            momentum=self.momentum,
+            axis_name=self._axis_name(),
+            **self._shared_fields(),
+        )
+
+    def _moment_mask(self, x, mask):
+        return mask
+
+
+class GroupNormAct(_Baseline):
+    """`activation(nn.GroupNorm(x))`, with `groups` or `group_size` resolved as for the EvoNorms."""
+
+    def _norm(self, x, average):
+        groups = resolve_groups(x.shape[-1], self.groups, self.group_size)
+        return nn.GroupNorm(num_groups=groups, **self._shared_fields())
+
+
+class LayerNormAct(_Baseline):
+    """`activation(nn.LayerNorm(x))` over space and channels, with parameters per channel."""
+
+    def _norm(self, x, average):
+        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1, **self._shared_fields())
+
+
+class InstanceNormAct(_Baseline):
+    """`activation(nn.InstanceNorm(x))`."""
+
+    def _norm(self, x, average):
+        return nn.InstanceNorm(**self._shared_fields())

@@ -1,0 +1,204 @@
+"""Flax NNX modules: the EvoNorms and any graph of the search space.
+
+They stand where `nnx.BatchNorm(num_features, rngs=rngs)` and an activation stood: `nnx.Param`s `scale`
+(gamma), `bias` (beta) and what the formula names (`v`, `v0`, `v1`), and `nnx.BatchStat`s for the moving
+statistics, all `[C]`. `model.train()` and `model.eval()` choose between the batch's own moments and these.
+
+Shapes: x `[B, spatial..., C]`, rank 3 or more; C is `num_features`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn.dtypes import canonicalize_dtype
+
+from evonorms_jax.layers.affine import AFFINE
+from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
+from evonorms_jax.search_space.compiled import check_input
+from evonorms_jax.search_space.primitives import EPSILON
+
+Initializer = Callable[..., Any]
+
+
+class _GraphLayer(nnx.Module):
+    """The face of a compiled graph; a subclass says which.
+
+    Args:
+      num_features: C.
+      rngs: the stream `params` feeds `scale_init` and `bias_init`.
+      **others: the fields of the Linen layers, with the same meaning; `use_running_average` starts as False
+        and, as everywhere in NNX, the one given to a call wins.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        use_running_average: bool | None = False,
+        momentum: float = 0.9,
+        epsilon: float = EPSILON,
+        groups: int = 32,
+        group_size: int | None = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        use_bias: bool = True,
+        use_scale: bool = True,
+        bias_init: Initializer = nnx.initializers.zeros,
+        scale_init: Initializer = nnx.initializers.ones,
+        axis_name: str | None = None,
+        nonlinearity: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        self.num_features = num_features
+        self.use_running_average = use_running_average
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.groups = groups
+        self.group_size = group_size
+        self.dtype = dtype
+        self.axis_name = axis_name
+        self.nonlinearity = nonlinearity
+
+        def parameter(use: bool, initializer: Initializer):
+            if not use:
+                return nnx.data(None)
+            return nnx.Param(initializer(rngs.params(), (num_features,), param_dtype))
+
+        self.scale = parameter(use_scale, scale_init)
+        self.bias = parameter(use_bias, bias_init)
+        params, stats = self._functions().init(num_features, param_dtype)
+        self.leaf_names = tuple(params)
+        self.stat_names = tuple(stats)
+        for leaf, start in params.items():
+            setattr(self, self._param_name(leaf), nnx.Param(start))
+        for name, start in stats.items():
+            setattr(self, name, nnx.BatchStat(start))
+
+    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+        """Applies the layer; in training it also advances the moving statistics.
+
+        Args:
+          x: `[B, spatial..., C]`, floating point.
+          use_running_average: wins over the attribute if given.
+          mask: bool, broadcastable to x without its channel axis, True where a position is real. Moments
+            ignore the rest, whose output is 0.
+
+        Returns:
+          The shape of x.
+
+        Raises:
+          ValueError: if x has a rank below 3, is not floating point or has not `num_features` channels, or
+            the mask does not fit.
+        """
+        check_input(x)
+        if x.shape[-1] != self.num_features:
+            raise ValueError(f"x must have num_features={self.num_features} channels, got shape {x.shape}")
+        train = not self.stat_names or not nnx.module.first_from(
+            use_running_average,
+            self.use_running_average,
+            error_msg="use_running_average must be given to the constructor or to the call",
+        )
+        scale, bias = (None if p is None else p[...] for p in (self.scale, self.bias))
+        y, stats = self._functions().apply(
+            {leaf: getattr(self, self._param_name(leaf))[...] for leaf in self.leaf_names},
+            {name: getattr(self, name)[...] for name in self.stat_names},
+            x,
+            train=train,
+            mask=mask,
+            scale=scale,
+            bias=bias,
+            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+        )
+        if train:
+            for name in self.stat_names:
+                getattr(self, name)[...] = stats[name]
+        return y
+
+    def set_view(self, use_running_average: bool | None = None):
+        """Used by `nnx.view`.
+
+        Args:
+          use_running_average: if given, replaces the attribute.
+        """
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def _functions(self) -> NormAct:
+        if not self.nonlinearity:
+            return AFFINE
+        return compile_graph(
+            self._graph(), self.groups, self.epsilon, self.momentum, self.axis_name, self.group_size
+        )
+
+    def _graph(self) -> Graph:
+        raise NotImplementedError
+
+    def _param_name(self, leaf: str) -> str:
+        return leaf
+
+
+class GraphNormAct(_GraphLayer):
+    """NNX twin of the Linen `GraphNormAct`: `graph(x) * scale + bias`.
+
+    Args:
+      num_features: C.
+      graph: the genotype.
+      **fields: as for the other layers.
+    """
+
+    def __init__(self, num_features: int, *, graph: Graph, **fields: Any):
+        self.graph = graph
+        super().__init__(num_features, **fields)
+
+    def _graph(self) -> Graph:
+        return self.graph
+
+
+class _EvoNorm(_GraphLayer):
+    """A published layer: a graph of the catalog, with its only trainable leaf under the name `v`."""
+
+    _catalog_name = ""
+
+    def _graph(self) -> Graph:
+        return CATALOG[self._catalog_name]
+
+    def _param_name(self, leaf: str) -> str:
+        return {"v1": "v"}[leaf]
+
+
+class EvoNormB0(_EvoNorm):
+    """NNX twin of the Linen `EvoNormB0`: `x / max(std_bwh(x), v * x + std_wh(x)) * scale + bias`."""
+
+    _catalog_name = "evonorm_b0"
+
+
+class EvoNormB1(_EvoNorm):
+    """NNX twin of the Linen `EvoNormB1`: `x / max(std_bwh(x), (x + 1) * rms_wh(x)) * scale + bias`."""
+
+    _catalog_name = "evonorm_b1"
+
+
+class EvoNormB2(_EvoNorm):
+    """NNX twin of the Linen `EvoNormB2`: `x / max(std_bwh(x), rms_wh(x) - x) * scale + bias`."""
+
+    _catalog_name = "evonorm_b2"
+
+
+class EvoNormS0(_EvoNorm):
+    """NNX twin of the Linen `EvoNormS0`: `x * sigmoid(v * x) / std_whc/g(x) * scale + bias`."""
+
+    _catalog_name = "evonorm_s0"
+
+
+class EvoNormS1(_EvoNorm):
+    """NNX twin of the Linen `EvoNormS1`: `x * sigmoid(x) / std_whc/g(x) * scale + bias`."""
+
+    _catalog_name = "evonorm_s1"
+
+
+class EvoNormS2(_EvoNorm):
+    """NNX twin of the Linen `EvoNormS2`: `x * sigmoid(x) / rms_whc/g(x) * scale + bias`."""
+
+    _catalog_name = "evonorm_s2"

@@ -1,0 +1,168 @@
+"""The registry: networks on which a candidate layer is judged, and the full-size models.
+
+An anchor is plain data: one entry of `_TABLE` adds one. Shapes are NHWC.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import linen as nn
+
+from evonorms_jax.models import efficientnet, mnasnet, mobilenet, resnet
+from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
+from evonorms_jax.models.norm_act import NormActConstructor
+from evonorms_jax.models.resnet import ResNet, ResNetStage
+
+
+class Anchor(NamedTuple):
+    """A network by name, ready for the layer that is to be put into it."""
+
+    name: str
+    description: str
+    constructor: Callable[..., nn.Module]  # takes the module's fields as keywords
+
+    def build(self, norm_act: NormActConstructor, num_classes: int, **overrides) -> nn.Module:
+        """The network with `norm_act` in it; `overrides` replace fields, such as `width=0.5`.
+
+        Raises:
+          ValueError: if an override is not a field of the network.
+        """
+        fields = set(inspect.signature(self.constructor).parameters) - {"parent", "name"}
+        for name in overrides:
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, 1, cutoff=0.0)[0]
+                raise ValueError(f"{self.name} has no field {name!r}: did you mean {near!r}?")
+        return self.constructor(norm_act=norm_act, num_classes=num_classes, **overrides)
+
+
+def _at_cifar_resolution(constructor, width):
+    """`constructor` with the first two convolutions that reduce the resolution at stride 1.
+
+    All else is unchanged, ResNet's max-pool included. Dropout and drop-connect, where the network
+    has them, are off: the proxy task is too short to overfit.
+    """
+    fields = inspect.signature(constructor).parameters
+    stages = fields["stages"].default
+    strides = [fields["stem_stride"].default, *(stage.stride for stage in stages)]
+    reducing = [i for i, stride in enumerate(strides) if stride > 1]
+    for i in reducing[:2]:
+        strides[i] = 1
+    stages = tuple(s._replace(stride=n) for s, n in zip(stages, strides[1:], strict=True))
+    rates = {name: 0.0 for name in ("dropout_rate", "drop_connect_rate") if name in fields}
+    return functools.partial(
+        constructor, width=width, stem_stride=strides[0], stages=stages, **rates
+    )
+
+
+_SMALL_RESNET = functools.partial(
+    ResNet,
+    stages=(ResNetStage(width=8, blocks=1, stride=1), ResNetStage(width=16, blocks=2, stride=2)),
+    stem_features=16,
+    stem_kernel=3,
+    stem_pool=False,
+)
+_SMALL_MOBILENET = functools.partial(
+    InvertedBottleneckNet,
+    stages=(
+        InvertedStage(features=16, blocks=1, stride=1, expansion=3, kernel=3),
+        InvertedStage(features=32, blocks=2, stride=2, expansion=3, kernel=3),
+    ),
+    stem_features=16,
+    head_features=128,
+)
+_SMALL_EFFICIENTNET = functools.partial(
+    InvertedBottleneckNet,
+    stages=(
+        InvertedStage(features=16, blocks=1, stride=1, expansion=3, kernel=3, squeeze=0.25),
+        InvertedStage(features=32, blocks=2, stride=2, expansion=3, kernel=3, squeeze=0.25),
+    ),
+    stem_features=16,
+    head_features=128,
+    shrink_head=True,
+)
+
+
+def _by_name(*anchors):
+    return {anchor.name: anchor for anchor in anchors}
+
+
+ANCHORS = _by_name(
+    Anchor(
+        "resnet50_cifar",
+        "pre-activation ResNet-50 at width 0.25, for 24x24 to 32x32 images",
+        _at_cifar_resolution(resnet.ResNet50, width=0.25),
+    ),
+    Anchor(
+        "mobilenet_v2_cifar",
+        "MobileNetV2 at width 0.5, for 24x24 to 32x32 images",
+        _at_cifar_resolution(mobilenet.MobileNetV2, width=0.5),
+    ),
+    Anchor(
+        "efficientnet_b0_cifar",
+        "EfficientNet-B0 at width 0.5, for 24x24 to 32x32 images",
+        _at_cifar_resolution(efficientnet.EfficientNetB0, width=0.5),
+    ),
+    Anchor(
+        "resnet_small",
+        "three pre-activation bottleneck blocks, one with the identity; 10 sites",
+        _SMALL_RESNET,
+    ),
+    Anchor(
+        "mobilenet_small",
+        "three inverted bottlenecks, two with the identity; 8 sites and 3 affine ones",
+        _SMALL_MOBILENET,
+    ),
+    Anchor(
+        "efficientnet_small",
+        "three inverted bottlenecks with squeeze-excite; 8 sites and 3 affine ones",
+        _SMALL_EFFICIENTNET,
+    ),
+)
+"""The networks of the proxy task: as in the paper on CIFAR, and small ones for two CPU cores."""
+
+MODELS = _by_name(
+    Anchor("resnet50", "pre-activation ResNet-50 for 224x224", resnet.ResNet50),
+    Anchor("resnet101", "pre-activation ResNet-101 for 224x224", resnet.ResNet101),
+    Anchor("mobilenet_v2", "MobileNetV2 for 224x224", mobilenet.MobileNetV2),
+    Anchor("mnasnet_a1", "MnasNet-A1, with squeeze-excite, for 224x224", mnasnet.MnasNetA1),
+    Anchor("mnasnet_b1", "MnasNet-B1, without squeeze-excite, for 224x224", mnasnet.MnasNetB1),
+    *(
+        Anchor(
+            f"efficientnet_{variant}",
+            f"EfficientNet-{variant.upper()} for {scaling.resolution}x{scaling.resolution}",
+            efficientnet.EFFICIENTNETS[variant],
+        )
+        for variant, scaling in efficientnet.SCALINGS.items()
+    ),
+)
+"""The full-size models, by the same interface."""
+
+
+def get_anchor(name: str) -> Anchor:
+    """The anchor called `name`.
+
+    Raises:
+      ValueError: if there is none; it names the nearest.
+    """
+    return _look_up(name, ANCHORS, "anchor")
+
+
+def get_model(name: str) -> Anchor:
+    """The full-size model or the anchor called `name`.
+
+    Raises:
+      ValueError: if there is none; it names the nearest.
+    """
+    return _look_up(name, MODELS | ANCHORS, "model")
+
+
+def _look_up(name, table, kind):
+    if name not in table:
+        near = difflib.get_close_matches(name, table, 1, cutoff=0.0)[0]
+        raise ValueError(
+            f"unknown {kind} {name!r}: did you mean {near!r}? Allowed: {', '.join(sorted(table))}"
+        )
+    return table[name]

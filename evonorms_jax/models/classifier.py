@@ -1,0 +1,26 @@
+"""The end that all models share: global average pooling, dropout, a dense layer."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class Classifier(nn.Module):
+    """Logits of a feature map, in float32 whatever its dtype.
+
+    The dense kernel starts as N(0, 0.01^2), the bias at 0, as in the released ResNet code.
+
+    Attributes:
+      num_classes: number of logits.
+      dropout_rate: share of pooled features dropped in training, which takes the rng "dropout".
+    """
+
+    num_classes: int
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        """Maps `x` `[B, H, W, C]` to logits `[B, num_classes]`, float32."""
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+        dense = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="dense")
+        return dense(x)

@@ -1,0 +1,183 @@
+"""The block and the network that MobileNetV2, MnasNet and EfficientNet share, NHWC.
+
+N is the injected `norm_act`. The three families differ only in their tables of stages, in
+squeeze-excite and in how they scale: see `mobilenet.py`, `mnasnet.py`, `efficientnet.py`.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from evonorms_jax.models.channels import make_divisible
+from evonorms_jax.models.classifier import Classifier
+from evonorms_jax.models.convolution import Conv
+from evonorms_jax.models.norm_act import NormActConstructor
+
+
+class InvertedStage(NamedTuple):
+    """Inverted bottlenecks of the same output width; the first of them has the stride."""
+
+    features: int  # channels out of each block
+    blocks: int
+    stride: int
+    expansion: int  # channels of the depthwise convolution for each channel into the block
+    kernel: int  # kernel size of the depthwise convolution
+    squeeze: float = 0.0  # squeeze-excite ratio to the channels into the block; 0 is none
+
+
+class SqueezeExcite(nn.Module):
+    """x * sigmoid(W2 act(W1 mean_hw(x))): gates each channel by all channels' means.
+
+    Hu et al. 2018 (arXiv 1709.01507). Its activation and its sigmoid belong to the gate: they are
+    part of the model, not of the injected layer.
+
+    Attributes:
+      features: channels of the inner layer.
+      activation: act.
+      dtype: compute dtype.
+    """
+
+    features: int
+    activation: Callable
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[B, H, W, C]` to the same shape."""
+        conv = functools.partial(Conv, kernel_size=1, use_bias=True, dtype=self.dtype)
+        gate = jnp.mean(x, axis=(1, 2), keepdims=True)
+        gate = self.activation(conv(self.features, name="reduce")(gate))
+        return x * nn.sigmoid(conv(x.shape[-1], name="expand")(gate))
+
+
+class InvertedBottleneck(nn.Module):
+    """1x1, N, depthwise, N, squeeze-excite, 1x1, affine; the identity around it where shapes agree.
+
+    Without expansion the first 1x1 and its N are left out. Sandler et al. 2018 (arXiv 1801.04381).
+
+    Attributes:
+      norm_act: the injected layer, of which the last site takes the affine form.
+      features: channels out.
+      stride: stride of the depthwise convolution.
+      expansion: channels of the depthwise convolution for each channel in.
+      kernel: kernel size of the depthwise convolution.
+      squeeze: channels inside squeeze-excite for each channel in; 0 is no squeeze-excite.
+      squeeze_activation: the non-linearity inside squeeze-excite.
+      drop_rate: probability with which training drops the branch of an example, where there is an
+        identity; takes the rng "dropout" (drop-connect, arXiv 1603.09382).
+      dtype: compute dtype.
+    """
+
+    norm_act: NormActConstructor
+    features: int
+    stride: int
+    expansion: int
+    kernel: int
+    squeeze: float = 0.0
+    squeeze_activation: Callable = nn.silu
+    drop_rate: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        """Maps `[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), features]`."""
+        site = {"use_running_average": not train, "dtype": self.dtype}
+        inputs = x.shape[-1]
+        expanded = inputs * self.expansion
+        y = x
+        if self.expansion != 1:
+            y = Conv(expanded, 1, dtype=self.dtype, name="expand")(y)
+            y = self.norm_act(**site, name="norm_expand")(y)
+        y = Conv(
+            expanded,
+            self.kernel,
+            self.stride,
+            feature_group_count=expanded,
+            dtype=self.dtype,
+            name="depthwise",
+        )(y)
+        y = self.norm_act(**site, name="norm_depthwise")(y)
+        if self.squeeze:
+            inner = max(1, int(inputs * self.squeeze))
+            y = SqueezeExcite(inner, self.squeeze_activation, self.dtype, name="squeeze_excite")(y)
+        y = Conv(self.features, 1, dtype=self.dtype, name="project")(y)
+        y = self.norm_act.affine(**site, name="affine_project")(y)
+        if self.stride != 1 or inputs != self.features:
+            return y
+        drop = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2, 3))
+        return x + drop(y, deterministic=not train)
+
+
+class InvertedBottleneckNet(nn.Module):
+    """3x3 stem, N, stages of `InvertedBottleneck`, 1x1 head, N, classifier.
+
+    Attributes:
+      norm_act: the injected layer.
+      stages: `InvertedStage`s, or tuples of their fields.
+      num_classes: number of logits.
+      width: multiplier of all channel counts, which are rounded by `make_divisible`.
+      depth: multiplier of the number of blocks in a stage, rounded up.
+      stem_features: channels of the stem.
+      stem_stride: stride of the stem.
+      head_features: channels of the head.
+      shrink_head: whether a width below 1 narrows the head too.
+      squeeze_activation: the non-linearity inside squeeze-excite.
+      dropout_rate: share of features dropped before the dense layer in training.
+      drop_connect_rate: drop rate of block i of n is `drop_connect_rate * i / n`, from i = 0 on.
+        Both rates take the rng "dropout" in training if they are above 0.
+      dtype: compute dtype; the logits are float32.
+    """
+
+    norm_act: NormActConstructor
+    stages: Sequence[InvertedStage]
+    num_classes: int = 1000
+    width: float = 1.0
+    depth: float = 1.0
+    stem_features: int = 32
+    stem_stride: int = 2
+    head_features: int = 1280
+    shrink_head: bool = False
+    squeeze_activation: Callable = nn.silu
+    dropout_rate: float = 0.0
+    drop_connect_rate: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        site = {"use_running_average": not train, "dtype": self.dtype}
+        stem_features = make_divisible(self.stem_features * self.width)
+        x = Conv(stem_features, 3, self.stem_stride, dtype=self.dtype, name="stem")(x)
+        x = self.norm_act(**site, name="norm_stem")(x)
+        for block in self._blocks():
+            x = block(x, train=train)
+        head_width = self.width if self.shrink_head else max(1.0, self.width)
+        head_features = make_divisible(self.head_features * head_width)
+        x = Conv(head_features, 1, dtype=self.dtype, name="head")(x)
+        x = self.norm_act(**site, name="norm_head")(x)
+        return Classifier(self.num_classes, self.dropout_rate, name="classifier")(x, train=train)
+
+    def _blocks(self):
+        """The blocks in order, with their share of the drop-connect rate."""
+        stages = [InvertedStage(*stage) for stage in self.stages]
+        repeats = [math.ceil(stage.blocks * self.depth) for stage in stages]
+        index = 0
+        for i, (stage, repeat) in enumerate(zip(stages, repeats, strict=True)):
+            for j in range(repeat):
+                yield InvertedBottleneck(
+                    self.norm_act,
+                    features=make_divisible(stage.features * self.width),
+                    stride=stage.stride if j == 0 else 1,
+                    expansion=stage.expansion,
+                    kernel=stage.kernel,
+                    squeeze=stage.squeeze,
+                    squeeze_activation=self.squeeze_activation,
+                    drop_rate=self.drop_connect_rate * index / sum(repeats),
+                    dtype=self.dtype,
+                    name=f"stage_{i + 1}_block_{j + 1}",
+                )
+                index += 1

@@ -1,0 +1,126 @@
+"""Pre-activation ResNets with bottleneck blocks ("v2"), NHWC. N is the injected `norm_act`.
+
+He et al. 2016, "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027), with the stride on
+the 3x3 convolution. No convolution has a bias.
+
+Trainable parameters at 1000 classes, where N has a scale and a bias for each channel: ResNet-50
+25,549,352 and ResNet-101 44,541,480. Those are the figures of Big Transfer's R50x1 and R101x1
+(arXiv 1912.11370), which have these sites. ResNet-50 in the post-activation form of torchvision has
+25,557,032: there 2 * (256 + 512 + 1024 + 2048) = 7,680 more stand on the projection shortcuts, and
+the norms moved before the convolutions (with one at the end) add up to the same as those after them.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from evonorms_jax.models.channels import make_divisible
+from evonorms_jax.models.classifier import Classifier
+from evonorms_jax.models.convolution import Conv
+from evonorms_jax.models.norm_act import NormActConstructor
+
+EXPANSION = 4  # channels of a block's output for each channel of its 3x3 convolution
+
+
+class ResNetStage(NamedTuple):
+    """Blocks of the same width; the first of them has the stride."""
+
+    width: int  # channels of the 3x3 convolution; the block puts out EXPANSION times as many
+    blocks: int
+    stride: int
+
+
+class BottleneckBlock(nn.Module):
+    """N, 1x1, N, 3x3, N, 1x1, and the identity around all of it.
+
+    Where the shape changes, a 1x1 projection of the first N's output replaces the identity.
+
+    Attributes:
+      norm_act: the injected layer.
+      width: channels of the 3x3 convolution.
+      stride: stride of the 3x3 convolution and of the projection.
+      dtype: compute dtype.
+    """
+
+    norm_act: NormActConstructor
+    width: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        """Maps `[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), EXPANSION * width]`."""
+        norm = functools.partial(self.norm_act, use_running_average=not train, dtype=self.dtype)
+        conv = functools.partial(Conv, dtype=self.dtype)
+        features = EXPANSION * self.width
+        y = norm(name="norm_1")(x)
+        if self.stride != 1 or x.shape[-1] != features:
+            x = conv(features, 1, stride=self.stride, name="shortcut")(y)
+        y = conv(self.width, 1, name="conv_1")(y)
+        y = norm(name="norm_2")(y)
+        y = conv(self.width, 3, stride=self.stride, name="conv_2")(y)
+        y = norm(name="norm_3")(y)
+        y = conv(features, 1, name="conv_3")(y)
+        return x + y
+
+
+class ResNet(nn.Module):
+    """Stem convolution (without N), 3x3 max-pool, stages of `BottleneckBlock`, N, classifier.
+
+    Attributes:
+      norm_act: the injected layer.
+      stages: `ResNetStage`s, or tuples of their fields.
+      num_classes: number of logits.
+      width: multiplier of all channel counts, which are rounded by `make_divisible`.
+      stem_features: channels of the stem.
+      stem_kernel: kernel size of the stem.
+      stem_stride: stride of the stem.
+      stem_pool: whether the max-pool (stride 2) follows the stem.
+      dtype: compute dtype; the logits are float32.
+    """
+
+    norm_act: NormActConstructor
+    stages: Sequence[ResNetStage]
+    num_classes: int = 1000
+    width: float = 1.0
+    stem_features: int = 64
+    stem_kernel: int = 7
+    stem_stride: int = 2
+    stem_pool: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        stem_features = make_divisible(self.stem_features * self.width)
+        stem = Conv(stem_features, self.stem_kernel, self.stem_stride, dtype=self.dtype, name="stem")
+        x = stem(x)
+        if self.stem_pool:
+            x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+        for i, stage in enumerate(map(ResNetStage._make, self.stages)):
+            for j in range(stage.blocks):
+                block = BottleneckBlock(
+                    self.norm_act,
+                    width=make_divisible(stage.width * self.width),
+                    stride=stage.stride if j == 0 else 1,
+                    dtype=self.dtype,
+                    name=f"stage_{i + 1}_block_{j + 1}",
+                )
+                x = block(x, train=train)
+        norm = self.norm_act(use_running_average=not train, dtype=self.dtype, name="norm_final")
+        return Classifier(self.num_classes, name="classifier")(norm(x), train=train)
+
+
+def _imagenet_stages(*blocks):
+    widths, strides = (64, 128, 256, 512), (1, 2, 2, 2)
+    return tuple(map(ResNetStage, widths, blocks, strides))
+
+
+RESNET50_STAGES = _imagenet_stages(3, 4, 6, 3)
+RESNET101_STAGES = _imagenet_stages(3, 4, 23, 3)
+
+ResNet50 = functools.partial(ResNet, stages=RESNET50_STAGES)
+ResNet101 = functools.partial(ResNet, stages=RESNET101_STAGES)

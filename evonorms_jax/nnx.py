@@ -1,0 +1,21 @@
+"""The layers as Flax NNX modules; the Linen ones are in `evonorms_jax`."""
+
+from evonorms_jax.layers.nnx import (
+    EvoNormB0,
+    EvoNormB1,
+    EvoNormB2,
+    EvoNormS0,
+    EvoNormS1,
+    EvoNormS2,
+    GraphNormAct,
+)
+
+__all__ = [
+    "EvoNormB0",
+    "EvoNormB1",
+    "EvoNormB2",
+    "EvoNormS0",
+    "EvoNormS1",
+    "EvoNormS2",
+    "GraphNormAct",
+]

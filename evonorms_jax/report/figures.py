@@ -1,0 +1,160 @@
+"""The course of a search as figures: accuracy and outcomes by candidate, and the funnel of the tests."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from evonorms_jax.evolution.history import History
+from evonorms_jax.report.markup import Html
+from evonorms_jax.report.palette import light
+from evonorms_jax.report.picture import MOST_VECTORS, box, canvas, inline, styled
+from evonorms_jax.report.ranking import accepted, trained_baselines
+from evonorms_jax.report.records import OUTCOMES, Search, mean_score
+from evonorms_jax.report.spacing import spread
+
+#: How a candidate came to be, by marker.
+ORIGINS = {"random": "o", "mutation": "^", "seed": "s"}
+_MOST_BINS = 40
+_BIN_WIDTHS = [step * 10**power for power in range(7) for step in (1, 2, 5)]
+
+
+@styled
+def progress(search: Search) -> Html:
+    """Mean accuracy of the candidates by index with the best so far, above the outcomes by index.
+
+    Needs a candidate.
+    """
+    figure = canvas(1040, 470)
+    above = box(figure, 62, 14, 130, 166)
+    below = box(figure, 62, 334, 130, 46)
+    end = len(search.history)
+    _draw_accuracies(above, search)
+    _draw_outcomes(below, search.history)
+    for axes in (above, below):
+        axes.set_xlim(0, end)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    above.tick_params(labelbottom=False)
+    below.set_xlabel("candidate")
+    return inline(figure, "validation accuracy and outcomes of the candidates in the order of examination")
+
+
+def _draw_accuracies(axes: Axes, search: Search) -> None:
+    found = accepted(search.history)
+    means = np.array([record.mean_score for record in found])
+    rejected = [record for record in search.history if record.evaluation.outcome == "low_quality"]
+    early = [record.evaluation.figure["accuracy"] for record in rejected]
+    as_bitmap = len(found) + len(rejected) > MOST_VECTORS
+    axes.scatter(
+        [record.index for record in rejected],
+        early,
+        s=14,
+        color=light("low_quality"),
+        linewidth=0,
+        rasterized=as_bitmap,
+    )
+    for origin, marker in ORIGINS.items():
+        chosen = [place for place, record in enumerate(found) if record.proposal.origin == origin]
+        axes.scatter(
+            [found[place].index for place in chosen],
+            means[chosen],
+            s=44,
+            marker=marker,
+            color=light("accepted"),
+            edgecolor=light("card"),
+            linewidth=0.7,
+            zorder=3,
+            rasterized=as_bitmap,
+        )
+    lines = {layer.title: mean_score(layer.scores) for layer in trained_baselines(search)}
+    shown = [*means, *early, *lines.values()] or [0, 1]
+    margin = max(0.06 * (max(shown) - min(shown)), 0.01)
+    axes.set_ylim(max(min(shown) - margin, 0), min(max(shown) + margin, 1))
+    axes.yaxis.grid(color=light("line"))
+    axes.set_ylabel("validation accuracy")
+    for mean in lines.values():
+        axes.axhline(mean, color=light("muted"), linewidth=1, linestyle=(0, (2, 3)))
+    if found:
+        best = np.maximum.accumulate(means)
+        axes.step(
+            [*(record.index for record in found), len(search.history)],
+            [*best, best[-1]],
+            where="post",
+            color=light("accent"),
+            linewidth=2,
+        )
+        lines["best so far"] = best[-1]
+    else:
+        axes.text(0.5, 0.5, "no candidate accepted yet", ha="center", transform=axes.transAxes)
+    _label_right(axes, lines)
+
+
+def _label_right(axes: Axes, lines: Mapping[str, float]) -> None:
+    """Names of horizontal lines in the right margin, pushed apart where the lines lie close."""
+    titles = sorted(lines, key=lines.__getitem__)
+    height = axes.get_window_extent().height * 72 / axes.figure.dpi
+    low, high = axes.get_ylim()
+    wanted = [(lines[title] - low) / (high - low) * height for title in titles]
+    for title, start, place in zip(titles, wanted, spread(wanted, [15] * (len(titles) - 1)), strict=True):
+        color = light("accent" if title == "best so far" else "muted")
+        axes.annotate(
+            title,
+            (1, start / height),
+            (1.022, place / height),
+            xycoords="axes fraction",
+            va="center",
+            color=color,
+            size=11,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkA": 2, "shrinkB": 1},
+        )
+
+
+def _draw_outcomes(axes: Axes, history: History) -> None:
+    """Share of each outcome among neighbouring candidates."""
+    end = len(history)
+    width = next((width for width in _BIN_WIDTHS if end <= width * _MOST_BINS), end)
+    counts = np.zeros((len(OUTCOMES), -(-end // width)))
+    for record in history:
+        counts[list(OUTCOMES).index(record.evaluation.outcome), record.index // width] += 1
+    shares = counts / np.maximum(counts.sum(0), 1)
+    starts = np.arange(shares.shape[1]) * width
+    widths = np.minimum(width, end - starts)
+    bottom = np.zeros(shares.shape[1])
+    # Accepted at the bottom: how its share develops is what one wants to see.
+    for name, share in reversed(list(zip(OUTCOMES, shares, strict=True))):
+        axes.bar(starts, share, widths, bottom, align="edge", color=light(name), linewidth=0)
+        bottom += share
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_ylabel("outcomes")
+
+
+@styled
+def funnel(history: History) -> Html:
+    """What is left of the candidates after each test, in the order of the tests; needs a candidate."""
+    counts = Counter(record.evaluation.outcome for record in history)
+    lost = {name: counts[name] for name in OUTCOMES if name != "accepted" and counts[name]}
+    rows = [("examined", "muted", 0, len(history), str(len(history)))]
+    left = len(history)
+    for name, count in lost.items():
+        left -= count
+        note = f"\N{MINUS SIGN}{count}, {left} left"
+        rows.append((OUTCOMES[name].title, name, left, count, note))
+    rows.append((OUTCOMES["accepted"].title, "accepted", 0, left, str(left)))
+
+    figure = canvas(600, 34 * len(rows) + 16)
+    axes = box(figure, 116, 8, 124, 8)
+    for place, (_, color, start, count, note) in enumerate(rows):
+        axes.barh(place, count, left=start, height=0.62, color=light(color))
+        axes.text(1.03, place, note, va="center_baseline", transform=axes.get_yaxis_transform())
+        if place + 1 < len(rows):
+            edge = start if place else count  # where the next bar ends: what is left after this test
+            axes.plot([edge, edge], [place, place + 1], color=light("muted"), linewidth=0.8)
+    axes.set(xlim=(0, len(history)), ylim=(len(rows) - 0.5, -0.5), xticks=[])
+    axes.set_yticks(range(len(rows)), [title for title, *_ in rows], color=light("ink"))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return inline(figure, "how many candidates each test rejected")

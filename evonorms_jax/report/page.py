@@ -1,0 +1,55 @@
+"""The report: one page that needs nothing else, `report/index.html` in the work directory."""
+
+import datetime
+
+from etils import epath
+
+from evonorms_jax import __version__
+from evonorms_jax.report import layers, ranking, records, summary
+from evonorms_jax.report.markup import Html, element, escape, join
+from evonorms_jax.report.stylesheet import css
+from evonorms_jax.training.workdir import write_whole
+
+
+def write(workdir: epath.PathLike) -> epath.Path:
+    """Reads the work directory, writes the page, and returns its path; errors as `records.read_search`."""
+    workdir = epath.Path(workdir)
+    # `resolve` takes the scheme gs:// for a relative path.
+    workdir = workdir if workdir.is_absolute() else workdir.resolve()
+    search = records.read_search(workdir)
+    path = workdir / "report" / "index.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = render(search, datetime.datetime.now(datetime.UTC))
+    write_whole(path, page.encode("ascii", "xmlcharrefreplace").decode())  # whatever the locale
+    return path
+
+
+def render(search: records.Search, now: datetime.datetime) -> str:
+    """The page as HTML; the same search and time give the same text."""
+    top = ranking.top_layers(search)
+    parts = [
+        summary.header(search),
+        summary.tiles(search, top),
+        summary.best_layer(search, top),
+        summary.progress(search),
+        summary.outcomes(search),
+        summary.pareto(search, top),
+        layers.comparison(search, top),
+        layers.top_layers(search, top),
+        layers.settings(search.config),
+        element("footer", _colophon(search.version, now)),
+    ]
+    title = f"{search.config['name']}: search for normalization-activation layers"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css()}\n</style>\n</head>\n"
+        f"<body>\n{element('main', join(parts))}\n</body>\n</html>\n"
+    )
+
+
+def _colophon(version: str, now: datetime.datetime) -> Html:
+    return escape(
+        f"Searched with evonorms-jax {version}; written with {__version__} on {now:%Y-%m-%d %H:%M} UTC. "
+        "Method: Evolving Normalization-Activation Layers, arXiv 2004.02967."
+    )

@@ -1,0 +1,162 @@
+"""The first part of the page: what was examined, what came out, and how the search went."""
+
+from collections.abc import Sequence
+
+from evonorms_jax.report import figures, front
+from evonorms_jax.report.equations import typeset
+from evonorms_jax.report.markup import (
+    DASH,
+    Html,
+    duration,
+    element,
+    escape,
+    figure,
+    join,
+    percent,
+    points,
+    section,
+    table,
+)
+from evonorms_jax.report.ranking import accepted, trained_baselines
+from evonorms_jax.report.records import OUTCOMES, Layer, Search, mean_score
+
+
+def reference_of(search: Search) -> Layer | None:
+    """The baseline that others are compared with, BN-ReLU, if it was trained."""
+    return next((layer for layer in trained_baselines(search) if layer.title == "BN-ReLU"), None)
+
+
+def header(search: Search) -> Html:
+    """Title, and how far the search is."""
+    examined, budget = len(search.history), search.config["budget"]
+    state = "finished" if search.finished else "not finished"
+    line = f"{search.config['method']} · {examined} of {budget} candidates examined · {state}"
+    notes = ["The last line of the history was incomplete and is left out."] if search.torn else []
+    return element(
+        "header",
+        element("h1", f"Search for normalization-activation layers: {search.config['name']}"),
+        element("p", line),
+        *(element("p", note, css="note") for note in notes),
+    )
+
+
+def tiles(search: Search, top: Sequence[Layer]) -> Html:
+    """The figures that one asks for first."""
+    examined = len(search.history)
+    seconds = sum(record.evaluation.seconds for record in search.history)
+    facts = [
+        ("candidates examined", examined),
+        ("trained fully", sum(record.evaluation.outcome == "accepted" for record in search.history)),
+        (f"spent on them, {seconds:,.0f}\N{NO-BREAK SPACE}s", duration(seconds)),
+        ("candidates per minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
+        ("best mean accuracy", percent(mean_score(top[0].scores) if top else None)),
+    ]
+    if reference := reference_of(search):
+        facts.append(("BN-ReLU, trained the same way", percent(mean_score(reference.scores))))
+    return element(
+        "div",
+        *(element("div", element("b", value), element("span", name), css="tile") for name, value in facts),
+        css="tiles",
+    )
+
+
+def equation(layer: Layer, size: int = 18) -> Html:
+    """The equation of a layer, typeset in letters of `size` pixels if that can be, else as text."""
+    picture = typeset(layer.graph, size)
+    if picture is None:
+        return element("p", f"y = {layer.equation}", css="text")
+    return element("div", picture, css="formula")
+
+
+def best_layer(search: Search, top: Sequence[Layer]) -> Html:
+    """The best layer so far and its scores beside those of BN-ReLU."""
+    if not top:
+        return section("Best layer", element("p", "No candidate has been accepted yet."))
+    best, reference = top[0], reference_of(search)
+    columns = [("best layer", best), *([("BN-ReLU", reference)] if reference else [])]
+    header = ["anchor", *(title for title, _ in columns), *(["difference, points"] if reference else [])]
+    rows = []
+    for anchor in (*search.anchors, "mean"):
+        scores = [
+            mean_score(layer.scores) if anchor == "mean" else layer.scores[anchor] for _, layer in columns
+        ]
+        difference = [points(scores[0] - scores[1])] if reference else []
+        name = element("b", anchor) if anchor == "mean" else anchor
+        rows.append(("", [name, *map(percent, scores), *difference]))
+    name = element("p", f"{best.title}, by mean accuracy", css="note")
+    formula = element("div", equation(best, size=22), name)
+    return section("Best layer", element("div", formula, table(header, rows, text_columns=1), css="pair"))
+
+
+def progress(search: Search) -> Html:
+    """Accuracy over the course of the search."""
+    if not search.history:
+        return section("Course of the search", element("p", "No candidate has been examined yet."))
+    keys = [
+        element("span", Html(f'<span style="color:var(--{color})">{sign}</span> '), text, css="key")
+        for sign, color, text in [
+            ("●", "accepted", "accepted, random"),
+            ("▲", "accepted", "accepted, mutation"),
+            ("■", "accepted", "accepted, seed"),
+            ("●", "low_quality", "rejected for low quality, with the accuracy at that time"),
+            ("━", "accent", "best so far"),
+        ]
+    ]
+    text = (
+        "Validation accuracy, mean over the anchors; below, the share of each outcome among neighbouring "
+        "candidates, in the colours of the next table."
+    )
+    return section(
+        "Course of the search",
+        figure([figures.progress(search)], join([element("div", *keys), element("p", text)])),
+    )
+
+
+def outcomes(search: Search) -> Html:
+    """The funnel of the tests, and what each cost."""
+    if not search.history:
+        return Html("")
+    rows = []
+    for name, outcome in OUTCOMES.items():
+        chosen = [r.evaluation for r in search.history if r.evaluation.outcome == name]
+        cells = [
+            Html(f'<span class="swatch {name}"></span>{escape(outcome.title)}'),
+            outcome.meaning,
+            len(chosen),
+            percent(len(chosen) / len(search.history)),
+            f"{sum(evaluation.steps for evaluation in chosen):,}",
+            duration(sum(evaluation.seconds for evaluation in chosen)),
+        ]
+        rows.append(("", cells))
+    header = ["outcome", "meaning", "candidates", "share", "training steps", "time"]
+    caption = "How many candidates each test rejects and leaves, in the order of the tests."
+    return section(
+        "Outcomes",
+        figure([figures.funnel(search.history)], caption),
+        table(header, rows, text_columns=2),
+    )
+
+
+def pareto(search: Search, top: Sequence[Layer]) -> Html:
+    """The Pareto front over the anchors."""
+    title = "Pareto front"
+    if not accepted(search.history):
+        return section(title, element("p", "No candidate has been accepted yet."))
+    if len(search.anchors) == 1:
+        return section(title, element("p", "With a single anchor, the front is the best layer."))
+    labels = {layer.index: f"#{number}" for number, layer in enumerate(top)}
+    keys = [("●", "accepted", "Pareto front"), ("●", "inert", "other accepted candidates")]
+    keys += [
+        (sign, "ink", layer.title)
+        for layer, sign in zip(trained_baselines(search), front.BASELINE_MARKERS.values(), strict=False)
+    ]
+    legend = [
+        element("span", Html(f'<span style="color:var(--{color})">{sign}</span> '), text, css="key")
+        for sign, color, text in keys
+    ]
+    text = (
+        "Validation accuracies. A candidate is on the front if no other is at least as good on every anchor "
+        "and better on one; numbers as in the table below. The poorer half may lie outside the panels."
+    )
+    caption = join([element("div", *legend), element("p", text)])
+    return section(title, figure(front.pareto(search, labels), caption))

@@ -1,0 +1,41 @@
+"""Stopping between two steps: Ctrl-C and SIGTERM as a question that a loop asks."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+_NOTE = b"\nstopping after this step; once more to stop at once\n"
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether Ctrl-C or SIGTERM has come since.
+
+    An exception in the middle of a step could leave the state half updated: its buffers are donated to the
+    step. The second signal raises `KeyboardInterrupt` at once. Outside the main thread, where Python allows
+    no handlers, signals are left alone.
+    """
+    came = threading.Event()
+
+    def note(signum, frame):
+        del frame
+        signal.signal(signum, at_once)
+        came.set()
+        # Not print: the signal may have come in the middle of another one.
+        os.write(2, _NOTE)
+
+    def at_once(signum, frame):
+        del signum, frame
+        raise KeyboardInterrupt("stopped at once; what was done since the last checkpoint is lost")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came.is_set
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

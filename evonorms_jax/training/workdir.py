@@ -1,0 +1,116 @@
+"""The work directory of a run: whose it is, and how files get into it whole."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+import evonorms_jax
+
+CONFIG = "config.json"
+_DRAFT = ".draft"
+
+
+def claim_workdir(
+    path: epath.PathLike, config: Mapping[str, Any], may_differ: Collection[str] = ()
+) -> epath.Path:
+    """Makes a directory the work directory of one config, or finds that it already is.
+
+    The first time, the config and the version of this package are written to `config.json` in it. After
+    that only the same config is let in: a run that goes on with other settings is neither run.
+
+    Args:
+      path: local or `gs://`; created with its parents if need be.
+      config: what JSON can hold; tuples count as lists.
+      may_differ: dotted keys that may have changed since; what is written stays as it was.
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      ValueError: if the directory cannot be made or written, belongs to another config (the message names
+        the keys that differ), holds other things, or its `config.json` is damaged.
+    """
+    workdir = _create(path)
+    # Through JSON and back, as it will be read: tuples become lists.
+    config = json.loads(json.dumps(config))
+    if (workdir / CONFIG).exists():
+        _check_same(workdir, config, may_differ)
+        return workdir
+    foreign = sorted(entry.name for entry in workdir.iterdir() if entry.name != CONFIG + _DRAFT)
+    if foreign:
+        raise ValueError(
+            f"{workdir} is not empty and no work directory, it has {foreign[0]!r} and no {CONFIG}: "
+            "choose another one"
+        )
+    content = {"version": evonorms_jax.__version__, "config": config}
+    try:
+        write_whole(workdir / CONFIG, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise ValueError(f"cannot write to the work directory {workdir}: {error.strerror}") from None
+    return workdir
+
+
+def write_whole(path: epath.Path, text: str) -> None:
+    """Writes a file so that a reader, or whoever comes after a crash, sees all of it or what was before."""
+    if str(path).startswith("/"):
+        draft = path.with_name(path.name + _DRAFT)
+        draft.write_text(text)
+        draft.replace(path)
+    else:
+        path.write_text(text)  # an object of a bucket appears whole, and renaming one is a copy
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path from the root on; `resolve` would take the scheme of `gs://` for a folder."""
+    path = epath.Path(path)
+    return path if path.is_absolute() else path.resolve()
+
+
+def _create(path: epath.PathLike) -> epath.Path:
+    workdir = absolute(path)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"the work directory {workdir} cannot be made: a file is in the way") from None
+    except OSError as error:
+        raise ValueError(f"the work directory {workdir} cannot be made: {error.strerror}") from None
+    return workdir
+
+
+def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
+    path = workdir / CONFIG
+    try:
+        content = json.loads(path.read_text())
+        written, version = _flat(content["config"]), content["version"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged: move {workdir} away, or choose another one") from None
+    asked = _flat(config)
+    absent = "(none)"
+    differences = [
+        f"{key} is {written.get(key, absent)!r} there and {asked.get(key, absent)!r} now"
+        for key in sorted(written.keys() | asked.keys())
+        if key not in may_differ and written.get(key, absent) != asked.get(key, absent)
+    ]
+    if differences:
+        raise ValueError(f"{workdir} belongs to another config: {'; '.join(differences)}")
+    if version != evonorms_jax.__version__:
+        logging.warning(
+            "%s was begun with version %s of evonorms_jax, this is %s",
+            workdir,
+            version,
+            evonorms_jax.__version__,
+        )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; an empty group is a value."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,98 @@
+"""What all searches share: every key of a search, with the numbers of the paper.
+
+Source: arXiv 2004.02967. Where the paper's main text gives a number, the comment says so; the rest is
+believed to be in its appendix, or is our choice where no source settles the question.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_defaults() -> ConfigDict:
+    """The search for layers with batch statistics on CIFAR-10, in full."""
+    config = ConfigDict()
+    config.name = "search"
+    config.seed = 0  # of proposals, weights, batches and crops
+    config.method = "evolution"  # or random_search; or random: the first layer that is accepted
+    config.budget = 5000  # candidates examined; a rejected one counts
+    config.executor = "universal"  # or compiled: a program for each layer that passes the quality test
+    config.checkpoint_every = 50  # candidates; history.jsonl has every one at once
+    config.top_k = 10  # layers handed on for re-ranking: the paper's number
+
+    config.data = ConfigDict()
+    config.data.source = "cifar10"  # mnist5k, cifar10, synthetic or tfds:NAME
+    config.data.train_size = config_dict.placeholder(int)  # None is what the other parts leave
+    config.data.validation_size = config_dict.placeholder(int)
+    config.data.image_size = config_dict.placeholder(int)
+    config.data.data_dir = config_dict.placeholder(str)
+    config.data.seed = 0  # of the split
+    config.data.crop = 24
+    config.data.flip = True
+
+    # The paper's three anchors; they are used from the cheapest to the dearest.
+    config.anchors = ("resnet50_cifar", "mobilenet_v2_cifar", "efficientnet_b0_cifar")
+
+    config.layer = ConfigDict()
+    config.layer.groups = 32
+    config.layer.group_size = config_dict.placeholder(int)  # channels of a group; wins over groups
+    config.layer.epsilon = 1e-5
+    config.layer.momentum = 0.9
+
+    config.proxy = ConfigDict()
+    config.proxy.steps = 2000
+    config.proxy.batch_size = 128
+    config.proxy.learning_rate = 0.1
+    config.proxy.schedule = "constant"  # or cosine
+    config.proxy.warmup_steps = 0
+    config.proxy.momentum = 0.9
+    config.proxy.weight_decay = 1e-4
+    config.proxy.replicas = 1  # seeds of each anchor, trained side by side
+    config.proxy.eval_batch_size = 250
+
+    config.rejection = ConfigDict()
+    config.rejection.enabled = True
+    config.rejection.quality_steps = 100  # the paper's
+    config.rejection.quality_threshold = 2.0  # multiple of chance: the paper's 20 % for ten classes
+    config.rejection.stability_steps = 100  # the paper's
+    config.rejection.stability_norm = 1e8  # the paper's
+    config.rejection.stability_step_size = 0.01  # relative to the norm of the weights
+    config.rejection.stability_batch_size = 16
+    config.rejection.stability_anchor = ""  # the cheapest
+    config.rejection.allow_batch_dependent = True
+    config.rejection.duplicates = True  # a function examined before has its evaluation reused
+
+    config.evolution = ConfigDict()
+    config.evolution.population_size = 2500
+    config.evolution.initial_population = 100
+    config.evolution.tournament_fraction = 0.05  # the paper's
+    config.evolution.selection = "pareto"  # the paper's; or average
+    config.evolution.mutations = 2
+    config.evolution.random_probability = 0.5
+    config.evolution.round_size = 8  # proposals from one state of the history
+    config.evolution.seed_layers = ()  # names such as evonorm_b0, or file.json#0
+    return config
+
+
+def set_quick(config: ConfigDict) -> None:
+    """The `:quick` form: synthetic images, one tiny anchor, a dozen candidates."""
+    config.budget = 24
+    config.data.source = "synthetic"
+    config.data.image_size = 12
+    config.data.crop = 10
+    config.data.flip = False
+    config.anchors = ("resnet_small",)
+    config.layer.group_size = 8
+    config.proxy.steps = 60
+    config.proxy.batch_size = 16
+    config.proxy.eval_batch_size = 64
+    config.rejection.quality_steps = 30
+    config.rejection.quality_threshold = 1.2
+    config.rejection.stability_steps = 10
+    config.evolution.initial_population = 2
+    config.evolution.tournament_fraction = 0.5
+
+
+def check_form(form: str) -> bool:
+    """Whether the form asked for is `quick`; raises ValueError if it is neither that nor the full one."""
+    if form not in ("full", "quick"):
+        raise ValueError(f"there is no form {form!r}, only 'quick'")
+    return form == "quick"

@@ -1,0 +1,26 @@
+"""A search on any image classification data set of tensorflow_datasets, prepared as array_record.
+
+    python -m experiments.search --config=experiments/configs/search_tfds.py:svhn_cropped --workdir=runs/svhn
+
+The name follows the colon; the settings are those of the paper's B search. Images of several sizes need
+`--config.data.image_size=32`. `:quick` runs on synthetic images, in about a minute on two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.search_defaults import get_defaults, set_quick
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """The config for the data set called `name`; "quick" is the quick form."""
+    if not name:
+        raise ValueError("name the data set after a colon, such as search_tfds.py:svhn_cropped")
+    config = get_defaults()
+    if name == "quick":
+        config.name = "search on synthetic images"
+        set_quick(config)
+        return config
+    config.name = f"search on {name}"
+    config.data.source = f"tfds:{name}"
+    config.data.flip = False  # not every data set may be mirrored
+    return config

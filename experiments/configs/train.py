@@ -1,0 +1,53 @@
+"""One network with one layer on one data set: EvoNorm-B0 in the small ResNet on 4,000 real digits.
+
+    python -m experiments.train --config=experiments/configs/train.py --workdir=runs/train
+    python -m experiments.train --config=experiments/configs/train.py:quick --workdir=runs/quick
+
+Any other network, layer and data set by overrides. The default takes about TODO minutes on two CPU cores
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments.configs.search_defaults import check_form
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The config; `form` is "full" or "quick", which ends in about a minute on two CPU cores."""
+    quick = check_form(form)
+    config = ConfigDict()
+    config.seed = 0  # of the initial parameters, the order of the images, crops, flips and dropout
+    config.steps = 2000
+    config.batch_size = 64
+    config.eval_batch_size = 256
+    config.label_smoothing = 0.0
+    config.log_every = 20  # steps; so are the next two
+    config.eval_every = 200
+    config.checkpoint_every = 200
+
+    # A name of evonorms_jax.models: an anchor or a full-size model.
+    config.model = ConfigDict({"name": "resnet_small", "width": config_dict.placeholder(float)})
+
+    # A name, or a layer found by a search: runs/mnist5k/top_layers.json#0.
+    config.layer = ConfigDict({"spec": "evonorm_b0", "epsilon": 1e-5, "momentum": 0.9})
+    config.layer.groups = 32
+    config.layer.group_size = 8  # channels; goes before groups
+
+    # mnist5k, cifar10, synthetic or tfds:NAME; sizes that are None are those of the data set.
+    config.data = ConfigDict({"source": "mnist5k", "seed": 0})  # the seed parts train and validation
+    config.data.train_size = config_dict.placeholder(int)
+    config.data.validation_size = config_dict.placeholder(int)
+    config.data.image_size = config_dict.placeholder(int)
+    config.data.data_dir = config_dict.placeholder(str)
+    config.data.crop = 24  # side of the square; the side of the images takes them whole
+    config.data.flip = False  # a mirrored digit is none
+
+    config.optimizer = ConfigDict({"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4})
+    config.optimizer.schedule = "cosine"  # or "constant", or "step": x0.1 at 1/3, 2/3 and 8/9
+    config.optimizer.warmup_steps = 100
+
+    if quick:
+        config.steps = 100
+        config.eval_every = 50
+        config.checkpoint_every = 50
+        config.optimizer.warmup_steps = 10
+    return config

@@ -1,0 +1,227 @@
+"""What the mains of the experiments share: flags, one-line errors, help, and the settings of a process."""
+
+import difflib
+import functools
+import importlib.util
+import logging as std_logging
+import operator
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+import evonorms_jax
+
+CACHE_VARIABLE = "EVONORMS_CACHE"
+CACHE = "~/.cache/evonorms_jax/xla"
+_CACHE_FROM_SECONDS = 0.3  # programs that build faster are not worth a file
+_OURS = (Path(evonorms_jax.__file__).parent, Path(__file__).parent)
+_HELP = ("--help", "-help", "-h", "--helpshort")
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+_STOPPED, _BAD_USAGE, _FAILED = 130, 2, 1  # exit statuses; 130 is what a shell gives after Ctrl-C
+
+
+# The flags defined here are those of the main that asks for them: `--help` lists a main's own.
+flags.disclaim_key_flags()
+
+
+class UsageError(ValueError):
+    """The command line does not say what it should; the message is one line."""
+
+
+def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
+    """Defines the required flags `--config`, with overrides `--config.KEY=VALUE`, and `--workdir`.
+
+    Returns:
+      The holders of a locked `ConfigDict` and of a string.
+    """
+    config = config_flags.DEFINE_config_file(
+        "config", help_string="Config file; FILE:quick is a form of it that ends in about a minute."
+    )
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Directory of the run, local or gs://; the same command again goes on with it."
+    )
+    flags.mark_flags_as_required([config, workdir])
+    return config, workdir
+
+
+def run(main: Callable[[Sequence[str]], Any], *, example: str) -> None:
+    """Parses the flags, prepares the process, and calls `main(argv)`.
+
+    What the user can mend is one line `error: ...` on the standard error stream: exit status 2 for wrong
+    flags or settings, 1 for what went wrong later. A real bug shows its traceback. 130 after Ctrl-C.
+
+    Args:
+      main: what there is to do.
+      example: the config file whose keys `--help` lists if the command names none.
+    """
+
+    def guarded(argv):
+        _prepare_process()
+        try:
+            main(argv)
+        except KeyboardInterrupt as stop:
+            print(stop if str(stop) else "stopped", file=sys.stderr)
+            sys.exit(_STOPPED)
+        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+            if not _is_report(error):
+                raise
+            _fail(error, _BAD_USAGE if isinstance(error, ValueError) else _FAILED)
+
+    app.run(guarded, flags_parser=functools.partial(_parse, example))
+
+
+def _fail(error: Exception, status: int) -> None:
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(status)
+
+
+def _is_report(error: Exception) -> bool:
+    """Whether a `raise` of ours made it, and not a library or a built-in function that was used wrongly."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return _is_ours(frame.filename) and (frame.line or "").startswith("raise ")
+
+
+def _is_ours(path: str) -> bool:
+    return any(Path(path).resolve().is_relative_to(place.resolve()) for place in _OURS)
+
+
+def _prepare_process() -> None:
+    # A filtered traceback would end in our code wherever the error came from.
+    jax.config.update("jax_traceback_filtering", "off")
+    cache = os.environ.get(CACHE_VARIABLE, CACHE)
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_FROM_SECONDS)
+    logging.get_absl_handler().addFilter(_worth_showing)
+
+
+def _worth_showing(record: std_logging.LogRecord) -> bool:
+    """Warnings of anyone, and what our own code tells: Orbax alone would log dozens of lines a save."""
+    shown = record.levelno >= std_logging.WARNING or logging.level_debug()
+    return shown or _is_ours(record.pathname)
+
+
+# -- The command line
+
+
+def _parse(example: str, argv: Sequence[str]) -> list[str]:
+    """Parses the flags; the positional arguments that are left are an error."""
+    try:
+        path = _value_of_config(argv)
+        if any(argument in _HELP for argument in argv):
+            print(_help(path or example))
+            sys.exit(0)
+        if path is None:
+            raise UsageError("the flag --config is required; --help tells more")
+        defaults = _load(path)
+        _check_keys(argv, _flat(defaults))
+        try:
+            rest = flags.FLAGS(argv)
+        except flags.Error as error:
+            raise UsageError(_explain(error, defaults)) from None
+        _check_tuples(_flat(flags.FLAGS.config), _flat(defaults))
+        if rest[1:]:
+            raise UsageError(f"unexpected argument {rest[1]!r}: flags are --NAME=VALUE")
+        return rest
+    except UsageError as error:
+        _fail(error, _BAD_USAGE)
+
+
+def _value_of_config(argv: Sequence[str]) -> str | None:
+    for place, argument in enumerate(argv):
+        if match := re.fullmatch(r"--?config(=(.*))?", argument):
+            return match[2] if match[1] else "".join(argv[place + 1 : place + 2])
+    return None
+
+
+def _load(path: str) -> ConfigDict:
+    """What `get_config` of the file returns; `FILE:ARGUMENT` gives it an argument."""
+    file, *arguments = path.split(":", 1)
+    if not Path(file).is_file():
+        folder = Path(file).parent
+        found = [str(path) for path in folder.glob("*.py") if path.stem != "__init__"]
+        raise UsageError(f"there is no config file {file!r}{_nearest(file, found)}")
+    spec = importlib.util.spec_from_file_location("config_to_check", file)
+    if spec is None:
+        raise UsageError(f"the config file must be Python, got {file!r}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UsageError(f"{file} is no config file: it has no function get_config")
+    try:
+        return module.get_config(*arguments)
+    except ValueError as error:
+        raise UsageError(f"--config={path}: {error}") from None
+
+
+def _check_keys(argv: Sequence[str], defaults: Mapping[str, Any]) -> None:
+    for argument in argv:
+        match = re.match(r"--?(no)?config\.([^=]*)", argument)
+        if match and match[2] not in defaults:
+            group = match[2].rpartition(".")[0] + "."
+            # Within a group that exists, its name says nothing about which of its keys is meant.
+            inside = [key.removeprefix(group) for key in defaults if key.startswith(group)]
+            if inside:
+                near = _nearest(match[2].removeprefix(group), inside)
+                raise UsageError(f"config.{match[2]}: {group[:-1]} has {', '.join(inside)}{near}")
+            near = _nearest(match[2], defaults) or "; --help lists them"
+            raise UsageError(f"the config has no key {match[2]!r}{near}")
+
+
+def _check_tuples(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """ml_collections checks the type of a tuple and not of what is in it."""
+    for key, default in defaults.items():
+        if isinstance(default, tuple) and default:
+            kind = type(default[0])
+            wrong = [value for value in config[key] if not isinstance(value, kind)]
+            if wrong:
+                raise UsageError(f"--config.{key} takes {kind.__name__}s, got {wrong[0]!r}")
+
+
+def _explain(error: flags.Error, defaults: ConfigDict) -> str:
+    """The flag that is wrong, and what it takes."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        names = [name for name in flags.FLAGS if len(name) > 1]
+        return f"unknown flag --{error.flagname}{_nearest(error.flagname, names)}"
+    if match := re.match(r"flag --(\w+)=None: .* other than None", str(error)):
+        return f"the flag --{match[1]} is required; --help tells more"
+    if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error)):
+        *groups, leaf = match[1].split(".")
+        kind = functools.reduce(operator.getitem, groups, defaults).get_type(leaf)
+        return f"--config.{match[1]} takes {_KINDS.get(kind, kind.__name__)}, got {match[2]!r}"
+    return str(error)
+
+
+def _nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.3)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, without the groups themselves."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _help(path: str) -> str:
+    main = sys.modules["__main__"]
+    lines = [(main.__doc__ or "").strip(), "", "Flags:"]
+    for flag in flags.FLAGS.get_key_flags_for_module(main):
+        lines.append(f"  --{flag.name}: {flag.help}")
+    lines += ["", f"Keys of {path}, set by --config.KEY=VALUE after --config=FILE, with its values:"]
+    defaults = _flat(_load(path))
+    width = max(map(len, defaults))
+    lines += [f"  {key:<{width}}  {value!r}" for key, value in defaults.items()]
+    return "\n".join(lines)

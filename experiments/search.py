@@ -1,0 +1,36 @@
+"""Searches for normalization-activation layers on a proxy task. The main job.
+
+It examines candidate layers one after the other, rejects the hopeless ones early, trains the rest on small
+networks, and breeds new candidates from the best. Examples:
+
+  python -m experiments.search --config=experiments/configs/search_mnist5k.py --workdir=runs/mnist5k
+  python -m experiments.search --config=experiments/configs/search_mnist5k.py:quick --workdir=runs/quick
+  python -m experiments.search --config=experiments/configs/search_cifar10_b.py --workdir=runs/b \\
+      --config.evolution.population_size=500 --config.proxy.steps=1000
+
+The same command again goes on where it was stopped. At the end stands a report, and top_layers.json, of which
+norm_act("top_layers.json#0") makes a layer for any model. Ctrl-C saves and stops.
+"""
+
+from absl import logging
+
+from evonorms_jax.evolution.session import run_search
+from evonorms_jax.report import write_report
+from experiments import flags
+
+CONFIG, WORKDIR = flags.define_config()
+
+
+def main(argv):
+    """Flags to arguments; the report is written when the search stops, done or not."""
+    del argv
+    logging.info("searching in %s", WORKDIR.value)
+    done = run_search(CONFIG.value, WORKDIR.value)
+    report = write_report(WORKDIR.value)
+    print(f"report: {report}")
+    if not done:
+        raise KeyboardInterrupt("stopped, all examined candidates are saved; the same command goes on")
+
+
+if __name__ == "__main__":
+    flags.run(main, example="experiments/configs/search_mnist5k.py")

@@ -1,0 +1,31 @@
+"""Trains one network with one normalization-activation layer and reports its accuracy.
+
+A network is an anchor of the search or a full-size model, a layer a name, such as evonorm_s0 or bn_relu, or
+a file#number that a search wrote. Examples:
+
+  python -m experiments.train --config=experiments/configs/train.py:quick --workdir=runs/quick
+  python -m experiments.train --config=experiments/configs/train.py --workdir=runs/found \\
+      --config.layer.spec=runs/mnist5k/top_layers.json#0 --config.model.name=mobilenet_small
+
+The same command again goes on where it was stopped.
+"""
+
+from absl import logging
+
+from evonorms_jax.training import loop
+from experiments import flags
+
+CONFIG, WORKDIR = flags.define_config()
+
+
+def main(argv):
+    """Flags to arguments."""
+    del argv
+    logging.info("training in %s", WORKDIR.value)
+    result = loop.train(CONFIG.value, WORKDIR.value)
+    accuracy = (f"{part} accuracy {getattr(result, part)['accuracy']:.4f}" for part in ("validation", "test"))
+    print(", ".join(accuracy), f"after {result.steps} steps; curves: tensorboard --logdir={WORKDIR.value}")
+
+
+if __name__ == "__main__":
+    flags.run(main, example="experiments/configs/train.py")

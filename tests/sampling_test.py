@@ -1,0 +1,123 @@
+"""Random graphs and mutations: the distributions of the paper, by counts."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from evonorms_jax.search_space import OP_NAMES, OPS, Graph, mutate, random_graph
+from evonorms_jax.search_space.sampling import NUM_NODES
+
+# Chi^2 may exceed its mean by so many of its standard deviations: one sound seed in thousands does.
+STANDARD_DEVIATIONS = 5
+
+
+def assert_uniform(counts: Counter, outcomes) -> None:
+    """Chi-squared of the counts against equal chances, with no outcome outside `outcomes`."""
+    outcomes = list(outcomes)
+    assert set(counts) <= set(outcomes)
+    expected = counts.total() / len(outcomes)
+    assert expected > 30
+    chi2 = sum((counts[outcome] - expected) ** 2 / expected for outcome in outcomes)
+    freedom = len(outcomes) - 1
+    assert chi2 < freedom + STANDARD_DEVIATIONS * np.sqrt(2 * freedom)
+
+
+def test_random_graph_draws_ops_and_inputs_uniformly(rng):
+    graphs = [random_graph(rng) for _ in range(4000)]
+    assert {len(graph.nodes) for graph in graphs} == {NUM_NODES} == {10}
+    assert len(OP_NAMES) == 24
+    for position in range(NUM_NODES):
+        nodes = [graph.nodes[position] for graph in graphs]
+        assert_uniform(Counter(op for op, _ in nodes), OP_NAMES)
+        earlier = range(4 + position)
+        assert_uniform(Counter(i for _, inputs in nodes for i in inputs), earlier)
+    # With replacement, and the two inputs of a node independently: all pairs of leaves alike.
+    first = (graph.nodes[0].inputs for graph in graphs)
+    pairs = Counter(inputs for inputs in first if len(inputs) == 2)
+    assert_uniform(pairs, [(i, j) for i in range(4) for j in range(4)])
+
+
+def test_what_a_random_graph_is_like(rng):
+    """69 % of random graphs do not use x (our count over 4,000)."""
+    unused = sum(not random_graph(rng).uses_input for _ in range(4000))
+    assert 0.66 < unused / 4000 < 0.72
+
+
+def test_mutation_draws_one_node_anew(rng):
+    graph = random_graph(rng)
+    children = [mutate(rng, graph) for _ in range(24_000)]
+    changed = []
+    for child in children:
+        different = [i for i in range(NUM_NODES) if child.nodes[i] != graph.nodes[i]]
+        assert len(child.nodes) == NUM_NODES
+        assert len(different) <= 1  # and so its users keep their inputs
+        changed += different
+    # A draw gives the old node again with a chance of 1/24 times 1/earlier for each input.
+    same = [1 / 24 / (4 + i) ** OPS[graph.nodes[i].op].arity for i in range(NUM_NODES)]
+    assert abs(len(changed) / len(children) - (1 - np.mean(same))) < 0.005
+    counts = Counter(changed)
+    expected = np.array([len(children) / NUM_NODES * (1 - p) for p in same])
+    observed = np.array([counts[i] for i in range(NUM_NODES)])
+    assert ((observed - expected) ** 2 / expected).sum() < 9 + STANDARD_DEVIATIONS * np.sqrt(18)
+
+
+def test_mutation_draws_ops_and_inputs_uniformly(rng):
+    """The new node of a one-node graph, so that every draw is seen, also one that changes nothing."""
+    graph = Graph([("exp", (0,))])
+    nodes = [mutate(rng, graph).nodes[0] for _ in range(4000)]
+    assert_uniform(Counter(op for op, _ in nodes), OP_NAMES)
+    assert_uniform(Counter(i for _, inputs in nodes for i in inputs), range(4))
+    # The last of ten nodes may use all thirteen earlier ones.
+    graph = Graph([("exp", (0,))] * NUM_NODES)
+    last = [mutate(rng, graph).nodes[-1] for _ in range(24_000)]
+    changed = [node for node in last if node.op != "exp"]
+    assert_uniform(Counter(i for _, inputs in changed for i in inputs), range(13))
+
+
+def test_mutation_can_kill_and_revive(rng):
+    graph = Graph.parse("x / std_bwh(x)")
+    sizes = {len(mutate(rng, graph).live_nodes) for _ in range(300)}
+    assert min(sizes) < len(graph.live_nodes) < max(sizes)
+
+
+def test_only_allowed_ops_are_drawn(rng):
+    allowed = ("add", "std_wh", "exp")
+    graphs = [random_graph(rng, ops=allowed) for _ in range(200)]
+    assert_uniform(Counter(op for graph in graphs for op, _ in graph.nodes), allowed)
+    # A parent may hold other ops; the drawn node does not.
+    parent = Graph([("log", (0,))] * NUM_NODES)
+    drawn = [node.op for _ in range(200) for node in mutate(rng, parent, allowed).nodes if node.op != "log"]
+    assert len(drawn) == 200
+    assert_uniform(Counter(drawn), allowed)
+
+
+def test_number_of_nodes(rng):
+    assert len(random_graph(rng, 1).nodes) == 1
+    assert len(random_graph(rng, 30).nodes) == 30
+
+
+def test_the_generator_alone_decides():
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng)
+        return graph, mutate(rng, graph), mutate(rng, graph)
+
+    assert draw(3) == draw(3)
+    assert len({*draw(3), *draw(4)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_nodes": 0}, "at least one intermediate node, got none"),
+        ({"ops": ()}, r"ops must name at least one op, got \(\)"),
+        ({"ops": ("add", "sigmod")}, r"ops: unknown op 'sigmod'; did you mean 'sigmoid'\?"),
+    ],
+)
+def test_bad_arguments(arguments, message, rng):
+    with pytest.raises(ValueError, match=message):
+        random_graph(rng, **arguments)
+    if "ops" in arguments:
+        with pytest.raises(ValueError, match=message):
+            mutate(rng, random_graph(rng), **arguments)
