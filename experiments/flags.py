@@ -180,9 +180,11 @@ def _check_tuples(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
     for key, default in defaults.items():
         if isinstance(default, tuple) and default:
             kind = type(default[0])
-            wrong = [value for value in config[key] if not isinstance(value, kind)]
-            if wrong:
-                raise UsageError(f"--config.{key} takes {kind.__name__}s, got {wrong[0]!r}")
+            for value in config[key]:
+                if not isinstance(value, kind):
+                    raise UsageError(f"--config.{key} takes {kind.__name__}s, got {value!r}")
+                if kind is str and "," in value:
+                    raise UsageError(f"--config.{key}: repeat the flag for each of {value!r}")
 
 
 def _explain(error: flags.Error, defaults: ConfigDict) -> str:

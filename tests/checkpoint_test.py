@@ -142,18 +142,22 @@ def test_the_run_goes_on_after_damage(three):
 def test_all_damaged_is_an_error(three):
     for checkpoint in three.iterdir():
         (checkpoint / "record" / "metadata").unlink()
-    with Checkpoints(three) as checkpoints, pytest.raises(ValueError, match="all 3 checkpoints in .* are damaged"):
+    with Checkpoints(three) as checkpoints, pytest.raises(ValueError, match="all 3 checkpoints in"):
         checkpoints.restore()
 
 
-def test_another_shape_is_an_error_and_no_damage(three):
-    other = state(0)._replace(params={"kernel": jnp.zeros((2, 2)), "half": jnp.zeros(3, jnp.bfloat16)})
-    with (
-        Checkpoints(three) as checkpoints,
-        pytest.raises(ValueError, match="run/3 does not fit this program") as caught,
-    ):
+@pytest.mark.parametrize(
+    ("params", "difference"),
+    [
+        ({"kernel": jnp.zeros((2, 2))}, r"params/kernel is \(16, 8\) there and \(2, 2\) here"),
+        ({"bias": jnp.zeros(2)}, r"params/bias is not there and \(2,\) here"),
+    ],
+)
+def test_another_model_is_an_error_and_no_damage(three, params, difference):
+    other = state(0)._replace(params=state(0).params | params)
+    expected = pytest.raises(ValueError, match=f"run/3 does not fit this program: the array {difference}")
+    with Checkpoints(three) as checkpoints, expected:
         checkpoints.restore(other)
-    assert "\n" not in str(caught.value)
 
 
 ENDLESS_SAVES = """

@@ -17,7 +17,11 @@ two = pytest.mark.parametrize("name", ["evonorm_b0", "evonorm_s0"])
 
 def train(layer, variables, x, mask=None):
     """(output, new moving variance or None) of one training step."""
-    y, updates = layer.apply(variables, x, use_running_average=False, mask=mask, mutable=["batch_stats"])
+    y, updates = jax.jit(
+        lambda variables, x, mask: layer.apply(
+            variables, x, use_running_average=False, mask=mask, mutable=["batch_stats"]
+        )
+    )(variables, x, mask)
     return y, updates.get("batch_stats", {}).get("var")
 
 
@@ -93,14 +97,14 @@ def test_epsilon_is_that_of_the_paper(name, rng):
 @two
 def test_affine_fields(name, rng):
     x = rng.normal(size=SHAPE).astype(np.float32)
-    layer = SIX[name](use_scale=False, use_bias=False, use_running_average=False)
-    variables = layer.init(jax.random.key(0), x)
+    layer = SIX[name](use_scale=False, use_bias=False)
+    variables = layer.init(jax.random.key(0), x, use_running_average=True)
     assert set(variables["params"]) == {"v"}
-    assert_close(layer.apply(variables, x, mutable=["batch_stats"])[0], oracle(name, {}, x, groups=32))
+    assert_close(train(layer, variables, x)[0], oracle(name, {}, x, groups=32))
     layer = SIX[name](
         scale_init=nn.initializers.zeros, bias_init=nn.initializers.constant(2.0), use_running_average=False
     )
-    y, _ = layer.init_with_output(jax.random.key(0), x)
+    y, _ = jax.jit(layer.init_with_output)(jax.random.key(0), x)
     np.testing.assert_array_equal(y, 2)
 
 
@@ -118,7 +122,7 @@ def test_groups(channels, fields, groups, rng):
     grouped = x.astype(np.float64).reshape(2, 12, groups, -1)
     deviation = np.sqrt(grouped.var((1, 3), keepdims=True) + 1e-5)
     expected = (grouped / deviation).reshape(x.shape) / (1 + np.exp(-x.astype(np.float64)))
-    y, _ = en.EvoNormS0(**fields).init_with_output(jax.random.key(0), x)
+    y, _ = jax.jit(en.EvoNormS0(**fields).init_with_output)(jax.random.key(0), x)
     assert_close(y, expected)
 
 
@@ -165,14 +169,13 @@ def test_statistics_over_eight_devices_are_those_of_the_whole_batch(name, masked
 
 
 def test_init_needs_no_mapped_axis():
-    layer = en.EvoNormB0(axis_name="devices", use_running_average=False)
-    layer.init(jax.random.key(0), jnp.ones(SHAPE))
-    en.BatchNormAct(axis_name="devices", use_running_average=False).init(jax.random.key(0), jnp.ones(SHAPE))
+    for layer in (en.EvoNormB0, en.BatchNormAct):
+        layer = layer(axis_name="devices", use_running_average=False)
+        jax.eval_shape(layer.init, jax.random.key(0), jnp.ones(SHAPE))
 
 
 @six
-@pytest.mark.parametrize("nonlinearity", [True, False])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("nonlinearity, masked", [(True, False), (True, True), (False, True)])
 def test_backward_keeps_one_activation_in_its_own_dtype(name, nonlinearity, masked, rng):
     """What `vjp` closes over, affine included: x as it came (and the mask, which has no channels)."""
     x = jnp.asarray(rng.normal(size=(2, 16, 16, 32)), jnp.bfloat16)
@@ -187,6 +190,46 @@ def test_backward_keeps_one_activation_in_its_own_dtype(name, nonlinearity, mask
     kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.size > x.size // 32]
     assert [(leaf.shape, leaf.dtype) for leaf in kept] == [(x.shape, x.dtype)]
     np.testing.assert_array_equal(kept[0], x)
+
+
+def reductions_of(function, size, *args):
+    """Number of sums over `size` values or more in the traced function, in inner programs too."""
+
+    def inner(equation):
+        programs = [getattr(value, "jaxpr", value) for value in jax.tree.leaves(equation.params)]
+        return [program for program in programs if hasattr(program, "eqns")]
+
+    def count(program):
+        here = [e for e in program.eqns if e.primitive.name == "reduce_sum" and e.invars[0].aval.size >= size]
+        return len(here) + sum(count(p) for equation in program.eqns for p in inner(equation))
+
+    return count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+@pytest.mark.parametrize("name, forward, backward", [
+    ("evonorm_b0", 2, 5),
+    ("evonorm_b1", 3, 4),
+    ("evonorm_b2", 3, 4),
+    ("evonorm_s0", 2, 3),
+    ("evonorm_s1", 2, 2),
+    ("evonorm_s2", 1, 2),
+])  # fmt: skip
+def test_x_is_summed_only_as_often_as_the_formula_needs(name, forward, backward, rng):
+    """Forward: one sum for a mean square, two for a variance, shared by both variances of B0.
+
+    Backward: one sum for beta, gamma, v and each deviation; that of a last factor is gamma's. No moment is
+    computed again.
+    """
+    x = rng.normal(size=SHAPE).astype(np.float32)
+    variables = variables_of(name, rng)
+
+    def apply(params, x):
+        layer = SIX[name](groups=4, use_running_average=False)
+        return layer.apply({**variables, "params": params}, x, mutable=["batch_stats"])[0]
+
+    assert reductions_of(apply, x.size, variables["params"], x) == forward
+    y, cotangents = jax.vjp(apply, variables["params"], x)
+    assert reductions_of(cotangents, x.size, y) == backward
 
 
 @pytest.mark.parametrize("layer", [en.EvoNormB0, en.EvoNormS0, en.FilterResponseNorm, en.LayerNormAct])

@@ -96,7 +96,7 @@ class Archive:
         records = [record.to_json() for record in history]
         if self._log is None:
             write_whole(self._workdir / HISTORY, "".join(json.dumps(r) + "\n" for r in records))
-        write_whole(self._workdir / TOP_LAYERS, _layer_file(_top_layers(history, self._top_k)))
+        write_whole(self._workdir / TOP_LAYERS, _layer_file(top_layers(history, self._top_k)))
         if len(history):
             self._checkpoints.save(len(history), record={"history": records})
 

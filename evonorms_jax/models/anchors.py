@@ -1,6 +1,6 @@
 """The registry: networks on which a candidate layer is judged, and the full-size models.
 
-An anchor is plain data: one entry of `_TABLE` adds one. Shapes are NHWC.
+An anchor is plain data: one more entry of `ANCHORS` adds one. Images are `[B, H, W, C]`.
 """
 
 import difflib
@@ -30,19 +30,19 @@ class Anchor(NamedTuple):
         Raises:
           ValueError: if an override is not a field of the network.
         """
-        fields = set(inspect.signature(self.constructor).parameters) - {"parent", "name"}
+        set_elsewhere = ("norm_act", "num_classes", "parent", "name")
+        fields = [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
         for name in overrides:
             if name not in fields:
-                near = difflib.get_close_matches(name, fields, 1, cutoff=0.0)[0]
-                raise ValueError(f"{self.name} has no field {name!r}: did you mean {near!r}?")
+                raise ValueError(_unknown(f"field of {self.name}", name, fields))
         return self.constructor(norm_act=norm_act, num_classes=num_classes, **overrides)
 
 
 def _at_cifar_resolution(constructor, width):
     """`constructor` with the first two convolutions that reduce the resolution at stride 1.
 
-    All else is unchanged, ResNet's max-pool included. Dropout and drop-connect, where the network
-    has them, are off: the proxy task is too short to overfit.
+    All else is unchanged, ResNet's max-pool included; a projection shortcut follows the stride of
+    its block. Dropout and drop-connect are off: they belong to the long ImageNet recipes.
     """
     fields = inspect.signature(constructor).parameters
     stages = fields["stages"].default
@@ -57,30 +57,28 @@ def _at_cifar_resolution(constructor, width):
     )
 
 
+# For images of about 12x12: 6x6 feature maps and few sites, of which each has its price on a CPU.
 _SMALL_RESNET = functools.partial(
     ResNet,
-    stages=(ResNetStage(width=8, blocks=1, stride=1), ResNetStage(width=16, blocks=2, stride=2)),
+    stages=(ResNetStage(width=8, blocks=2, stride=1),),
     stem_features=16,
     stem_kernel=3,
-    stem_pool=False,
+    stem_stride=1,
 )
 _SMALL_MOBILENET = functools.partial(
     InvertedBottleneckNet,
-    stages=(
-        InvertedStage(features=16, blocks=1, stride=1, expansion=3, kernel=3),
-        InvertedStage(features=32, blocks=2, stride=2, expansion=3, kernel=3),
-    ),
+    stages=(InvertedStage(features=16, blocks=2, stride=1, expansion=2, kernel=3),),
     stem_features=16,
-    head_features=128,
+    head_features=32,
 )
 _SMALL_EFFICIENTNET = functools.partial(
     InvertedBottleneckNet,
     stages=(
-        InvertedStage(features=16, blocks=1, stride=1, expansion=3, kernel=3, squeeze=0.25),
-        InvertedStage(features=32, blocks=2, stride=2, expansion=3, kernel=3, squeeze=0.25),
+        InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
+        InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=3, squeeze=0.25),
     ),
     stem_features=16,
-    head_features=128,
+    head_features=32,
     shrink_head=True,
 )
 
@@ -89,6 +87,7 @@ def _by_name(*anchors):
     return {anchor.name: anchor for anchor in anchors}
 
 
+#: The networks of the proxy task: as in the paper on CIFAR, and small ones for two CPU cores.
 ANCHORS = _by_name(
     Anchor(
         "resnet50_cifar",
@@ -107,22 +106,22 @@ ANCHORS = _by_name(
     ),
     Anchor(
         "resnet_small",
-        "three pre-activation bottleneck blocks, one with the identity; 10 sites",
+        "two pre-activation bottleneck blocks, one with the identity; 7 sites",
         _SMALL_RESNET,
     ),
     Anchor(
         "mobilenet_small",
-        "three inverted bottlenecks, two with the identity; 8 sites and 3 affine ones",
+        "two inverted bottlenecks with the identity; 6 sites and 2 affine ones",
         _SMALL_MOBILENET,
     ),
     Anchor(
         "efficientnet_small",
-        "three inverted bottlenecks with squeeze-excite; 8 sites and 3 affine ones",
+        "two inverted bottlenecks with squeeze-excite; 6 sites and 2 affine ones",
         _SMALL_EFFICIENTNET,
     ),
 )
-"""The networks of the proxy task: as in the paper on CIFAR, and small ones for two CPU cores."""
 
+#: The full-size models, by the same interface.
 MODELS = _by_name(
     Anchor("resnet50", "pre-activation ResNet-50 for 224x224", resnet.ResNet50),
     Anchor("resnet101", "pre-activation ResNet-101 for 224x224", resnet.ResNet101),
@@ -138,7 +137,6 @@ MODELS = _by_name(
         for variant, scaling in efficientnet.SCALINGS.items()
     ),
 )
-"""The full-size models, by the same interface."""
 
 
 def get_anchor(name: str) -> Anchor:
@@ -161,8 +159,10 @@ def get_model(name: str) -> Anchor:
 
 def _look_up(name, table, kind):
     if name not in table:
-        near = difflib.get_close_matches(name, table, 1, cutoff=0.0)[0]
-        raise ValueError(
-            f"unknown {kind} {name!r}: did you mean {near!r}? Allowed: {', '.join(sorted(table))}"
-        )
+        raise ValueError(_unknown(kind, name, table))
     return table[name]
+
+
+def _unknown(kind, name, allowed):
+    near = difflib.get_close_matches(name, allowed, 1, cutoff=0.0)[0]
+    return f"unknown {kind} {name!r}: did you mean {near!r}? Allowed: {', '.join(allowed)}"

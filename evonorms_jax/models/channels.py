@@ -1,7 +1,7 @@
 """Rounding of channel counts under a width multiplier; the one place that does it."""
 
 
-def make_divisible(channels, divisor=8):
+def make_divisible(channels: float, divisor: int = 8) -> int:
     """`channels` rounded to a multiple of `divisor`, half up, at least `divisor`.
 
     If rounding down would lose more than 10 % the next multiple is taken. Source: the released

@@ -1,5 +1,6 @@
 """The end that all models share: global average pooling, dropout, a dense layer."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -18,7 +19,7 @@ class Classifier(nn.Module):
     dropout_rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `x` `[B, H, W, C]` to logits `[B, num_classes]`, float32."""
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)

@@ -1,14 +1,15 @@
-"""How a convolution is computed on which backend; the one place that knows.
+"""How a convolution and a max-pool are computed on which backend; the one place that knows.
 
 Shapes: B batch, H x W height and width, C channels in, O channels out, K x L kernel, G groups.
 
 `lax.conv_general_dilated` is right on TPU and GPU. XLA:CPU runs it through a slow generic loop once
 it stands inside `scan` or `fori_loop`, where a search trains its candidates: forward + backward of a
 3x3 took 20 to 35 times as long there as the same sum written as patches times a matrix, a depthwise
-one 25 to 100 times ([64, 24, 24, 16] and [64, 12, 12, 32], two cores, float32).
+one 25 to 100 times ([64, 24, 24, 16] and [64, 12, 12, 32], two cores, float32); a 3x3 max-pool, 9.
 """
 
 import difflib
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from flax import linen as nn
 from flax.linen import dtypes
 from jax import lax
 
+#: The ways to compute a convolution, see `convolve`.
 IMPLEMENTATIONS = ("lax", "matmul")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -45,7 +47,7 @@ class Conv(nn.Module):
     implementation: str | None = None
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x` `[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), O]`."""
         groups = self.feature_group_count
         _check_input(x, self.features, groups)
@@ -59,7 +61,7 @@ class Conv(nn.Module):
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
-def fan_out_normal(groups=1):
+def fan_out_normal(groups: int = 1) -> nn.initializers.Initializer:
     """Initializer N(0, 2 / fan_out), fan_out = K * L * O / G.
 
     He et al. 2015 (arXiv 1502.01852) in its fan-out form, as in the released ResNet, MnasNet and
@@ -68,7 +70,14 @@ def fan_out_normal(groups=1):
     return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
 
 
-def convolve(x, kernel, *, stride=1, groups=1, implementation=None):
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    implementation: str | None = None,
+) -> jax.Array:
     """Convolves `x` `[B, H, W, C]` with `kernel` `[K, L, C / G, O]`, padded SAME as `lax` does it.
 
     Args:
@@ -108,6 +117,38 @@ def convolve(x, kernel, *, stride=1, groups=1, implementation=None):
     return _patches_times_matrix(x, kernel, stride, groups)
 
 
+def max_pool(
+    x: jax.Array, size: int, *, stride: int = 1, implementation: str | None = None
+) -> jax.Array:
+    """The maximum of `x` `[B, H, W, C]` over square windows, padded SAME with -inf.
+
+    Args:
+      x: the feature map.
+      size: side of the window.
+      stride: step along H and W.
+      implementation: "lax" (`reduce_window`); "matmul", its companion on a CPU (maxima of shifted
+        maps, along W and then along H); None chooses as for `convolve`. Where maxima are equal the
+        first gives the gradient to one of them and the second divides it.
+
+    Returns:
+      `[B, ceil(H / stride), ceil(W / stride), C]`.
+
+    Raises:
+      ValueError: on an unknown implementation.
+    """
+    if _resolve(implementation) == "lax":
+        return nn.max_pool(x, (size, size), (stride, stride), "SAME")
+    for axis in (2, 1):
+        out = -(-x.shape[axis] // stride)
+        padded = _pad_same(x, (size, size), stride, axes=(axis,), value=-jnp.inf)
+        shifts = (
+            lax.slice_in_dim(padded, i, i + stride * (out - 1) + 1, stride, axis)
+            for i in range(size)
+        )
+        x = functools.reduce(jnp.maximum, shifts)
+    return x
+
+
 def _check_input(x, features, groups):
     if x.ndim != 4:
         raise ValueError(f"a convolution takes [B, H, W, C], got shape {x.shape}")
@@ -122,18 +163,19 @@ def _resolve(implementation):
     if implementation is None:
         return "matmul" if jax.default_backend() == "cpu" else "lax"
     if implementation not in IMPLEMENTATIONS:
-        near = difflib.get_close_matches(str(implementation), IMPLEMENTATIONS, 1, cutoff=0.0)
+        near = difflib.get_close_matches(implementation, IMPLEMENTATIONS, 1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown convolution implementation {implementation!r}: did you mean {near[0]!r}? "
+            f"unknown convolution implementation {implementation!r}: did you mean {near!r}? "
             f"Allowed: {', '.join(IMPLEMENTATIONS)}, or None to choose by backend"
         )
     return implementation
 
 
-def _pad_same(x, window, stride):
-    """Pads H and W of `x` for a `window` (K, L), with the odd row or column at the end."""
-    height, width = lax.padtype_to_pads(x.shape[1:3], window, (stride, stride), "SAME")
-    return jnp.pad(x, ((0, 0), height, width, (0, 0)))
+def _pad_same(x, window, stride, axes=(1, 2), value=0.0):
+    """Pads the `axes` of `x` for a `window` (K, L), with the odd row or column at the end."""
+    pads = lax.padtype_to_pads(x.shape[1:3], window, (stride, stride), "SAME")
+    widths = [pads[axis - 1] if axis in axes else (0, 0) for axis in range(4)]
+    return jnp.pad(x, widths, constant_values=value)
 
 
 def _shifted(x, window, stride):

@@ -6,9 +6,10 @@ squeeze-excite and in how they scale: see `mobilenet.py`, `mnasnet.py`, `efficie
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -46,7 +47,7 @@ class SqueezeExcite(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to the same shape."""
         conv = functools.partial(Conv, kernel_size=1, use_bias=True, dtype=self.dtype)
         gate = jnp.mean(x, axis=(1, 2), keepdims=True)
@@ -83,7 +84,7 @@ class InvertedBottleneck(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), features]`."""
         site = {"use_running_average": not train, "dtype": self.dtype}
         inputs = x.shape[-1]
@@ -147,7 +148,7 @@ class InvertedBottleneckNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
         site = {"use_running_average": not train, "dtype": self.dtype}
         stem_features = make_divisible(self.stem_features * self.width)
@@ -161,7 +162,7 @@ class InvertedBottleneckNet(nn.Module):
         x = self.norm_act(**site, name="norm_head")(x)
         return Classifier(self.num_classes, self.dropout_rate, name="classifier")(x, train=train)
 
-    def _blocks(self):
+    def _blocks(self) -> Iterator[InvertedBottleneck]:
         """The blocks in order, with their share of the drop-connect rate."""
         stages = [InvertedStage(*stage) for stage in self.stages]
         repeats = [math.ceil(stage.blocks * self.depth) for stage in stages]

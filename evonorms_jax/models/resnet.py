@@ -14,15 +14,17 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from evonorms_jax.models.channels import make_divisible
 from evonorms_jax.models.classifier import Classifier
-from evonorms_jax.models.convolution import Conv
+from evonorms_jax.models.convolution import Conv, max_pool
 from evonorms_jax.models.norm_act import NormActConstructor
 
-EXPANSION = 4  # channels of a block's output for each channel of its 3x3 convolution
+#: Channels out of a block for each channel of its 3x3 convolution.
+EXPANSION = 4
 
 
 class ResNetStage(NamedTuple):
@@ -51,7 +53,7 @@ class BottleneckBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), EXPANSION * width]`."""
         norm = functools.partial(self.norm_act, use_running_average=not train, dtype=self.dtype)
         conv = functools.partial(Conv, dtype=self.dtype)
@@ -93,13 +95,13 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
         stem_features = make_divisible(self.stem_features * self.width)
         stem = Conv(stem_features, self.stem_kernel, self.stem_stride, dtype=self.dtype, name="stem")
         x = stem(x)
         if self.stem_pool:
-            x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+            x = max_pool(x, 3, stride=2)
         for i, stage in enumerate(map(ResNetStage._make, self.stages)):
             for j in range(stage.blocks):
                 block = BottleneckBlock(

@@ -1,5 +1,7 @@
 """Equations typeset with matplotlib's mathtext: no TeX is needed."""
 
+import re
+
 from matplotlib.mathtext import MathTextParser
 
 from evonorms_jax.report.markup import Html
@@ -10,6 +12,8 @@ from evonorms_jax.search_space import Graph
 # nobody reads it.
 _LONGEST = 400
 _PARSER = MathTextParser("path")
+# Delimiters around something flat; mathtext sets stretched ones too small there.
+_FLAT = re.compile(r"\\left([(|])((?:(?!\\left|\\right|\\frac).)*)\\right([)|])")
 
 
 @styled_math
@@ -18,6 +22,8 @@ def typeset(graph: Graph, size: float = 18) -> Html | None:
     latex = graph.latex()
     if len(latex) > _LONGEST:
         return None
+    while _FLAT.search(latex):
+        latex = _FLAT.sub(r"\1\2\3", latex)
     formula = f"$y = {latex}$".replace(r"\frac", r"\dfrac", 1)  # the outermost one, in full size
     try:
         _PARSER.parse(formula)

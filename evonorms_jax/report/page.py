@@ -39,7 +39,7 @@ def render(search: records.Search, now: datetime.datetime) -> str:
         layers.settings(search.config),
         element("footer", _colophon(search.version, now)),
     ]
-    title = f"{search.config['name']}: search for normalization-activation layers"
+    title = f"{search.config['name']} · normalization-activation layers"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

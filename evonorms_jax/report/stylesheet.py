@@ -12,6 +12,7 @@ h2{font-size:1.2rem;margin:0 0 14px}
 h3{font-size:1.02rem;margin:0;display:flex;flex-wrap:wrap;gap:8px;align-items:center}
 p{margin:0 0 12px;max-width:72ch}
 a{color:var(--accent)}
+header p{max-width:none}
 header p,footer,.note,figcaption,dt{color:var(--muted)}
 .note,figcaption{font-size:.9rem}
 section,article{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:22px 24px;
@@ -25,7 +26,9 @@ code{background:var(--page);border:1px solid var(--line);border-radius:5px;paddi
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px}
 .tile b{display:block;white-space:nowrap;font-size:1.35rem;line-height:1.25;font-variant-numeric:tabular-nums}
 .tile span{color:var(--muted);font-size:.86rem}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:20px;align-items:center}
+.pair{display:flex;flex-wrap:wrap;gap:20px 48px;align-items:center}
+.pair>*{min-width:0;max-width:100%}
+.pair>.scroll{flex:1 1 420px}
 .scroll,.frame{overflow-x:auto}
 figure{margin:0}
 figcaption{margin-top:10px}
@@ -48,8 +51,8 @@ tbody tr:last-child td{border-bottom:0}
  font-variant-numeric:tabular-nums}
 .baseline td{background:var(--page)}
 .name{white-space:nowrap}
-td .text{display:block;min-width:17em}
-th.number{white-space:normal;min-width:7.6em}
+td .text{display:block;min-width:16em}
+th:last-child{white-space:normal;min-width:7.4em}
 .badge{font-size:.74rem;font-weight:600;border-radius:99px;padding:1px 9px;border:1px solid currentColor;
  color:var(--accepted)}
 .key{display:inline-block;margin-right:14px;white-space:nowrap}

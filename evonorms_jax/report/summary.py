@@ -30,12 +30,12 @@ def header(search: Search) -> Html:
     """Title, and how far the search is."""
     examined, budget = len(search.history), search.config["budget"]
     state = "finished" if search.finished else "not finished"
-    line = f"{search.config['method']} · {examined} of {budget} candidates examined · {state}"
+    line = f"{examined} of {budget} candidates examined · {state}"
     notes = ["The last line of the history was incomplete and is left out."] if search.torn else []
     return element(
         "header",
-        element("h1", f"Search for normalization-activation layers: {search.config['name']}"),
-        element("p", line),
+        element("h1", search.config["name"]),
+        element("p", f"Search for normalization-activation layers · {search.config['method']} · {line}"),
         *(element("p", note, css="note") for note in notes),
     )
 

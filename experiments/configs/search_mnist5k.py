@@ -1,0 +1,34 @@
+"""The default: a search on 5,000 embedded handwritten digits, for a laptop.
+
+    launch/search_local.sh
+    python -m experiments.search --config=experiments/configs/search_mnist5k.py --workdir=runs/mnist5k
+
+Digits of 14x14 pixels, three small anchors. `:quick` ends in about a minute.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.search_defaults import check_form, get_defaults, set_quick
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The config; `form` is "full" or "quick"."""
+    config = get_defaults()
+    config.name = "search on 5,000 digits"
+    config.budget = 300
+    config.checkpoint_every = 20
+    config.data.source = "mnist5k"
+    config.data.image_size = 14
+    config.data.crop = 12
+    config.data.flip = False  # a mirrored digit is none
+    config.anchors = ("resnet_small", "mobilenet_small", "efficientnet_small")
+    config.layer.group_size = 8
+    config.proxy.steps = 300
+    config.proxy.batch_size = 64
+    config.proxy.eval_batch_size = 100
+    config.evolution.initial_population = 8
+    config.evolution.population_size = 50
+    config.evolution.tournament_fraction = 0.2
+    if check_form(form):
+        set_quick(config)
+    return config

@@ -1,0 +1,137 @@
+"""All implementations of a convolution agree with Flax's own, and with each other's derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from evonorms_jax.models import convolution
+from evonorms_jax.models.convolution import IMPLEMENTATIONS, Conv, convolve
+
+BATCH, HEIGHT, WIDTH = 2, 7, 8  # odd and even, so that SAME pads both evenly and unevenly
+# (channels in, channels out, groups): full, grouped, depthwise, depthwise with a multiplier.
+KINDS = ((3, 5, 1), (4, 6, 2), (4, 4, 4), (4, 8, 4))
+
+
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def assert_trees_close(actual, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), actual, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_values_and_gradients_are_those_of_flax(rng, size, stride):
+    inputs = [normal(rng, BATCH, HEIGHT, WIDTH, kind[0]) for kind in KINDS]
+    kernels = [normal(rng, size, size, i // g, o) for i, o, g in KINDS]
+
+    def flax_conv(x, kernel, groups):
+        shape = (size, size)
+        conv = nn.Conv(kernel.shape[-1], shape, stride, feature_group_count=groups, use_bias=False)
+        return conv.apply({"params": {"kernel": kernel}}, x)
+
+    def with_gradients(conv):
+        def total(inputs, kernels):
+            outputs = [conv(x, w, g) for x, w, (_, _, g) in zip(inputs, kernels, KINDS, strict=True)]
+            return sum(jnp.sum(jnp.sin(y)) for y in outputs), outputs
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))(inputs, kernels)
+
+    expected = with_gradients(flax_conv)
+    for name in IMPLEMENTATIONS:
+        ours = with_gradients(
+            lambda x, w, g, name=name: convolve(x, w, stride=stride, groups=g, implementation=name)
+        )
+        assert_trees_close(ours, expected)
+
+
+def test_a_kernel_that_is_not_square(rng):
+    x, kernel = normal(rng, 2, 6, 5, 4), normal(rng, 1, 4, 4, 3)
+    by_lax, by_matmul = (convolve(x, kernel, stride=2, implementation=i) for i in IMPLEMENTATIONS)
+    assert_trees_close(by_matmul, by_lax)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_second_derivatives_agree_forward_and_reverse(rng, stride, groups):
+    x, kernel = normal(rng, 2, 5, 6, 4), normal(rng, 3, 3, 4 // groups, 4)
+    tangent = normal(rng, *kernel.shape)
+
+    def second(implementation):
+        def loss(kernel):
+            y = convolve(x, kernel, stride=stride, groups=groups, implementation=implementation)
+            return jnp.sum(jnp.tanh(y))
+
+        def gradient_norm(kernel):
+            return jnp.sum(jnp.square(jax.grad(loss)(kernel)))
+
+        forward_over_reverse = jax.jvp(jax.grad(loss), (kernel,), (tangent,))[1]
+        return forward_over_reverse, jax.grad(gradient_norm)(kernel)
+
+    assert_trees_close(jax.jit(second, static_argnums=0)("matmul"), second("lax"))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_vmapped_equals_looped(rng, groups):
+    x, kernel = normal(rng, 3, 2, 5, 6, 4), normal(rng, 3, 3, 3, 4 // groups, 4)
+
+    def conv(x, kernel):
+        return convolve(x, kernel, stride=2, groups=groups, implementation="matmul")
+
+    looped = jnp.stack([conv(*pair) for pair in zip(x, kernel, strict=True)])
+    assert_trees_close(jax.vmap(conv)(x, kernel), looped)
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_the_module_has_the_parameters_of_flax(rng, groups, use_bias):
+    x = normal(rng, 2, 6, 5, 8)
+    flax_conv = nn.Conv(8, (3, 3), 2, feature_group_count=groups, use_bias=use_bias)
+    variables = flax_conv.init(jax.random.key(0), x)
+    variables = jax.tree.map(lambda p: p + 0.5, variables)  # a bias of 0 would hide that it is added
+    for name in IMPLEMENTATIONS:
+        conv = Conv(
+            8, 3, 2, feature_group_count=groups, use_bias=use_bias, implementation=name
+        )
+        own = jax.eval_shape(conv.init, jax.random.key(0), x)
+        assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables)
+        assert_trees_close(conv.apply(variables, x), flax_conv.apply(variables, x))
+
+
+def test_dtype_is_that_of_the_computation_and_not_of_the_parameters(rng):
+    x = normal(rng, 2, 6, 5, 4)
+    y, variables = Conv(3, 3, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    assert variables["params"]["kernel"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("groups", "fan_out"), [(1, 9 * 256), (2, 9 * 128), (256, 9)])
+def test_the_kernel_starts_with_variance_two_over_fan_out(groups, fan_out):
+    kernel = convolution.fan_out_normal(groups)(jax.random.key(0), (3, 3, 256 // groups, 256))
+    np.testing.assert_allclose(jnp.var(kernel) * fan_out, 2.0, rtol=0.1)
+
+
+@pytest.mark.parametrize(("backend", "uses_lax"), [("cpu", False), ("gpu", True), ("tpu", True)])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_backend_chooses_the_implementation(monkeypatch, groups, backend, uses_lax):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, kernel = jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 4 // groups, 4))
+    program = str(jax.make_jaxpr(lambda x, w: convolve(x, w, groups=groups))(x, kernel))
+    assert ("conv_general_dilated" in program) == uses_lax
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "options", "message"),
+    [
+        ((4, 4, 3), (3, 3, 3, 2), {}, r"\[B, H, W, C\], got shape \(4, 4, 3\)"),
+        ((1, 4, 4, 3), (3, 3, 2, 2), {}, "takes 2 channels, x has 3"),
+        ((1, 4, 4, 3), (3, 3, 1, 4), {"groups": 2}, "2 groups must divide the 3 channels in"),
+        ((1, 4, 4, 3), (3, 3, 3, 2), {"implementation": "matmull"}, "did you mean 'matmul'"),
+    ],
+)
+def test_bad_input_is_refused(shape, kernel, options, message):
+    with pytest.raises(ValueError, match=message):
+        convolve(jnp.ones(shape), jnp.ones(kernel), **options)

@@ -1,0 +1,443 @@
+"""The networks: sites, shapes, residuals, published sizes, and that they know no layer but the injected."""
+
+import ast
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from evonorms_jax import models
+from evonorms_jax.models import efficientnet
+from evonorms_jax.models.channels import make_divisible
+from evonorms_jax.models.inverted_bottleneck import InvertedBottleneck
+from evonorms_jax.models.resnet import BottleneckBlock
+
+PUBLISHED_PARAMETERS = {
+    "resnet50": 25_549_352,
+    "resnet101": 44_541_480,
+    "mobilenet_v2": 3_504_872,
+    "mnasnet_a1": 3_887_038,
+    "mnasnet_b1": 4_383_312,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
+    "efficientnet_b5": 30_389_784,
+    "efficientnet_b6": 43_040_704,
+    "efficientnet_b7": 66_347_960,
+}
+SMALL = ("resnet_small", "mobilenet_small", "efficientnet_small")
+EVERY_NETWORK = models.MODELS | models.ANCHORS
+
+
+class BatchNormRelu(nn.Module):
+    """The stand-in for an injected layer."""
+
+    use_running_average: bool
+    nonlinear: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.BatchNorm(self.use_running_average, momentum=0.9, dtype=self.dtype, name="norm")(x)
+        return nn.relu(y) if self.nonlinear else y
+
+
+class Identity(nn.Module):
+    """A layer that does nothing."""
+
+    use_running_average: bool
+    nonlinear: bool
+    dtype: Any
+
+    def __call__(self, x):
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Constructor:
+    """The two constructors that a model is given."""
+
+    module: type[nn.Module] = BatchNormRelu
+
+    def __call__(self, **fields):
+        return self.module(nonlinear=True, **fields)
+
+    def affine(self, **fields):
+        return self.module(nonlinear=False, **fields)
+
+
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def shapes_of(model, side=32):
+    """Shapes and dtypes of the variables of `model`."""
+    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+
+def calls_of(model, side=32):
+    """The submodules that `model` calls in training, in the order of the calls."""
+    calls = []
+
+    def record(call, args, kwargs, context):
+        calls.append(context.module)
+        return call(*args, **kwargs)
+
+    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=True), images)
+    return calls
+
+
+def sides_of(model, side):
+    """Height of the feature map after the stem and after the last block of each stage."""
+    variables = shapes_of(model, side)
+    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+
+    def intermediates(variables, images):
+        _, state = model.apply(variables, images, train=False, capture_intermediates=True)
+        return state["intermediates"]
+
+    sizes = {
+        name: output["__call__"][0].shape[1]
+        for name, output in jax.eval_shape(intermediates, variables, images).items()
+        if name == "stem" or name.startswith("stage_")
+    }
+    # Blocks of a stage overwrite each other, so that the last one of each stays.
+    blocks = sorted(sizes.items(), key=lambda item: [int(s) for s in item[0].split("_")[1::2]])
+    return list({name.split("_block")[0]: size for name, size in blocks}.values())
+
+
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
+def test_parameters_with_batch_normalization_are_the_published_number(name):
+    model = models.get_model(name).build(Constructor(), num_classes=1000)
+    params = shapes_of(model)["params"]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    assert count == PUBLISHED_PARAMETERS[name]
+
+
+def test_every_full_size_model_has_a_published_number():
+    assert set(models.MODELS) == set(PUBLISHED_PARAMETERS)
+
+
+@pytest.mark.parametrize("name", EVERY_NETWORK)
+def test_every_network_maps_images_to_float32_logits(name):
+    model = EVERY_NETWORK[name].build(Constructor(), num_classes=7, dtype=jnp.bfloat16)
+    variables = shapes_of(model)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+
+    def train(variables, images):
+        rngs = {"dropout": jax.random.key(0)}
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+
+    logits, updates = jax.eval_shape(train, variables, images)
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+    assert jax.tree.structure(updates["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
+    logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [
+        ("resnet50", 224, [112, 56, 28, 14, 7]),
+        ("mobilenet_v2", 224, [112, 112, 56, 28, 14, 14, 7, 7]),
+        ("mnasnet_a1", 224, [112, 112, 56, 28, 14, 14, 7, 7]),
+        ("efficientnet_b0", 224, [112, 112, 56, 28, 14, 14, 7, 7]),
+        # Stride 1 in the stem and in the next convolution that reduces; ResNet's pooling stays.
+        ("resnet50_cifar", 24, [24, 12, 12, 6, 3]),
+        ("mobilenet_v2_cifar", 24, [24, 24, 24, 12, 6, 6, 3, 3]),
+        ("efficientnet_b0_cifar", 24, [24, 24, 24, 12, 6, 6, 3, 3]),
+        ("resnet_small", 24, [12, 12, 6]),
+        ("mobilenet_small", 24, [12, 12, 6]),
+        ("efficientnet_small", 24, [12, 12, 6]),
+    ],
+)
+def test_resolutions(name, side, expected):
+    assert sides_of(EVERY_NETWORK[name].build(Constructor(), num_classes=10), side) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "full_size"),
+    [
+        ("resnet50_cifar", 0.25, "resnet50"),
+        ("mobilenet_v2_cifar", 0.5, "mobilenet_v2"),
+        ("efficientnet_b0_cifar", 0.5, "efficientnet_b0"),
+    ],
+)
+def test_cifar_anchors_differ_from_the_full_model_in_width_strides_and_dropping_only(
+    name, width, full_size
+):
+    anchor = models.get_anchor(name).build(Constructor(), 10)
+    full = models.get_model(full_size).build(Constructor(), 10)
+    changed = {
+        field.name: getattr(anchor, field.name)
+        for field in dataclasses.fields(full)
+        if getattr(anchor, field.name) != getattr(full, field.name)
+    }
+    stages = changed.pop("stages")
+    assert [s._replace(stride=0) for s in stages] == [s._replace(stride=0) for s in full.stages]
+    drop_rates = {changed.pop(rate, 0.0) for rate in ("dropout_rate", "drop_connect_rate")}
+    assert drop_rates == {0.0}
+    assert changed == {"width": width, "stem_stride": 1}
+
+
+def block_order(model, block):
+    """Names of what one block calls, in order."""
+    return [m.name for m in calls_of(model) if m.parent is not None and m.parent.name == block]
+
+
+def test_order_in_a_resnet_block():
+    model = models.get_anchor("resnet_small").build(Constructor(), 10)
+    branch = ["conv_1", "norm_2", "conv_2", "norm_3", "conv_3"]
+    assert block_order(model, "stage_2_block_1") == ["norm_1", "shortcut", *branch]
+    assert block_order(model, "stage_2_block_2") == ["norm_1", *branch]
+
+
+def test_order_in_an_inverted_bottleneck():
+    before = ["expand", "norm_expand", "depthwise", "norm_depthwise"]
+    mobilenet = models.get_model("mobilenet_v2").build(Constructor(), 10)
+    order = block_order(mobilenet, "stage_2_block_1")
+    assert order == [*before, "project", "affine_project"]
+    assert block_order(mobilenet, "stage_1_block_1") == [*before[2:], "project", "affine_project"]
+    efficientnet_b0 = models.get_model("efficientnet_b0").build(Constructor(), 10)
+    order = [n for n in block_order(efficientnet_b0, "stage_2_block_1")]
+    assert order == [*before, "squeeze_excite", "project", "affine_project"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sites", "affine"), [("resnet50", 49, 0), ("mobilenet_v2", 35, 17), ("efficientnet_b0", 33, 16)]
+)
+def test_number_of_sites(name, sites, affine):
+    layers = site_layers(models.get_model(name).build(Constructor(), 10))
+    assert [layer.nonlinear for layer in layers].count(True) == sites
+    assert [layer.nonlinear for layer in layers].count(False) == affine
+
+
+def site_layers(model):
+    return [module for module in calls_of(model) if isinstance(module, BatchNormRelu)]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_anchors_are_cheap_to_compile_and_keep_every_kind_of_site(name):
+    model = models.get_anchor(name).build(Constructor(), 10)
+    assert 7 <= sum(layer.nonlinear for layer in site_layers(model)) <= 10
+    names = {module.name for module in calls_of(model)}
+    if name == "resnet_small":
+        assert {"shortcut", "norm_final"} <= names
+    else:
+        assert {"expand", "depthwise", "affine_project", "norm_head"} <= names
+    assert ("squeeze_excite" in names) == (name == "efficientnet_small")
+    blocks = [m for m in calls_of(model) if isinstance(m, BottleneckBlock | InvertedBottleneck)]
+    assert len(blocks) == 3
+
+
+def test_layers_are_told_whether_the_model_trains():
+    class Probe(Identity):
+        def __call__(self, x):
+            modes.append(self.use_running_average)
+            return x
+
+    for name in SMALL:
+        model = models.get_anchor(name).build(Constructor(Probe), 10)
+        for train in (False, True):
+            modes = []
+            model.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)), train=train)
+            assert set(modes) == {not train}
+
+
+def test_mobilenet_takes_the_residual_where_shapes_agree():
+    model = models.get_model("mobilenet_v2").build(Constructor(), 10, width=0.5)
+    images = normal(np.random.default_rng(0), 1, 32, 32, 3)
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(images)
+
+    def branch_to_a_constant(path, leaf):
+        names = [key.key for key in path]
+        if "affine_project" not in names:
+            return leaf
+        return jnp.zeros_like(leaf) if "scale" in names else jnp.full_like(leaf, 3.0)
+
+    params = jax.tree_util.tree_map_with_path(branch_to_a_constant, variables["params"])
+    variables = {"params": params, "batch_stats": variables["batch_stats"]}
+
+    def intermediates(variables, x):
+        return model.apply(variables, x, train=False, capture_intermediates=True)[1]["intermediates"]
+
+    # A block without a residual now puts out 3; each residual after it adds another 3.
+    outputs = jax.jit(intermediates)(variables, images)
+    values = {
+        name: np.unique(output["__call__"][0]).tolist()
+        for name, output in outputs.items()
+        if name.startswith("stage_")
+    }
+    repeats = [stage.blocks for stage in model.stages]
+    expected = {
+        f"stage_{i}_block_{j}": [3.0 * j]
+        for i, repeat in enumerate(repeats, start=1)
+        for j in range(1, repeat + 1)
+    }
+    assert values == expected
+
+
+@pytest.mark.parametrize(("stride", "features"), [(2, 8), (1, 16)])
+def test_inverted_bottleneck_has_no_residual_where_shapes_differ(rng, stride, features):
+    block = InvertedBottleneck(Constructor(), features, stride, expansion=2, kernel=3)
+    x = normal(rng, 2, 6, 6, 8)
+    y = zero_parameters(block, x)
+    assert y.shape == (2, 6 // stride, 6 // stride, features)
+    np.testing.assert_array_equal(y, 0.0)
+
+
+def test_resnet_block_is_the_identity_around_all_of_it(rng):
+    x = normal(rng, 2, 6, 6, 32)
+    np.testing.assert_array_equal(zero_parameters(BottleneckBlock(Constructor(), 8), x), x)
+
+
+def zero_parameters(block, x):
+    variables = block.init(jax.random.key(0), x, train=False)
+    variables = {**variables, "params": jax.tree.map(jnp.zeros_like, variables["params"])}
+    return block.apply(variables, x, train=False)
+
+
+def test_projection_shortcut_takes_the_first_normalized_map(rng):
+    x = normal(rng, 2, 6, 6, 16)
+    block = BottleneckBlock(Constructor(), width=8, stride=2)
+    variables = block.init(jax.random.key(0), x, train=False)
+    variables["params"]["conv_3"]["kernel"] *= 0.0
+    shortcut = variables["params"]["shortcut"]["kernel"]
+    # The stand-in at its start, in inference: ReLU of x over sqrt(1 + epsilon).
+    expected = jax.nn.relu(x[:, ::2, ::2]) @ shortcut[0, 0] / np.sqrt(1.0 + 1e-5)
+    np.testing.assert_allclose(block.apply(variables, x, train=False), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_small"])
+def test_a_network_without_its_layers_is_linear(rng, name):
+    # So no normalization and no non-linearity is left in it (squeeze-excite and max-pool apart).
+    model = models.get_anchor(name).build(Constructor(Identity), 10)
+    x, y = normal(rng, 2, 12, 12, 3), normal(rng, 2, 12, 12, 3)
+    variables = model.init(jax.random.key(0), x, train=False)
+    apply = jax.jit(lambda x: model.apply(variables, x, train=True))
+    np.testing.assert_allclose(apply(2.0 * x - y), 2.0 * apply(x) - apply(y), rtol=1e-3, atol=1e-4)
+
+
+def test_squeeze_excite_is_sized_by_the_channels_into_the_block():
+    model = models.get_model("efficientnet_b0").build(Constructor(), 10)
+    gate = shapes_of(model)["params"]["stage_2_block_1"]["squeeze_excite"]
+    assert gate["reduce"]["kernel"].shape == (1, 1, 96, 4)  # a quarter of 16, not of 96
+    assert gate["expand"]["kernel"].shape == (1, 1, 4, 96)
+
+
+def test_drop_connect_grows_with_the_block():
+    model = models.get_model("efficientnet_b0").build(Constructor(), 10)
+    blocks = [m for m in calls_of(model) if isinstance(m, InvertedBottleneck)]
+    np.testing.assert_allclose([b.drop_rate for b in blocks], 0.2 * np.arange(16) / 16)
+
+
+def test_drop_connect_drops_the_branch_of_whole_examples(rng):
+    x = normal(rng, 64, 4, 4, 8)
+    block = InvertedBottleneck(
+        Constructor(), features=8, stride=1, expansion=2, kernel=3, drop_rate=0.25
+    )
+    variables = block.init(jax.random.key(0), x, train=False)
+    branch = block.apply(variables, x, train=False) - x
+
+    # Statistics as in inference, so that the branch is the same with and without dropping.
+    frozen = block.clone(norm_act=FrozenConstructor())
+    dropped = frozen.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)}) - x
+    kept = np.asarray(jnp.any(dropped != 0.0, axis=(1, 2, 3)))
+    assert 0.5 < kept.mean() < 0.95
+    np.testing.assert_allclose(dropped[kept], branch[kept] / 0.75, rtol=1e-4, atol=1e-5)
+
+
+class FrozenConstructor(Constructor):
+    """Layers that use their moving statistics, whatever the model says."""
+
+    def __call__(self, **fields):
+        return super().__call__(**{**fields, "use_running_average": True})
+
+    def affine(self, **fields):
+        return super().affine(**{**fields, "use_running_average": True})
+
+
+def test_compound_scaling_table():
+    widths = [scaling.width for scaling in efficientnet.SCALINGS.values()]
+    assert widths == sorted(widths)
+    b7 = models.EfficientNetB7(norm_act=Constructor())
+    assert (b7.width, b7.depth, b7.dropout_rate, b7.drop_connect_rate) == (2.0, 3.1, 0.5, 0.2)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_anchors_train_a_step(rng, name):
+    model = models.get_anchor(name).build(Constructor(), num_classes=10)
+    images = normal(rng, 16, 24, 24, 1)
+    labels = jnp.arange(16) % 10
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(images)
+
+    def loss_fn(params):
+        variables_now = {"params": params, "batch_stats": variables["batch_stats"]}
+        logits, updates = model.apply(variables_now, images, train=True, mutable=["batch_stats"])
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+        return -jnp.mean(picked), updates["batch_stats"]
+
+    @jax.jit
+    def step(params):
+        (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        return loss, stats, grads, jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
+
+    loss, stats, grads, params = step(variables["params"])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.all(np.isfinite(leaf)), path
+        assert np.any(leaf != 0.0), f"{path} does not reach the loss"
+    for old, new in zip(jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(stats), strict=True):
+        assert np.any(old != new)
+    assert step(params)[0] < loss
+
+
+def test_overrides_reach_the_network():
+    anchor = models.get_anchor("resnet_small")
+    model = anchor.build(Constructor(), 10, width=2.0, stages=((8, 1, 2),))  # as from a config
+    params = shapes_of(model)["params"]
+    assert params["stem"]["kernel"].shape == (3, 3, 3, 32)
+    assert params["stage_1_block_1"]["conv_3"]["kernel"].shape == (1, 1, 16, 64)
+    assert "stage_2_block_1" not in params
+
+
+def test_wrong_names_are_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown anchor 'resnet_smal': did you mean 'resnet_small'"):
+        models.get_anchor("resnet_smal")
+    with pytest.raises(ValueError, match="unknown model 'resnet51': did you mean 'resnet50'"):
+        models.get_model("resnet51")
+    with pytest.raises(ValueError, match="field of resnet_small 'widht': did you mean 'width'"):
+        models.get_anchor("resnet_small").build(Constructor(), 10, widht=2.0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"), [(1, 8), (11, 16), (12, 16), (16, 16), (18, 24), (19.2, 24), (33, 32)]
+)
+def test_make_divisible(channels, expected):
+    assert make_divisible(channels) == expected
+
+
+def test_make_divisible_refuses_no_channels():
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        make_divisible(0)
+
+
+def test_no_model_names_a_norm():
+    words = ("batchnorm", "groupnorm", "layernorm", "instancenorm", "rmsnorm", "evonorm_", "frn")
+    for file in Path(models.__file__).parent.glob("*.py"):
+        tree = ast.parse(file.read_text())
+        names = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+        names += [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
+        names += [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        named = [name for name in names if any(w in name.lower().replace(" ", "") for w in words)]
+        assert not named, f"{file.name} names {named}"

@@ -1,0 +1,75 @@
+"""Schedules and SGD against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from evonorms_jax.training.optimizer import make_schedule, sgd
+
+
+def rates(steps, **settings):
+    schedule = make_schedule(learning_rate=0.8, steps=steps, **settings)
+    return np.array([float(schedule(step)) for step in range(steps)])
+
+
+def test_constant():
+    np.testing.assert_allclose(rates(5), 0.8)
+
+
+def test_cosine_goes_from_the_peak_to_zero():
+    expected = 0.4 * (1 + np.cos(np.pi * np.arange(10) / 10))
+    np.testing.assert_allclose(rates(10, schedule="cosine"), expected, rtol=1e-5)
+
+
+def test_step_drops_where_the_published_recipe_does():
+    expected = np.repeat([0.8, 0.08, 0.008, 0.0008], [30, 30, 20, 10])
+    np.testing.assert_allclose(rates(90, schedule="step"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_warm_up_rises_linearly_and_ends_at_the_peak(schedule):
+    found = rates(90, schedule=schedule, warmup_steps=5)
+    np.testing.assert_allclose(found[:6], [0.16, 0.32, 0.48, 0.64, 0.8, 0.8], rtol=1e-5)
+
+
+def test_warm_up_moves_no_drop_and_no_end():
+    with_warmup = rates(90, schedule="step", warmup_steps=20)
+    np.testing.assert_allclose(with_warmup[20:], rates(90, schedule="step")[20:], rtol=1e-5)
+    schedule = make_schedule(learning_rate=0.8, steps=90, schedule="cosine", warmup_steps=20)
+    assert schedule(89) > 0 and schedule(90) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
+        ({"warmup_steps": 91}, "warmup_steps must be from 0 to steps, 90, got 91"),
+        ({"warmup_steps": -1}, "warmup_steps must be from 0 to steps, 90, got -1"),
+    ],
+)
+def test_wrong_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_schedule(learning_rate=0.1, steps=90, **settings)
+
+
+def test_sgd_is_nesterov_with_decay_off_the_norms():
+    """m <- mu m + g + d w;  w <- w - rate (g + d w + mu m), with d = 0 for gamma, beta, v."""
+    params = {
+        "conv": {"kernel": jnp.array([1.0, -2.0])},
+        "norm": {"scale": jnp.array([3.0]), "bias": jnp.array([4.0]), "v": jnp.array([5.0])},
+    }
+    decayed = {"conv": {"kernel": 0.5}, "norm": {"scale": 0.0, "bias": 0.0, "v": 0.0}}
+    schedule = optax.constant_schedule(0.1)
+    optimizer = sgd(schedule, momentum=0.9, weight_decay=0.5)
+    state, expected = optimizer.init(params), jax.tree.map(np.asarray, params)
+    trace = jax.tree.map(np.zeros_like, expected)
+    for step in range(3):
+        gradient = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, 0.3 + step), params)
+        change, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, change)
+        force = jax.tree.map(lambda g, w, d: g + d * w, gradient, expected, decayed)
+        trace = jax.tree.map(lambda m, f: 0.9 * m + f, trace, force)
+        expected = jax.tree.map(lambda w, f, m: w - 0.1 * (f + 0.9 * m), expected, force, trace)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
