@@ -94,8 +94,6 @@ def _is_ours(path: str) -> bool:
 
 
 def _prepare_process() -> None:
-    # A filtered traceback would end in our code wherever the error came from.
-    jax.config.update("jax_traceback_filtering", "off")
     cache = os.environ.get(CACHE_VARIABLE, CACHE)
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_FROM_SECONDS)

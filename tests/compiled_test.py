@@ -143,6 +143,7 @@ def test_backward_keeps_x_and_small_moments_only(name, masked, rng):
     kept = jax.tree.leaves(jax.eval_shape(backward, params, x, jnp.ones(16), jnp.zeros(16)))
     large = [(leaf.shape, leaf.dtype) for leaf in kept if leaf.size > 4 * 16 and leaf.dtype != jnp.bool_]
     assert large == [((4, 8, 8, 16), jnp.bfloat16)]
+    assert any(leaf.shape == (4, 1, 1, 16) for leaf in kept)  # what costs a pass over x to recompute
 
 
 def test_no_graph_keeps_more_than_x():

@@ -88,6 +88,8 @@ def test_canonical_form_keeps_what_matters():
     different = ["x / v1", "v1 / x", "x * v1", "x + v1", "x + v0", "x - v1", "-x + v1", "max(x, v1)"]
     different += ["std_wh(x)", "rms_wh(x)", "std_whc(x)", "exp(exp(x))", "exp(x)"]
     assert len({Graph.parse(text).canonical for text in different}) == len(different)
+    # Both orders of a division in one graph: not equal sub-expressions.
+    assert len(Graph.parse("x / v1 + v1 / x").canonical.nodes) == 3
 
 
 def test_canonical_form_does_not_depend_on_how_a_graph_is_written(rng):

@@ -45,9 +45,9 @@ def oracle(name, params, x, mask=None, var=None, **options):
 
 
 def ragged_mask(batch):
-    """A rectangle of another size in every image; the last image is all padding."""
+    """A rectangle of another size in every image; every fourth image is all padding."""
     rows, columns = np.arange(SHAPE[1])[None, :, None], np.arange(SHAPE[2])[None, None, :]
-    size = np.arange(batch)[::-1].reshape(-1, 1, 1)
+    size = (3 - np.arange(batch) % 4).reshape(-1, 1, 1)
     return (rows < 2 * size) & (columns < 2 * size)
 
 

@@ -1,6 +1,5 @@
 """The fields of the Linen layers: precision, groups, devices, shapes, memory, and wrong input."""
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -260,10 +259,3 @@ def test_wrong_groups_are_one_clear_line(layer, fields, message):
 def test_wrong_momentum_is_one_clear_line():
     with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 9"):
         en.EvoNormB0(use_running_average=False, momentum=9).init(jax.random.key(0), jnp.ones(SHAPE))
-
-
-def test_statistics_are_never_written_where_they_may_not_be(rng):
-    layer = en.EvoNormB0(use_running_average=False)
-    variables = layer.init(jax.random.key(0), jnp.ones(SHAPE))
-    with pytest.raises(flax.errors.ModifyScopeVariableError):
-        layer.apply(variables, jnp.ones(SHAPE))

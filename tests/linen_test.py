@@ -156,6 +156,19 @@ def test_graph_norm_act_names_its_variables_by_leaf_and_moment(rng):
     assert_close(updates["batch_stats"]["mean"], 0.1 * x.mean((0, 1, 2)))
 
 
+def test_the_maximum_keeps_nan_of_either_side_and_a_gradient_at_a_tie():
+    layer = en.GraphNormAct(graph=en.Graph.parse("max(x, v0)"))
+    x = jnp.array([-1.0, 0.0, 1.0, jnp.nan, 0.0]).reshape(1, 1, 5)
+    params = {"scale": jnp.ones(5), "bias": jnp.zeros(5), "v0": jnp.zeros(5).at[4].set(jnp.nan)}
+
+    def apply(params, x):
+        return layer.apply({"params": params}, x)
+
+    np.testing.assert_array_equal(apply(params, x)[0, 0], [0, 0, 1, np.nan, np.nan])
+    to_params, to_x = jax.grad(lambda *args: jnp.sum(apply(*args)[..., :3]), (0, 1))(params, x)
+    np.testing.assert_array_equal(to_x[0, 0, :3] + to_params["v0"][:3], 1)
+
+
 @six
 def test_the_second_step_does_not_compile_again(name, rng):
     """Statistics and parameters that come out of a step have the types of those that went in."""

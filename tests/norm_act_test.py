@@ -146,6 +146,8 @@ def test_weight_decay_spares_the_norms_of_an_nnx_model():
     nnx.update(model, state)
     mask = en.norm_parameters(state)
     assert jax.tree.structure(mask) == jax.tree.structure(state)
+    assert not any(jax.tree.leaves((mask["norms"], mask["graph"])))
+    assert all(jax.tree.leaves((mask["conv"], mask["head"])))
     before = nnx.to_pure_dict(jax.tree.map(np.array, state))
     optimizer = nnx.Optimizer(model, DECAY, wrt=nnx.Param)
     gradients = nnx.grad(lambda model: 0 * jnp.sum(model(X)))(model)

@@ -17,17 +17,22 @@ import pytest
 from flax import linen as nn
 
 from evonorms_jax import data
-from evonorms_jax.layers import norm_act
+from evonorms_jax.layers import norm_act, save_layers
+from evonorms_jax.search_space import CATALOG
+from evonorms_jax.training import loop
+from evonorms_jax.training.interrupt import stop_requested
 from evonorms_jax.training.mesh import check_divisible, data_mesh
 from evonorms_jax.training.optimizer import sgd
 from evonorms_jax.training.steps import (
     Batching,
+    TrainState,
     cross_entropy,
     make_evaluate,
     make_init,
     make_train_step,
     training_set,
 )
+from experiments.configs.train import get_config
 
 ROOT = Path(__file__).parent.parent
 KEY = jax.random.key(0)
@@ -53,32 +58,29 @@ def images():
     return data.load("synthetic", train_size=64, validation_size=23, image_size=8)
 
 
-def training(images, layer="bn_relu", *, devices=None, dropout=0.0, crop=6, label_smoothing=0.0):
-    """The initial state, and a step of it."""
+def training(images, layer="bn_relu", *, devices=None, dropout=0.0, crop=6, rate=RATE):
+    """The initial state, a function to the next one, and the jitted function in it."""
     mesh = data_mesh(devices)
-    model, optimizer = Network(layer, dropout), sgd(lambda _: RATE, momentum=0.0, weight_decay=0.0)
+    model, optimizer = Network(layer, dropout), sgd(lambda _: rate, momentum=0.0, weight_decay=0.0)
     batching = Batching(batch_size=16, crop=crop, flip=True)
     state = make_init(model, optimizer, images, mesh)(KEY)
-    step = make_train_step(model, optimizer, batching, mesh, label_smoothing=label_smoothing)
+    step = make_train_step(model, optimizer, batching, mesh)
     examples = training_set(images, mesh)
     return state, lambda state: step(state, examples, KEY), step
 
 
 def test_a_step_follows_the_gradient_of_its_batch(images):
-    """With whole images of one orientation nothing is random but the choice of the batch."""
-    mirrored = np.concatenate([images.train.images, images.train.images[:, :, ::-1]], axis=2)
-    symmetric = images._replace(train=images.train._replace(images=mirrored[:, :, 4:12]))
-    symmetric = symmetric._replace(
-        train=symmetric.train._replace(
-            images=np.maximum(symmetric.train.images, symmetric.train.images[:, :, ::-1])
-        )
+    """Whole images that look the same in a mirror: nothing is random but the choice of the batch."""
+    pixels = images.train.images
+    images = images._replace(
+        train=images.train._replace(images=np.maximum(pixels, pixels[:, :, ::-1])),
     )
-    state, train_step, _ = training(symmetric, crop=8, devices=jax.devices()[:1])
+    state, train_step, _ = training(images, crop=8, devices=jax.devices()[:1])
     params, stats = jax.tree.map(np.asarray, (state.params, state.batch_stats))
     order_key, _ = jax.random.split(KEY)
     chosen = data.batch_indices(order_key, 0, 64, 16)
-    x = data.normalize(symmetric.train.images[chosen], images.mean, images.std)
-    labels = symmetric.train.labels[chosen]
+    x = data.normalize(images.train.images[chosen], images.mean, images.std)
+    labels = images.train.labels[chosen]
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": stats}
@@ -96,11 +98,10 @@ def test_a_step_follows_the_gradient_of_its_batch(images):
     close(metrics["accuracy"], np.mean(np.argmax(logits, -1) == labels))
 
 
-@pytest.mark.parametrize("layer", ["bn_relu", "evonorm_b0", "evonorm_s0"])
-def test_eight_devices_do_what_one_does(images, layer):
+def test_eight_devices_do_what_one_does(images):
     histories = []
     for devices in (jax.devices(), jax.devices()[:1]):
-        state, train_step, step = training(images, layer, devices=devices, dropout=0.5)
+        state, train_step, step = training(images, "evonorm_b0", devices=devices, dropout=0.5)
         losses = []
         for _ in range(4):
             state, metrics = train_step(state)
@@ -114,11 +115,8 @@ def test_eight_devices_do_what_one_does(images, layer):
 
 
 def test_the_batch_is_split_over_the_devices(images):
-    mesh = data_mesh()
-    model, optimizer = Network("evonorm_s0"), sgd(lambda _: RATE, momentum=0.0, weight_decay=0.0)
-    step = make_train_step(model, optimizer, Batching(16, 6, False), mesh)
-    state = jax.eval_shape(make_init(model, optimizer, images, mesh), KEY)
-    program = step.lower(state, training_set(images, mesh), KEY).compile().as_text()
+    state, _, step = training(images, "evonorm_b0", dropout=0.5)
+    program = step.lower(state, training_set(images, data_mesh()), KEY).compile().as_text()
     # The feature maps of a device hold 16 / 8 examples, and gradients are added up.
     assert re.search(r"f32\[2,6,6,8\]", program) and not re.search(r"f32\[16,6,6,8\]", program)
     assert "all-reduce" in program
@@ -141,6 +139,21 @@ def test_what_a_step_draws_depends_on_its_number_alone(images):
     assert again == losses[2:]
 
 
+@pytest.mark.parametrize(("dropout", "crop", "varies"), [(0.5, 8, True), (0.0, 6, True), (0.0, 8, False)])
+def test_crops_and_dropout_change_from_step_to_step(images, dropout, crop, varies):
+    """One image, 64 times, and a network that does not learn: nothing else can change the loss."""
+    image, label = images.train.images[:1], images.train.labels[:1]
+    repeated = data.ImageSet(np.maximum(image, image[:, :, ::-1]).repeat(64, 0), label.repeat(64))
+    state, train_step, _ = training(
+        images._replace(train=repeated), "evonorm_s0", dropout=dropout, crop=crop, rate=0.0
+    )
+    losses = []
+    for _ in range(3):
+        state, metrics = train_step(state)
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == (3 if varies else 1)
+
+
 def test_label_smoothing():
     logits = jnp.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
     labels = jnp.array([0, 1])
@@ -161,7 +174,7 @@ def test_evaluation_counts_every_image_once(images):
     labels = images.validation.labels
     assert found["accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
     expected = np.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
 
 
 def test_an_image_without_finite_logits_is_wrong(images):
@@ -178,16 +191,15 @@ def test_a_batch_that_cannot_be_split_is_an_error(size):
         check_divisible("batch_size", size, data_mesh())
 
 
-# -- Whole runs: 12 steps on made-up images, in a process of their own
+# -- The loop, around a step that costs nothing
 
 SETTINGS = {
-    "steps": 12,
+    "steps": 60,
     "batch_size": 8,
     "eval_batch_size": 32,
     "log_every": 2,
-    "eval_every": 4,
+    "eval_every": 20,
     "checkpoint_every": 3,
-    "model.name": "resnet_small",
     "data.source": "synthetic",
     "data.image_size": 8,
     "data.train_size": 64,
@@ -196,17 +208,106 @@ SETTINGS = {
 }
 
 
-def command(workdir, **overrides):
-    flags = [f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items()]
-    config = "--config=experiments/configs/train.py"
-    return [sys.executable, "-m", "experiments.train", config, f"--workdir={workdir}", *flags]
+@pytest.fixture
+def config():
+    config = get_config()
+    config.update_from_flattened_dict(SETTINGS)
+    return config
+
+
+def stand_in(monkeypatch, loss_of):
+    """Makes the loop train with a step whose loss is `loss_of(number)`."""
+
+    def train_step(state):
+        step = int(state.step) + 1
+        metrics = {"loss": jnp.float32(loss_of(step)), "accuracy": jnp.float32(0.5)}
+        return state._replace(step=jnp.int32(step)), metrics
+
+    zero = TrainState(jnp.int32(0), {"kernel": jnp.zeros(3)}, {}, ())
+    task = loop.Task(
+        init=lambda: zero,
+        train_step=train_step,
+        evaluate=lambda state, batches: {"loss": float(state.step), "accuracy": 0.25},
+        learning_rate=lambda step: RATE,
+        target=zero,
+    )
+    monkeypatch.setattr(loop, "build_task", lambda *_: task)
+
+
+def saved_steps(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("value", "number"), [(np.nan, 8), (np.inf, 9), (-np.inf, 10)])
+def test_a_loss_that_is_not_finite_ends_the_run(config, monkeypatch, tmp_path, value, number):
+    stand_in(monkeypatch, lambda step: value if step >= number else 1.0)
+    config.log_every = 5  # not with every checkpoint
+    with pytest.raises(FloatingPointError, match=f"the loss is {value} at step {number}:"):
+        loop.train(config, tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [step for step in (3, 6, 9) if step < number]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(config, monkeypatch, tmp_path, capfd, signum):
+    def at_step_7(step):
+        if step == 7:
+            os.kill(os.getpid(), signum)
+        return 1.0
+
+    stand_in(monkeypatch, at_step_7)
+    message = "stopped and saved at step 7 of 60; the same command goes on from there"
+    with pytest.raises(KeyboardInterrupt, match=message):
+        loop.train(config, tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [3, 6, 7]
+    assert "once more to stop at once" in capfd.readouterr().err
+    assert signal.getsignal(signum) in (signal.default_int_handler, signal.SIG_DFL)
+    assert loop.train(config, tmp_path / "run").steps == 60
+    assert " 7/60 " in capfd.readouterr().err
+
+
+def test_a_second_signal_stops_at_once():
+    with pytest.raises(KeyboardInterrupt, match="at once"), stop_requested() as stopped:
+        assert not stopped()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_finished_run_says_the_same_again(config, monkeypatch, tmp_path):
+    stand_in(monkeypatch, lambda step: 1.0)
+    first = loop.train(config, tmp_path / "run")
+    stand_in(monkeypatch, lambda step: pytest.fail("there was nothing left to train"))
+    assert loop.train(config, tmp_path / "run") == first
+
+
+def test_a_layer_file_that_changed_is_refused(config, monkeypatch, tmp_path):
+    """A search goes on writing the file that a training took its layer from."""
+    stand_in(monkeypatch, lambda step: 1.0)
+    path = tmp_path / "top_layers.json"
+    config.layer.spec = f"{path}#0"
+    save_layers(path, [{"graph": CATALOG["evonorm_s0"]}])
+    loop.train(config, tmp_path / "run")
+    save_layers(path, [{"graph": CATALOG["evonorm_b0"]}])
+    with pytest.raises(ValueError, match=r"another config: layer\.equation is"):
+        loop.train(config, tmp_path / "run")
+
+
+# -- Whole runs in a process of their own, on made-up images
 
 
 def start(workdir, **overrides):
-    # One device: with the eight of the tests every step takes many times as long.
-    environment = os.environ | {"EVONORMS_CACHE": str(ROOT / ".cache" / "jax"), "XLA_FLAGS": ""}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(workdir, **overrides), cwd=ROOT, env=environment, **pipes)
+    flags = [f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items()]
+    config = "--config=experiments/configs/train.py"
+    # One device: with the eight of the tests a step takes many times as long.
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", config, f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env=os.environ | {"EVONORMS_CACHE": str(ROOT / ".cache" / "jax"), "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run(workdir, **overrides):
@@ -215,11 +316,17 @@ def run(workdir, **overrides):
     return child.returncode, out, err
 
 
-def wait_for_checkpoint(child, workdir):
-    """Returns once the run has a checkpoint, with many steps to go."""
-    while not list((workdir / "checkpoints").glob("*/manifest.json")):
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.01)
+def interrupt(workdir, signum):
+    """Starts a run and sends it a signal once it has a new checkpoint; its exit status and log."""
+    before = set((workdir / "checkpoints").glob("*/manifest.json"))
+    with start(workdir) as child:
+        while not set((workdir / "checkpoints").glob("*/manifest.json")) - before:
+            assert child.poll() is None, child.communicate()
+            time.sleep(0.01)
+        child.send_signal(signum)
+        _, err = child.communicate()
+    assert not (workdir / "result.json").exists()
+    return child.returncode, err
 
 
 @pytest.fixture(scope="module")
@@ -234,66 +341,31 @@ def uninterrupted(tmp_path_factory):
 def test_a_run_reports_what_it_reached(uninterrupted):
     workdir, out, err = uninterrupted
     result = json.loads((workdir / "result.json").read_text())
-    assert result["steps"] == 12
+    assert result["steps"] == 60
     validation, test = result["validation"], result["test"]
     assert 0 <= validation["accuracy"] <= 1 and 0 <= test["accuracy"] <= 1
     expected = f"validation accuracy {validation['accuracy']:.4f}, test accuracy {test['accuracy']:.4f}"
     assert out.startswith(expected)
-    assert re.search(r" 12/12 \(100 %\), .*model resnet_small \| layer evonorm_b0 .*\| loss ", err)
+    assert re.search(r" 60/60 \(100 %\), .*model resnet_small \| layer evonorm_b0 .*\| loss ", err)
     # One log line, and nothing from the libraries below.
     assert len(re.findall(r"^[IWE]\d{4}", err, re.M)) == 1 and "rbax" not in err
-    steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
-    assert steps == [6, 9, 12]
+    assert saved_steps(workdir) == [54, 57, 60]
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
+def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    with start(workdir) as child:
-        wait_for_checkpoint(child, workdir)
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    assert not (workdir / "result.json").exists()
+    status, err = interrupt(workdir, signal.SIGINT)
+    assert status == 130 and "Traceback" not in err
+    assert re.fullmatch(r"stopped and saved at step \d+ of 60; .*", err.splitlines()[-1])
+    status, _ = interrupt(workdir, signal.SIGKILL)
+    assert status == -signal.SIGKILL
     status, _, err = run(workdir)
-    assert status == 0, err
-    assert not re.search(r" 0/12 ", err)
+    assert status == 0 and not re.search(r" 0/60 ", err)
     expected = (uninterrupted[0] / "result.json").read_text()
     assert (workdir / "result.json").read_text() == expected
-    # The same command once more has nothing left to do, and the same to say.
-    (workdir / "result.json").unlink()
-    assert run(workdir)[0] == 0
-    assert (workdir / "result.json").read_text() == expected
-
-
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
-    workdir = tmp_path / "run"
-    with start(workdir, steps=100_000, checkpoint_every=3) as child:
-        wait_for_checkpoint(child, workdir)
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate()
-    assert child.returncode == 130 and "Traceback" not in err
-    found = re.fullmatch(
-        r"stopped and saved at step (\d+) of 100000; the same command goes on from there",
-        err.splitlines()[-1],
-    )
-    assert (workdir / "checkpoints" / found[1] / "manifest.json").exists()
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    overrides = {"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "log_every": 12}
-    status, out, err = run(tmp_path / "run", **overrides, checkpoint_every=12)
-    assert (status, out) == (1, "")
-    lines = err.splitlines()
-    assert re.fullmatch(r"error: the loss is (nan|inf) at step [2-5]: the training is lost", lines[-1]), err
-    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_wrong_settings_claim_no_work_directory(tmp_path):
     status, _, err = run(tmp_path / "run", **{"data.crop": 9})
     assert status == 2 and err.splitlines()[-1] == "error: crop size must be from 1 to 8, got 9"
     assert not (tmp_path / "run").exists()
-
-
-def test_another_config_is_refused(uninterrupted):
-    status, _, err = run(uninterrupted[0], seed=7)
-    assert status == 2
-    assert err.splitlines()[-1].endswith("belongs to another config: seed is 0 there and 7 now")

@@ -96,7 +96,8 @@ class Archive:
         records = [record.to_json() for record in history]
         if self._log is None:
             write_whole(self._workdir / HISTORY, "".join(json.dumps(r) + "\n" for r in records))
-        write_whole(self._workdir / TOP_LAYERS, _layer_file(top_layers(history, self._top_k)))
+        layers = [_top_layer(i, *pair) for i, pair in enumerate(top_records(history, self._top_k), 1)]
+        write_whole(self._workdir / TOP_LAYERS, _layer_file(layers))
         if len(history):
             self._checkpoints.save(len(history), record={"history": records})
 
@@ -119,23 +120,24 @@ def _layer_file(layers: list[Mapping[str, Any]]) -> str:
     return json.dumps({"schema": SCHEMA, "layers": layers}, indent=1) + "\n"
 
 
-def _top_layers(history: History, top_k: int) -> list[dict[str, Any]]:
-    """The best by mean score, then the rest of the Pareto front."""
+def top_records(history: History, top_k: int) -> list[tuple[Record, bool]]:
+    """The best `top_k` by mean score and then the rest of the Pareto front; with each, whether it is on it."""
     ranked = history.ranked()
     if not ranked:
         return []
     front = set(pareto_front([list(record.evaluation.scores.values()) for record in ranked]))
-    return [
-        {
-            "rank": rank + 1,
-            "index": record.index,
-            "pareto": rank in front,
-            "mean_score": record.mean_score,
-            "scores": record.evaluation.scores,
-            "graph": record.graph.to_json(),
-            "equation": str(record.graph),
-            "latex": record.graph.latex(),
-        }
-        for rank, record in enumerate(ranked)
-        if rank < top_k or rank in front
-    ]
+    chosen = [(record, rank in front) for rank, record in enumerate(ranked)]
+    return chosen[:top_k] + [pair for pair in chosen[top_k:] if pair[1]]
+
+
+def _top_layer(rank: int, record: Record, on_front: bool) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "index": record.index,
+        "pareto": on_front,
+        "mean_score": record.mean_score,
+        "scores": record.evaluation.scores,
+        "graph": record.graph.to_json(),
+        "equation": str(record.graph),
+        "latex": record.graph.latex(),
+    }

@@ -107,10 +107,11 @@ class Evaluator:
                 f"rejection.stability_anchor must be one of {', '.join(names)}, "
                 f"got {tests.stability_anchor!r}"
             )
-        key = jax.random.key(seed)
+        # Programs that draw weights with rbg are built in a third of the time.
+        key = jax.random.key(seed, impl="rbg")
         self._keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(sorted(names))}
         self._data = device_data(data, proxy.eval_batch_size)
-        self._threshold = tests.quality_threshold / data.num_classes
+        self.threshold = tests.quality_threshold / data.num_classes
 
     def examine(self, graph: Graph, history: History) -> Evaluation:
         """The evaluation of a graph; one examined before has its evaluation reused."""
@@ -138,20 +139,30 @@ class Evaluator:
         candidate = encode(graph)
         if not tests.enabled:
             return self._train_in_full(graph, {})
-        name = self._stability_anchor
-        norm, taken = self._stability(name, candidate)
-        if figure := rejection.unstable(name, norm, taken, tests.stability_norm):
+        norm, taken = self.stability(graph)
+        if figure := rejection.unstable(self._stability_anchor, norm, taken, tests.stability_norm):
             return Evaluation("unstable", figure, steps=taken)
         steps = taken
         states: dict[str, ProxyState] = {}
         for anchor in self.anchors:
             state, accuracy = self._train(anchor.name, candidate, None, tests.quality_steps)
             steps += int(state.step) * self._proxy.replicas
-            if figure := rejection.low_quality(anchor.name, accuracy, self._threshold, int(state.step)):
+            if figure := rejection.low_quality(anchor.name, accuracy, self.threshold, int(state.step)):
                 return Evaluation("low_quality", figure, steps=steps)
             states[anchor.name] = state
         full = self._train_in_full(graph, states)
         return full._replace(steps=steps + full.steps)
+
+    def learning_curves(self, graph: Graph, steps: Sequence[int]) -> dict[str, list[float]]:
+        """Validation accuracy after each of some numbers of steps, ascending, by anchor; 0 from NaN on."""
+        curves: dict[str, list[float]] = {}
+        for anchor in self.anchors:
+            state = None
+            curves[anchor.name] = []
+            for stop in steps:
+                state, accuracy = self._train(anchor.name, encode(graph), state, stop)
+                curves[anchor.name].append(accuracy)
+        return curves
 
     def _train_in_full(self, graph: Graph, states: dict[str, ProxyState]) -> Evaluation:
         """Trains on every anchor to the last step, from the states of the quality test if there are any."""
@@ -186,7 +197,9 @@ class Evaluator:
             return state, 0.0
         return state, float(programs.accuracy(candidate, state, self._data))
 
-    def _stability(self, name: str, candidate) -> tuple[float, int]:
+    def stability(self, graph: Graph) -> tuple[float, int]:
+        """The largest gradient norm in the stability test, and its steps."""
+        name, candidate = self._stability_anchor, encode(graph)
         init_key, _ = jax.random.split(self._keys[name])
         state = self._universal[name].init(candidate, init_key)
         result = self._stability_program(candidate, state, *self._stability_batch)

@@ -65,11 +65,18 @@ _SMALL_RESNET = functools.partial(
     stem_kernel=3,
     stem_stride=1,
 )
+_TINY_RESNET = functools.partial(
+    ResNet,
+    stages=(ResNetStage(width=4, blocks=1, stride=1),),
+    stem_features=8,
+    stem_kernel=3,
+    stem_stride=1,
+)
 _SMALL_MOBILENET = functools.partial(
     InvertedBottleneckNet,
     stages=(InvertedStage(features=16, blocks=2, stride=1, expansion=2, kernel=3),),
     stem_features=16,
-    head_features=32,
+    head_features=64,
 )
 _SMALL_EFFICIENTNET = functools.partial(
     InvertedBottleneckNet,
@@ -78,7 +85,7 @@ _SMALL_EFFICIENTNET = functools.partial(
         InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=3, squeeze=0.25),
     ),
     stem_features=16,
-    head_features=32,
+    head_features=64,
     shrink_head=True,
 )
 
@@ -108,6 +115,11 @@ ANCHORS = _by_name(
         "resnet_small",
         "two pre-activation bottleneck blocks, one with the identity; 7 sites",
         _SMALL_RESNET,
+    ),
+    Anchor(
+        "resnet_tiny",
+        "one pre-activation bottleneck block, to try things out with; 4 sites",
+        _TINY_RESNET,
     ),
     Anchor(
         "mobilenet_small",

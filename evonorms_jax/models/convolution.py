@@ -5,7 +5,8 @@ Shapes: B batch, H x W height and width, C channels in, O channels out, K x L ke
 `lax.conv_general_dilated` is right on TPU and GPU. XLA:CPU runs it through a slow generic loop once
 it stands inside `scan` or `fori_loop`, where a search trains its candidates: forward + backward of a
 3x3 took 20 to 35 times as long there as the same sum written as patches times a matrix, a depthwise
-one 25 to 100 times ([64, 24, 24, 16] and [64, 12, 12, 32], two cores, float32); a 3x3 max-pool, 9.
+one 25 to 100 times ([64, 24, 24, 16] and [64, 12, 12, 32], two cores, float32). A 3x3 max-pool took
+9 times as long as maxima of shifted maps.
 """
 
 import difflib

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from evonorms_jax.evolution.archive import top_records
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import pareto_front
 from evonorms_jax.report.records import Layer, Search
@@ -32,17 +33,14 @@ def front_of(records: Sequence[Record], anchors: Sequence[str]) -> list[int]:
 
 def top_layers(search: Search) -> list[Layer]:
     """The best `config.top_k` by mean accuracy and the rest of the Pareto front, as in `top_layers.json`."""
-    ranked = search.history.ranked()
-    front = front_of(ranked, search.anchors)
     return [
         Layer(
             title=f"candidate {record.index}",
             graph=record.graph,
             equation=str(record.graph),
             scores=record.evaluation.scores,
-            pareto=place in front,
+            pareto=on_front,
             index=record.index,
         )
-        for place, record in enumerate(ranked)
-        if place < search.config["top_k"] or place in front
+        for record, on_front in top_records(search.history, search.config["top_k"])
     ]

@@ -8,10 +8,11 @@ Shapes: x `[B, *S, C]`; node values live in one buffer `[slots, B, S, C]` with t
 node index: the leaves x, 0, v0, v1, then the live nodes in order.
 
 The interpreter has a backward pass of its own. A loop with a trip count that is data has no reverse-mode
-derivative, and one over all nodes would run the dead ones too. The backward pass keeps x alone, rebuilds the
-buffer, and walks a second tape whose entries are the edges of the graph: each adds the cotangent that one
-node sends to one of its inputs. Forward-mode differentiation of that pass works, so second derivatives do
-(`jax.jvp` of `jax.grad`).
+derivative, and one over all nodes would run the dead ones too. The backward pass walks a second tape, whose
+entries are the edges of the graph: each adds the cotangent that one node sends to one of its inputs. It keeps
+the buffer of the forward pass, 14 activations a layer: to rebuild it would make the program half as large
+again, to build and to run, and a proxy network is small. Forward-mode differentiation of the backward pass
+works, so second derivatives do (`jax.jvp` of `jax.grad`).
 
 Under `vmap` over candidates every op would run for every node: put candidates on devices or in sequence.
 Under `vmap` over replicas of one candidate nothing of the kind happens.

@@ -84,8 +84,7 @@ class Display:
         """
         self._rows = rows
         if not self._progress.tasks:
-            # What an earlier process did says nothing about the speed of this one.
-            self._progress.add_task("", total=total, completed=completed, left="?")
+            self._progress.add_task("", total=total, left="?")
         task = self._progress.tasks[0]
         self._progress.update(task.id, total=total, completed=completed)
         self._progress.update(task.id, left=_duration(task.time_remaining))

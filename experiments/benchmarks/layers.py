@@ -8,8 +8,8 @@ and of the parameters. Layers take turns, round by round, so that whatever else 
 them; the median over the rounds is reported. Memory is what XLA sets aside for temporaries; inputs, output
 and gradients are not in it.
 
-Expected on two CPU cores at the default shape, in about half a minute: EvoNorm-B0 at @@B0 and S0 at @@S0 of
-the time of BatchNorm and ReLU.
+Expected on two CPU cores at the default shape, in about half a minute: EvoNorm-B0 takes 1.7 to 2 times as
+long as BatchNorm and ReLU, S0 1.4 to 1.7 times, S2 and FRN about as long.
 """
 
 import difflib

@@ -79,8 +79,8 @@ def set_quick(config: ConfigDict) -> None:
     config.data.image_size = 12
     config.data.crop = 10
     config.data.flip = False
-    config.anchors = ("resnet_small",)
-    config.layer.group_size = 8
+    config.anchors = ("resnet_tiny",)
+    config.layer.group_size = 4
     config.proxy.steps = 60
     config.proxy.batch_size = 16
     config.proxy.eval_batch_size = 64

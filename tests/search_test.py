@@ -1,0 +1,193 @@
+"""The search from the command line: every config's quick form, kills, refusals, the report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "experiments" / "configs"
+# What two runs of the same history may differ in.
+TIMINGS = ("seconds",)
+
+pytestmark = pytest.mark.slow
+
+
+def command(workdir, *overrides, config="search_mnist5k.py:quick"):
+    return [
+        sys.executable,
+        *("-m", "experiments.search"),
+        *(f"--config={CONFIGS}/{config}", f"--workdir={workdir}"),
+        *overrides,
+    ]
+
+
+def environment():
+    # One device, as a user has it; the compilation cache is that of the test suite.
+    cleared = ("XLA_FLAGS", "PJRT_NPROC")
+    kept = {name: value for name, value in os.environ.items() if name not in cleared}
+    return kept | {"JAX_PLATFORMS": "cpu", "EVONORMS_CACHE": str(ROOT / ".cache" / "jax")}
+
+
+def run(workdir, *overrides, config="search_mnist5k.py:quick"):
+    return subprocess.run(
+        command(workdir, *overrides, config=config),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def history(workdir):
+    path = Path(workdir) / "history.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except ValueError:  # the end of a line that is being written
+            break
+    return [{key: value for key, value in r.items() if key not in TIMINGS} for r in records]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A quick search that was never stopped."""
+    workdir = tmp_path_factory.mktemp("search") / "run"
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_a_quick_search_examines_its_budget_and_reports(finished):
+    workdir, done = finished
+    records = history(workdir)
+    assert [r["index"] for r in records] == list(range(24))
+    outcomes = {r["outcome"] for r in records}
+    assert {"inert", "accepted"} <= outcomes
+    assert all(bool(r["scores"]) for r in records if r["outcome"] == "accepted")
+    assert f"report: {workdir / 'report' / 'index.html'}" in done.stdout
+    assert (workdir / "report" / "index.html").read_text().startswith("<!DOCTYPE html>")
+    assert json.loads((workdir / "top_layers.json").read_text())["layers"]
+    names = [layer["name"] for layer in json.loads((workdir / "baselines.json").read_text())["layers"]]
+    assert names == ["bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0"]
+    assert list((workdir / "tensorboard").iterdir())
+    assert "24/24 (100 %)" in done.stderr, "off a terminal the last state is a log line"
+
+
+def test_the_same_command_again_changes_nothing(finished):
+    workdir, _ = finished
+    before = history(workdir)
+    assert run(workdir).returncode == 0
+    assert history(workdir) == before
+
+
+@pytest.mark.parametrize("after", [1, 9, 17])
+def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_path, after):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and len(history(workdir)) < after:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert after <= len(history(workdir)) < 24
+    assert run(workdir).returncode == 0
+    assert history(workdir) == history(finished[0])
+
+
+def test_interrupted_it_saves_and_says_how_to_go_on(finished, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and len(history(workdir)) < 5:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "the same command goes on" in errors and "Traceback" not in errors
+    assert run(workdir).returncode == 0
+    assert history(workdir) == history(finished[0])
+
+
+@pytest.mark.parametrize(
+    "config", ["search_cifar10_b.py:quick", "search_cifar10_s.py:quick", "search_tfds.py:quick"]
+)
+def test_the_quick_form_of_every_config_runs(config, tmp_path):
+    done = run(tmp_path / "run", config=config)
+    assert done.returncode == 0, done.stderr
+    assert len(history(tmp_path / "run")) == 24
+    if "_s.py" in config:
+        assert "batch_dependent" in {r["outcome"] for r in history(tmp_path / "run")}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "outcomes"),
+    [
+        (("--config.method=random_search", "--config.budget=12"), {"inert"}),
+        (("--config.method=random", "--config.budget=40"), {"accepted"}),
+        (("--config.rejection.enabled=false", "--config.budget=3"), {"accepted", "diverged", "duplicate"}),
+        (("--config.evolution.seed_layers=('evonorm_b0','bn_silu')", "--config.budget=2"), {"accepted"}),
+        (("--config.executor=compiled", "--config.evolution.seed_layers=('gn_silu',)", "--config.budget=1"),
+         {"accepted"}),
+    ],
+    ids=["random_search", "random", "no_rejection", "seed_layers", "compiled"],
+)  # fmt: skip
+def test_methods_and_options(overrides, outcomes, tmp_path):
+    done = run(tmp_path / "run", *overrides)
+    assert done.returncode == 0, done.stderr
+    records = history(tmp_path / "run")
+    assert {r["outcome"] for r in records} & outcomes
+    if "--config.method=random" in overrides:
+        assert [r["outcome"] for r in records].index("accepted") == len(records) - 1
+    if "--config.rejection.enabled=false" in overrides:
+        assert {r["outcome"] for r in records} <= outcomes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("--config.seed=1",), "belongs to another config: seed is 0 there and 1 now"),
+        (("--config.evolution.populaton_size=3",), "did you mean 'evolution.population_size'"),
+        (("--config.proxy.steps=many",), "--config.proxy.steps takes a whole number, got 'many'"),
+        (("--config.anchors=('resnet_smal',)",), "did you mean 'resnet_small'"),
+        (("--config.method=evolve",), "method must be one of evolution, random_search, random"),
+        (("--config.evolution.selection=best",), "unknown evolution.selection 'best'"),
+        (("--config.data.source=mnist",), "did you mean 'mnist5k'"),
+        (("--config.data.crop=99",), "data.crop must be from 1 to"),
+        (("--config.rejection.quality_steps=0",), "rejection.quality_steps must be from 1 to proxy.steps"),
+        (("--config.evolution.seed_layers=('evonorm_c0',)",), "evolution.seed_layers must be of"),
+        (("--config.executor=fast",), "executor must be one of universal, compiled, got 'fast'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0].partition("=")[0],
+)
+def test_wrong_input_is_one_clear_line(finished, overrides, message):
+    workdir, _ = finished
+    done = run(workdir, *overrides)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert "Traceback" not in done.stderr
+    assert len(history(workdir)) == 24
+
+
+def test_missing_data_says_what_to_run(tmp_path):
+    done = run(
+        tmp_path / "run",
+        f"--config.data.data_dir={tmp_path}",
+        "--config.data.source=cifar10",
+        config="search_cifar10_b.py",
+    )
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "download_and_prepare" in line
+    assert not (tmp_path / "run").exists(), "no work directory is left behind"
