@@ -1,21 +1,27 @@
-"""The networks: sites, shapes, residuals, published sizes, and that they know no layer but the injected."""
+"""The networks: published sizes, shapes, sites, and that they know no layer but the injected."""
 
 import ast
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
+from model_probes import (
+    BatchNormRelu,
+    Constructor,
+    Identity,
+    calls_of,
+    normal,
+    random_variables,
+    shapes_of,
+)
 
 from evonorms_jax import models
 from evonorms_jax.models import efficientnet
 from evonorms_jax.models.channels import make_divisible
-from evonorms_jax.models.classifier import Classifier
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneck
 from evonorms_jax.models.resnet import BottleneckBlock
 
@@ -36,77 +42,6 @@ PUBLISHED_PARAMETERS = {
 }
 SMALL = ("resnet_small", "mobilenet_small", "efficientnet_small")
 EVERY_NETWORK = models.MODELS | models.ANCHORS
-
-
-class BatchNormRelu(nn.Module):
-    """The stand-in for an injected layer."""
-
-    use_running_average: bool
-    nonlinear: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        y = nn.BatchNorm(self.use_running_average, momentum=0.9, dtype=self.dtype, name="norm")(x)
-        return nn.relu(y) if self.nonlinear else y
-
-
-class Identity(nn.Module):
-    """A layer that does nothing."""
-
-    use_running_average: bool
-    nonlinear: bool
-    dtype: Any
-
-    def __call__(self, x):
-        return x
-
-
-@dataclasses.dataclass(frozen=True)
-class Constructor:
-    """The two constructors that a model is given."""
-
-    module: type[nn.Module] = BatchNormRelu
-
-    def __call__(self, **fields):
-        return self.module(nonlinear=True, **fields)
-
-    def affine(self, **fields):
-        return self.module(nonlinear=False, **fields)
-
-
-def normal(rng, *shape):
-    return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-
-def shapes_of(model, side=32):
-    """Shapes and dtypes of the variables of `model`."""
-    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-
-
-def random_variables(rng, model, side):
-    """Variables of `model` with random kernels, as quickly as NumPy makes them."""
-
-    def fill(path, leaf):
-        kernel = path[-1].key == "kernel"
-        return normal(rng, *leaf.shape) / 4 if kernel else jnp.ones(leaf.shape)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes_of(model, side))
-
-
-def calls_of(model, side=32, train=True):
-    """The submodules that `model` calls, in the order of the calls."""
-    calls = []
-
-    def record(call, args, kwargs, context):
-        calls.append(context.module)
-        return call(*args, **kwargs)
-
-    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
-    with nn.intercept_methods(record):
-        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=train), images)
-    return calls
 
 
 def sides_of(model, side):
@@ -193,29 +128,6 @@ def test_cifar_anchors_differ_from_the_full_model_in_width_strides_and_dropping_
     assert changed == {"width": width, "stem_stride": 1}
 
 
-def block_order(model, block):
-    """Names of what one block calls, in order."""
-    return [m.name for m in calls_of(model) if m.parent is not None and m.parent.name == block]
-
-
-def test_order_in_a_resnet_block():
-    model = models.ResNet(Constructor(), stages=((8, 1, 1), (8, 2, 2)))
-    branch = ["conv_1", "norm_2", "conv_2", "norm_3", "conv_3"]
-    assert block_order(model, "stage_2_block_1") == ["norm_1", "shortcut", *branch]
-    assert block_order(model, "stage_2_block_2") == ["norm_1", *branch]
-
-
-def test_order_in_an_inverted_bottleneck():
-    before = ["expand", "norm_expand", "depthwise", "norm_depthwise"]
-    mobilenet = models.get_model("mobilenet_v2").build(Constructor(), 10)
-    order = block_order(mobilenet, "stage_2_block_1")
-    assert order == [*before, "project", "affine_project"]
-    assert block_order(mobilenet, "stage_1_block_1") == [*before[2:], "project", "affine_project"]
-    efficientnet_b0 = models.get_model("efficientnet_b0").build(Constructor(), 10)
-    order = block_order(efficientnet_b0, "stage_2_block_1")
-    assert order == [*before, "squeeze_excite", "project", "affine_project"]
-
-
 @pytest.mark.parametrize(
     ("name", "sites", "affine"), [("resnet50", 49, 0), ("mobilenet_v2", 35, 17), ("efficientnet_b0", 33, 16)]
 )
@@ -252,69 +164,6 @@ def test_layers_are_told_whether_the_model_trains(name, train):
     assert {layer.use_running_average for layer in layers} == {not train}
 
 
-def test_mobilenet_takes_the_residual_where_shapes_agree(rng):
-    stages = models.MobileNetV2.keywords["stages"][:4]
-    model = models.MobileNetV2(norm_act=Constructor(), width=0.5, stages=stages)
-    variables = random_variables(rng, model, side=16)
-
-    def branch_to_a_constant(path, leaf):
-        names = [key.key for key in path]
-        if "affine_project" not in names:
-            return leaf
-        return jnp.zeros_like(leaf) if "scale" in names else jnp.full_like(leaf, 3.0)
-
-    params = jax.tree_util.tree_map_with_path(branch_to_a_constant, variables["params"])
-    variables = {**variables, "params": params}
-
-    def intermediates(variables, x):
-        return model.apply(variables, x, train=False, capture_intermediates=True)[1]["intermediates"]
-
-    # A block without a residual now puts out 3; each residual after it adds another 3.
-    outputs = jax.jit(intermediates)(variables, normal(rng, 1, 16, 16, 3))
-    values = {
-        name: np.unique(output["__call__"][0]).tolist()
-        for name, output in outputs.items()
-        if name.startswith("stage_")
-    }
-    expected = {
-        f"stage_{i}_block_{j}": [3.0 * j]
-        for i, stage in enumerate(stages, start=1)
-        for j in range(1, stage.blocks + 1)
-    }
-    assert values == expected
-
-
-@pytest.mark.parametrize(("stride", "features"), [(2, 8), (1, 16)])
-def test_inverted_bottleneck_has_no_residual_where_shapes_differ(rng, stride, features):
-    block = InvertedBottleneck(Constructor(), features, stride, expansion=2, kernel=3)
-    x = normal(rng, 2, 6, 6, 8)
-    y = zero_parameters(block, x)
-    assert y.shape == (2, 6 // stride, 6 // stride, features)
-    np.testing.assert_array_equal(y, 0.0)
-
-
-def test_resnet_block_is_the_identity_around_all_of_it(rng):
-    x = normal(rng, 2, 6, 6, 32)
-    np.testing.assert_array_equal(zero_parameters(BottleneckBlock(Constructor(), 8), x), x)
-
-
-def zero_parameters(block, x):
-    variables = block.init(jax.random.key(0), x, train=False)
-    variables = {**variables, "params": jax.tree.map(jnp.zeros_like, variables["params"])}
-    return block.apply(variables, x, train=False)
-
-
-def test_projection_shortcut_takes_the_first_normalized_map(rng):
-    x = normal(rng, 2, 6, 6, 16)
-    block = BottleneckBlock(Constructor(), width=8, stride=2)
-    variables = block.init(jax.random.key(0), x, train=False)
-    variables["params"]["conv_3"]["kernel"] *= 0.0
-    shortcut = variables["params"]["shortcut"]["kernel"]
-    # The stand-in at its start, in inference: ReLU of x over sqrt(1 + epsilon).
-    expected = jax.nn.relu(x[:, ::2, ::2]) @ shortcut[0, 0] / np.sqrt(1.0 + 1e-5)
-    np.testing.assert_allclose(block.apply(variables, x, train=False), expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["resnet_small", "mobilenet_small"])
 def test_a_network_without_its_layers_is_linear(rng, name):
     # So no normalization and no non-linearity is left in it (squeeze-excite and max-pool apart).
@@ -326,53 +175,6 @@ def test_a_network_without_its_layers_is_linear(rng, name):
     apply = jax.jit(lambda x: model.apply(variables, x, train=True))
     expected = 2.0 * apply(x) - apply(y)
     np.testing.assert_allclose(apply(2.0 * x - y), expected, atol=1e-4 * np.abs(expected).max())
-
-
-def test_classifier_pools_in_float32(rng):
-    x = normal(rng, 2, 16, 16, 4).astype(jnp.bfloat16)
-    params = {"dense": {"kernel": jnp.ones((4, 1)), "bias": jnp.ones(1)}}
-    logits = Classifier(1).apply({"params": params}, x, train=False)
-    expected = 1.0 + np.asarray(x, np.float64).mean((1, 2)).sum(-1, keepdims=True)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5)
-
-
-def test_squeeze_excite_is_sized_by_the_channels_into_the_block():
-    model = models.get_model("efficientnet_b0").build(Constructor(), 10)
-    gate = shapes_of(model)["params"]["stage_2_block_1"]["squeeze_excite"]
-    assert gate["reduce"]["kernel"].shape == (1, 1, 96, 4)  # a quarter of 16, not of 96
-    assert gate["expand"]["kernel"].shape == (1, 1, 4, 96)
-
-
-def test_drop_connect_grows_with_the_block():
-    model = models.get_model("efficientnet_b0").build(Constructor(), 10)
-    blocks = [m for m in calls_of(model) if isinstance(m, InvertedBottleneck)]
-    np.testing.assert_allclose([b.drop_rate for b in blocks], 0.2 * np.arange(16) / 16)
-
-
-def test_drop_connect_drops_the_branch_of_whole_examples(rng):
-    x = normal(rng, 64, 4, 4, 8)
-    block = InvertedBottleneck(
-        Constructor(), features=8, stride=1, expansion=2, kernel=3, drop_rate=0.25
-    )
-    variables = block.init(jax.random.key(0), x, train=False)
-    branch = block.apply(variables, x, train=False) - x
-
-    # Statistics as in inference, so that the branch is the same with and without dropping.
-    frozen = block.clone(norm_act=FrozenConstructor())
-    dropped = frozen.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)}) - x
-    kept = np.asarray(jnp.any(dropped != 0.0, axis=(1, 2, 3)))
-    assert 0.5 < kept.mean() < 0.95
-    np.testing.assert_allclose(dropped[kept], branch[kept] / 0.75, rtol=1e-4, atol=1e-5)
-
-
-class FrozenConstructor(Constructor):
-    """Layers that use their moving statistics, whatever the model says."""
-
-    def __call__(self, **fields):
-        return super().__call__(**{**fields, "use_running_average": True})
-
-    def affine(self, **fields):
-        return super().affine(**{**fields, "use_running_average": True})
 
 
 def test_compound_scaling_table():

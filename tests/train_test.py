@@ -298,7 +298,7 @@ def test_a_layer_file_that_changed_is_refused(config, monkeypatch, tmp_path):
 
 def start(workdir, **overrides):
     flags = [f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items()]
-    config = "--config=experiments/configs/train.py"
+    config = "--config=experiments/configs/train.py:quick"
     # One device: with the eight of the tests a step takes many times as long.
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.train", config, f"--workdir={workdir}", *flags],

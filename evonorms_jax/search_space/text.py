@@ -165,9 +165,9 @@ class _Parser:
         match tree:
             case ast.Name(id=name):
                 return self._lookup(name, self.names, "name")
-            case ast.Constant(value=0):
+            case ast.Constant(value=int(value)) if value == 0 and value is not False:
                 return ZERO
-            case ast.Constant(value=1):
+            case ast.Constant(value=int(value)) if value == 1 and value is not True:
                 return self.node(*_ONE)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return self.node("neg", (self._visit(operand),))
