@@ -20,7 +20,6 @@ from model_probes import (
 )
 
 from evonorms_jax import models
-from evonorms_jax.models import efficientnet
 from evonorms_jax.models.channels import make_divisible
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneck
 from evonorms_jax.models.resnet import BottleneckBlock
@@ -177,11 +176,17 @@ def test_a_network_without_its_layers_is_linear(rng, name):
     np.testing.assert_allclose(apply(2.0 * x - y), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_compound_scaling_table():
-    widths = [scaling.width for scaling in efficientnet.SCALINGS.values()]
-    assert widths == sorted(widths)
-    b7 = models.EfficientNetB7(norm_act=Constructor())
-    assert (b7.width, b7.depth, b7.dropout_rate, b7.drop_connect_rate) == (2.0, 3.1, 0.5, 0.2)
+@pytest.mark.parametrize(
+    ("model", "dropout", "drop_connect"),
+    [
+        (models.EfficientNetB0, 0.2, 0.2),
+        (models.EfficientNetB7, 0.5, 0.2),
+        (models.MnasNetA1, 0.2, 0.0),
+    ],
+)
+def test_full_size_models_drop_at_the_published_rates(model, dropout, drop_connect):
+    network = model(norm_act=Constructor())
+    assert (network.dropout_rate, network.drop_connect_rate) == (dropout, drop_connect)
 
 
 @pytest.mark.parametrize("name", SMALL)
