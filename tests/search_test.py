@@ -107,7 +107,12 @@ def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_pa
 def test_interrupted_it_saves_and_says_how_to_go_on(finished, tmp_path):
     workdir = tmp_path / "run"
     process = subprocess.Popen(
-        command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(workdir),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while process.poll() is None and len(history(workdir)) < 5:
         time.sleep(0.005)

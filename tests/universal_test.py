@@ -108,7 +108,7 @@ def test_every_op_is_exercised():
 
 
 def test_the_second_derivative_works_forward_over_reverse(rng):
-    x, v0, v1 = make_inputs(rng)
+    x, v0, _ = make_inputs(rng)
     direction = rng.normal(size=SHAPE).astype(np.float32)
     graph = CATALOG["evonorm_s0"]
     layer = compile_graph(graph, groups=GROUPS)

@@ -121,7 +121,7 @@ def _layer_file(layers: list[Mapping[str, Any]]) -> str:
 
 
 def top_records(history: History, top_k: int) -> list[tuple[Record, bool]]:
-    """The best `top_k` by mean score and then the rest of the Pareto front; with each, whether it is on it."""
+    """The best `top_k` by mean score, then the rest of the Pareto front; with each, whether it is on it."""
     ranked = history.ranked()
     if not ranked:
         return []

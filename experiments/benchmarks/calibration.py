@@ -12,6 +12,7 @@ Writes calibration.json into the work directory.
 
 import json
 
+from absl import logging
 from etils import epath
 from rich.console import Console
 from rich.table import Table
@@ -33,11 +34,10 @@ def main(argv):
     names = [anchor.name for anchor in evaluator.anchors]
 
     rows = []
-    console = Console()
     for name, graph in (BASELINES | CATALOG).items():
-        with console.status(f"{name}; the first one builds the programs"):
-            norm, _ = evaluator.stability(graph)
-            curves = evaluator.learning_curves(graph, steps)
+        logging.info("%s; the first one builds the programs", name)
+        norm, _ = evaluator.stability(graph)
+        curves = evaluator.learning_curves(graph, steps)
         passes = norm <= config.rejection.stability_norm and all(c[0] >= threshold for c in curves.values())
         rows.append({"layer": name, "norm": norm, "accuracies": curves, "passes": passes})
 
@@ -46,7 +46,7 @@ def main(argv):
     for row in rows:
         cells = [" / ".join(f"{100 * a:.0f}" for a in row["accuracies"][name]) for name in names]
         table.add_row(row["layer"], f"{row['norm']:.2g}", *cells, "yes" if row["passes"] else "NO")
-    console.print(table)
+    Console().print(table)
 
     path = epath.Path(WORKDIR.value)
     path.mkdir(parents=True, exist_ok=True)
