@@ -74,7 +74,10 @@ _TINY_RESNET = functools.partial(
 )
 _SMALL_MOBILENET = functools.partial(
     InvertedBottleneckNet,
-    stages=(InvertedStage(features=16, blocks=2, stride=1, expansion=2, kernel=3),),
+    stages=(
+        InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=3),
+        InvertedStage(features=16, blocks=1, stride=2, expansion=2, kernel=3),
+    ),
     stem_features=16,
     head_features=64,
 )
@@ -82,7 +85,7 @@ _SMALL_EFFICIENTNET = functools.partial(
     InvertedBottleneckNet,
     stages=(
         InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
-        InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=3, squeeze=0.25),
+        InvertedStage(features=16, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
     ),
     stem_features=16,
     head_features=64,
@@ -123,7 +126,7 @@ ANCHORS = _by_name(
     ),
     Anchor(
         "mobilenet_small",
-        "two inverted bottlenecks with the identity; 6 sites and 2 affine ones",
+        "two inverted bottlenecks, one with the identity; 6 sites and 2 affine ones",
         _SMALL_MOBILENET,
     ),
     Anchor(
