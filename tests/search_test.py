@@ -74,7 +74,7 @@ def test_a_quick_search_examines_its_budget_and_reports(finished):
     assert {"inert", "accepted"} <= outcomes
     assert all(bool(r["scores"]) for r in records if r["outcome"] == "accepted")
     assert f"report: {workdir / 'report' / 'index.html'}" in done.stdout
-    assert (workdir / "report" / "index.html").read_text().startswith("<!DOCTYPE html>")
+    assert (workdir / "report" / "index.html").read_text().startswith("<!doctype html>")
     assert json.loads((workdir / "top_layers.json").read_text())["layers"]
     names = [layer["name"] for layer in json.loads((workdir / "baselines.json").read_text())["layers"]]
     assert names == ["bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0"]

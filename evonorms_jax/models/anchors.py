@@ -60,14 +60,14 @@ def _at_cifar_resolution(constructor, width):
 # For images of about 12x12: 6x6 feature maps and few sites, of which each has its price on a CPU.
 _SMALL_RESNET = functools.partial(
     ResNet,
-    stages=(ResNetStage(width=8, blocks=2, stride=1),),
-    stem_features=16,
+    stages=(ResNetStage(width=16, blocks=2, stride=1),),
+    stem_features=24,
     stem_kernel=3,
     stem_stride=1,
 )
 _TINY_RESNET = functools.partial(
     ResNet,
-    stages=(ResNetStage(width=4, blocks=1, stride=1),),
+    stages=(ResNetStage(width=8, blocks=1, stride=1),),
     stem_features=8,
     stem_kernel=3,
     stem_stride=1,
@@ -75,19 +75,19 @@ _TINY_RESNET = functools.partial(
 _SMALL_MOBILENET = functools.partial(
     InvertedBottleneckNet,
     stages=(
-        InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=3),
-        InvertedStage(features=16, blocks=1, stride=2, expansion=2, kernel=3),
+        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=3),
+        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3),
     ),
-    stem_features=16,
+    stem_features=24,
     head_features=64,
 )
 _SMALL_EFFICIENTNET = functools.partial(
     InvertedBottleneckNet,
     stages=(
-        InvertedStage(features=16, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
-        InvertedStage(features=16, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
+        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
+        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
     ),
-    stem_features=16,
+    stem_features=24,
     head_features=64,
     shrink_head=True,
 )
