@@ -118,6 +118,7 @@ def test_seed_layers_come_first():
     settings = SETTINGS._replace(seed_layers=(CATALOG["evonorm_b0"], CATALOG["evonorm_s0"]))
     assert propose(History(), settings, 0, 1) == Proposal(CATALOG["evonorm_s0"], "seed")
     assert propose(History(), settings, 0, 2).origin == "random"
+    assert propose(History(), settings._replace(select=False), 0, 1).origin == "random"
 
 
 def test_an_unknown_selection_names_the_nearest():

@@ -25,7 +25,7 @@ class EvolutionSettings(NamedTuple):
       mutations: mutations in a row from parent to child.
       random_probability: chance that the child is replaced by a new random graph.
       round_size: proposals made from one state of the history, so that they can be evaluated in parallel.
-      seed_layers: graphs proposed first.
+      seed_layers: graphs proposed first, if there is selection.
     """
 
     select: bool
@@ -45,7 +45,7 @@ def propose(history: History, settings: EvolutionSettings, seed: int, index: int
     Only records from before the round count, so it does not matter how many of the round are done, or on
     how many devices.
     """
-    if index < len(settings.seed_layers):
+    if settings.select and index < len(settings.seed_layers):
         return Proposal(settings.seed_layers[index], "seed")
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     round_start = index - index % settings.round_size

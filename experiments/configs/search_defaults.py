@@ -89,6 +89,7 @@ def set_quick(config: ConfigDict) -> None:
     config.rejection.stability_steps = 10
     config.evolution.initial_population = 2
     config.evolution.tournament_fraction = 0.5
+    config.evolution.seed_layers = ()
 
 
 def check_form(form: str) -> bool:

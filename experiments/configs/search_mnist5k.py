@@ -3,7 +3,9 @@
     launch/search_local.sh
     python -m experiments.search --config=experiments/configs/search_mnist5k.py --workdir=runs/mnist5k
 
-Digits of 14x14 pixels, three small anchors. `:quick` ends in about a minute.
+Digits of 14x14 pixels, three small anchors, the tests of the paper. In ten minutes on two CPU cores random
+graphs alone would hardly fill a population: fewer than one in a hundred passes on all three anchors. So this
+evolution starts from two layers that everybody knows, BN-ReLU and GN-ReLU. `:quick` ends in about a minute.
 """
 
 from ml_collections import ConfigDict
@@ -17,19 +19,24 @@ def get_config(form: str = "full") -> ConfigDict:
     config.name = "search on 5,000 digits"
     config.budget = 300
     config.checkpoint_every = 20
+
     config.data.source = "mnist5k"
     config.data.image_size = 14
     config.data.crop = 12
     config.data.flip = False  # a mirrored digit is none
+
+    # Chosen so that layers known to be good pass the tests: experiments/benchmarks/calibration.py.
     config.anchors = ("resnet_small", "mobilenet_small", "efficientnet_small")
     config.layer.group_size = 32
-    config.proxy.steps = 200
+    config.proxy.steps = 150
     config.proxy.batch_size = 64
     config.proxy.learning_rate = 0.05
     config.proxy.eval_batch_size = 100
-    config.evolution.initial_population = 8
+
     config.evolution.population_size = 50
+    config.evolution.initial_population = 2
     config.evolution.tournament_fraction = 0.2
+    config.evolution.seed_layers = ("bn_relu", "gn_relu")
     if check_form(form):
         set_quick(config)
     return config
