@@ -1,7 +1,7 @@
 """The tests that a candidate must pass, one function each, in order of cost.
 
 Each returns None if the candidate passes, else the figure that decided, for the history. The first three
-need no training and decide nothing that training would decide otherwise (`tests/lossless_test.py`); the last
+need no training and decide nothing that training would decide otherwise (`tests/evaluator_test.py`); the last
 two are the rejection protocols of arXiv 2004.02967, section 3.3.
 """
 

@@ -138,16 +138,18 @@ def _train_known_layers(
     evaluator: Evaluator, archive: Archive, progress: "_Progress", stopping: Callable[[], bool]
 ) -> bool:
     """Evaluates the known layers that are not in the archive; False if it was to stop."""
-    done = archive.known_layers()
+    done = list(archive.known_layers())
     for name, graph in KNOWN_LAYERS.items():
         if stopping():
             return False
         if name not in done:
-            progress.preparing(f"training {name} for comparison; the first one builds the programs")
+            building = "" if done else ", after the programs are built"
+            progress.preparing(f"training {name}, to compare with{building}")
             started = time.monotonic()
             evaluation = evaluator.evaluate(graph)
             evaluation = evaluation._replace(seconds=time.monotonic() - started)
             archive.add_known_layer(name, graph, evaluation)
+            done.append(name)
             if evaluation.outcome not in ("accepted", "batch_dependent"):
                 logging.warning(
                     "%s is rejected as %s, %s: the proxy task is too hard for layers known to be good",
@@ -156,7 +158,7 @@ def _train_known_layers(
                     evaluation.figure,
                 )
     bar = archive.known_layers()["bn_relu"]["scores"]
-    progress.bar = "BN-ReLU " + (_percentages(bar) if bar else "is rejected")
+    progress.start("BN-ReLU " + (_percentages(bar) if bar else "is rejected"))
     return True
 
 
@@ -170,7 +172,11 @@ class _Progress:
         ranked = history.ranked()
         self._best: Record | None = ranked[0] if ranked else None
         self._started, self._first = time.monotonic(), len(history)
-        self.bar = ""
+        self._bar = ""
+
+    def start(self, bar: str) -> None:
+        """Starts the clock of the search proper; `bar` is what the best layer is shown beside."""
+        self._started, self._bar = time.monotonic(), bar
 
     def preparing(self, what: str) -> None:
         """Shows what is done before the first candidate."""
@@ -194,7 +200,7 @@ class _Progress:
             ("outcomes", counts),
             ("speed", f"{rate:.0f} candidates a minute"),
             ("best so far", self._describe_best()),
-            ("to compare", self.bar),
+            ("to compare", self._bar),
         ]
         self._display.update(completed=len(self._history), total=self._budget, rows=rows)
         if len(self._history) % _SCALARS_EVERY == 0:
