@@ -110,6 +110,8 @@ class Evaluator:
         # Programs that draw weights with rbg are built in a third of the time.
         key = jax.random.key(seed, impl="rbg")
         self._keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(sorted(names))}
+        # Known layers may be trained to compare with and again as the first proposals.
+        self._evaluated: dict[Graph, Evaluation] = {}
         self._data = device_data(data, proxy.eval_batch_size)
         self.threshold = tests.quality_threshold / data.num_classes
 
@@ -132,7 +134,12 @@ class Evaluator:
         return evaluation._replace(fingerprint=mark, seconds=time.monotonic() - started)
 
     def evaluate(self, graph: Graph) -> Evaluation:
-        """The evaluation by training alone, whatever was examined before."""
+        """The evaluation by training alone, whatever the history; the same genotype is trained once."""
+        if graph not in self._evaluated:
+            self._evaluated[graph] = self._evaluate(graph)
+        return self._evaluated[graph]
+
+    def _evaluate(self, graph: Graph) -> Evaluation:
         tests = self._tests
         if not tests.allow_batch_dependent and (figure := rejection.batch_dependent(graph)):
             return Evaluation("batch_dependent", figure)
