@@ -36,6 +36,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.evolution.population_size = 50
     config.evolution.initial_population = 2
     config.evolution.tournament_fraction = 0.2
+    config.evolution.random_probability = 0.4  # few random graphs pass; the paper's half is for long runs
     config.evolution.seed_layers = ("bn_relu", "gn_relu")
     if check_form(form):
         set_quick(config)
