@@ -15,7 +15,6 @@ from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph, random_graph
 
 KNOWN = BASELINES | CATALOG
-SMALL = ("resnet_small", "mobilenet_small", "efficientnet_small")
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +29,15 @@ def tiny_digits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("anchor", SMALL)
-def test_known_layers_pass_both_protocols_on_the_small_anchors(anchor):
-    config = digits(anchor)
+def test_known_layers_pass_both_protocols_on_the_small_anchors():
+    config = digits("resnet_small", "mobilenet_small", "efficientnet_small")
     evaluator = make_evaluator(config)
     for name in ("bn_relu", "bn_silu", "gn_relu", *CATALOG):
         norm, steps = evaluator.stability(KNOWN[name])
         assert norm <= config.rejection.stability_norm and steps == 100, name
-        (accuracy,) = evaluator.learning_curves(KNOWN[name], [100])[anchor]
-        assert accuracy >= evaluator.threshold == 0.2, f"{name}: {accuracy}"
+        accuracies = evaluator.learning_curves(KNOWN[name], [100])
+        assert min(accuracies.values()) >= [evaluator.threshold], f"{name}: {accuracies}"
+    assert evaluator.threshold == 0.2
 
 
 @pytest.mark.slow
