@@ -3,8 +3,8 @@
     python -m experiments.train --config=experiments/configs/train.py --workdir=runs/train
     python -m experiments.train --config=experiments/configs/train.py:quick --workdir=runs/quick
 
-Any other network, layer and data set by overrides. On two CPU cores the default takes one and a half minutes
-and reaches 90 % validation and 93 % test accuracy; the quick form takes half a minute and stops at 40 %.
+Any other network, layer and data set by overrides. On two CPU cores the default takes about a minute and
+reaches 96 % validation and 98 % test accuracy; the quick form takes a quarter of one and stops at 31 %.
 """
 
 from ml_collections import ConfigDict, config_dict
