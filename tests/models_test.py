@@ -218,7 +218,8 @@ def test_small_anchors_train_a_step(rng, name):
 
 def test_overrides_reach_the_network():
     anchor = models.get_anchor("resnet_small")
-    model = anchor.build(Constructor(), 10, width=2.0, stages=((8, 1, 2),))  # as from a config
+    stages = ((8, 1, 2),)  # as from a config
+    model = anchor.build(Constructor(), 10, width=2.0, stem_features=16, stages=stages)
     params = shapes_of(model)["params"]
     assert params["stem"]["kernel"].shape == (3, 3, 3, 32)
     assert params["stage_1_block_1"]["conv_3"]["kernel"].shape == (1, 1, 16, 64)
