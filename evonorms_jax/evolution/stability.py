@@ -29,7 +29,7 @@ def make_stability_test(
     Hessian of the loss. It ends after `steps` steps, or when the norm is above `max_norm` or not finite.
 
     The Hessian product is a difference of two gradients. An exact one, forward over reverse, points the same
-    way, and the program takes three times as long to build.
+    way, and the program takes two to three times as long to build.
 
     Returns:
       `(candidate, state, images, labels) -> StabilityResult`; the state is that of a fresh start, of which
