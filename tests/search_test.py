@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
 # What two runs of the same history may differ in.
 TIMINGS = ("seconds",)
+BUDGET = 60  # of the quick forms
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,7 @@ def finished(tmp_path_factory):
 def test_a_quick_search_examines_its_budget_and_reports(finished):
     workdir, done = finished
     records = history(workdir)
-    assert [r["index"] for r in records] == list(range(24))
+    assert [r["index"] for r in records] == list(range(BUDGET))
     outcomes = {r["outcome"] for r in records}
     assert {"inert", "accepted"} <= outcomes
     assert all(bool(r["scores"]) for r in records if r["outcome"] == "accepted")
@@ -81,7 +82,7 @@ def test_a_quick_search_examines_its_budget_and_reports(finished):
     names = [layer["name"] for layer in json.loads((workdir / "baselines.json").read_text())["layers"]]
     assert names == ["bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0"]
     assert list((workdir / "tensorboard").iterdir())
-    assert "24/24 (100 %)" in done.stderr, "off a terminal the last state is a log line"
+    assert f"{BUDGET}/{BUDGET} (100 %)" in done.stderr, "off a terminal the last state is a log line"
 
 
 def test_the_same_command_again_changes_nothing(finished):
@@ -101,7 +102,7 @@ def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_pa
         time.sleep(0.005)
     process.kill()
     process.wait()
-    assert after <= len(history(workdir)) < 24
+    assert after <= len(history(workdir)) < BUDGET
     assert run(workdir).returncode == 0
     assert history(workdir) == history(finished[0])
 
@@ -132,7 +133,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(finished, tmp_path):
 def test_the_quick_form_of_every_config_runs(config, tmp_path):
     done = run(tmp_path / "run", config=config)
     assert done.returncode == 0, done.stderr
-    assert len(history(tmp_path / "run")) == 24
+    assert len(history(tmp_path / "run")) == BUDGET
     if "_s.py" in config:
         graphs = [Graph.from_json(r["graph"]) for r in history(tmp_path / "run") if r["scores"]]
         assert not any(graph.batch_dependent for graph in graphs)
@@ -185,7 +186,7 @@ def test_wrong_input_is_one_clear_line(finished, overrides, message):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert message in line
     assert "Traceback" not in done.stderr
-    assert len(history(workdir)) == 24
+    assert len(history(workdir)) == BUDGET
 
 
 def test_missing_data_says_what_to_run(tmp_path):

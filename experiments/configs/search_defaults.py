@@ -73,8 +73,8 @@ def get_defaults() -> ConfigDict:
 
 
 def set_quick(config: ConfigDict) -> None:
-    """The `:quick` form: synthetic images, one tiny anchor, a dozen candidates."""
-    config.budget = 24
+    """The `:quick` form: synthetic images, one tiny anchor, sixty candidates."""
+    config.budget = 60
     config.data.source = "synthetic"
     config.data.image_size = 12
     config.data.crop = 10
