@@ -6,7 +6,6 @@ before the next one begins: between two checkpoints nothing but the candidate in
 
 import json
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
@@ -14,8 +13,8 @@ from etils import epath
 
 from evonorms_jax.evolution.history import Evaluation, History, Record
 from evonorms_jax.evolution.proposal import pareto_front
+from evonorms_jax.layers import layer_file
 from evonorms_jax.search_space import Graph
-from evonorms_jax.search_space.graph import SCHEMA
 from evonorms_jax.training.checkpoint import Checkpoints
 from evonorms_jax.training.workdir import write_whole
 
@@ -97,7 +96,7 @@ class Archive:
         if self._log is None:
             write_whole(self._workdir / HISTORY, "".join(json.dumps(r) + "\n" for r in records))
         layers = [_top_layer(i, *pair) for i, pair in enumerate(top_records(history, self._top_k), 1)]
-        write_whole(self._workdir / TOP_LAYERS, _layer_file(layers))
+        write_whole(self._workdir / TOP_LAYERS, layer_file(layers))
         if len(history):
             self._checkpoints.save(len(history), record={"history": records})
 
@@ -113,11 +112,7 @@ class Archive:
         """Saves the evaluation of a published layer."""
         layer = {"name": name, "graph": graph.to_json(), "equation": str(graph), **evaluation._asdict()}
         layers = self.known_layers() | {name: layer}
-        write_whole(self._workdir / KNOWN_LAYERS, _layer_file(list(layers.values())))
-
-
-def _layer_file(layers: list[Mapping[str, Any]]) -> str:
-    return json.dumps({"schema": SCHEMA, "layers": layers}, indent=1) + "\n"
+        write_whole(self._workdir / KNOWN_LAYERS, layer_file(list(layers.values())))
 
 
 def top_records(history: History, top_k: int) -> list[tuple[Record, bool]]:

@@ -19,6 +19,7 @@ from evonorms_jax.layers.linen import (
 from evonorms_jax.layers.norm_act import (
     LAYERS,
     LayerConstructor,
+    layer_file,
     load_layer,
     norm_act,
     norm_parameters,
@@ -40,6 +41,7 @@ __all__ = [
     "InstanceNormAct",
     "LayerConstructor",
     "LayerNormAct",
+    "layer_file",
     "load_layer",
     "norm_act",
     "norm_parameters",

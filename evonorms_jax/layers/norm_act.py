@@ -3,7 +3,7 @@
 import difflib
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,17 @@ def norm_act(spec: str | Graph, **fields: Any) -> LayerConstructor:
     return LayerConstructor(functools.partial(make, **fields))
 
 
+def layer_file(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a layer file: rows of what JSON can hold, each with a graph as `Graph.to_json` gives it."""
+    return json.dumps({"schema": SCHEMA, "layers": list(rows)}, indent=1) + "\n"
+
+
 def save_layers(path: str | Path, layers: Sequence[dict[str, Any]]) -> None:
     """Writes a layer file, atomically: each layer is an object whose `graph` is a `Graph`."""
     rows = [{**layer, "graph": layer["graph"].to_json(), "equation": str(layer["graph"])} for layer in layers]
     path = Path(path)
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps({"schema": SCHEMA, "layers": rows}, indent=1) + "\n")
+    draft.write_text(layer_file(rows))
     draft.replace(path)
 
 
