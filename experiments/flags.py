@@ -52,6 +52,21 @@ def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
     return config, workdir
 
 
+def define_cpu_devices() -> flags.FlagHolder:
+    """Defines `--cpu_devices`, for mains in which every device works on its own candidate."""
+    return flags.DEFINE_integer(
+        "cpu_devices",
+        None,
+        "Where JAX runs on CPU: so many devices, each with its own candidate; one for each core by default.",
+        lower_bound=1,
+    )
+
+
+def use_cpu_devices(count: int | None) -> None:
+    """Makes `count` CPU devices, or one for each core; to be called before anything touches a device."""
+    jax.config.update("jax_num_cpu_devices", count or len(os.sched_getaffinity(0)))
+
+
 def run(main: Callable[[Sequence[str]], Any], *, example: str) -> None:
     """Parses the flags, prepares the process, and calls `main(argv)`.
 

@@ -1,33 +1,56 @@
 """Searches for normalization-activation layers on a proxy task. The main job.
 
-It examines candidate layers one after the other, rejects the hopeless ones early, trains the rest on small
-networks, and breeds new candidates from the best. Examples:
+It examines candidate layers round by round, rejects the hopeless ones early, trains the rest on small
+networks, and breeds new candidates from the best. All devices of the machine take part: the GPUs, the TPU
+cores, or a device for each CPU core. Examples:
 
   python -m experiments.search --config=experiments/configs/search_mnist5k.py --workdir=runs/mnist5k
   python -m experiments.search --config=experiments/configs/search_mnist5k.py:quick --workdir=runs/quick
   python -m experiments.search --config=experiments/configs/search_cifar10_b.py --workdir=runs/b \\
       --config.evolution.population_size=500 --config.proxy.steps=1000
 
+Several hosts: the same command on each, with --coordinator_address, --num_processes and --process_id, or with
+--distributed alone on a Cloud TPU (launch/tpu_search.sh does that).
+
 The same command again goes on where it was stopped. At the end stands a report, and top_layers.json, of which
 norm_act("top_layers.json#0") makes a layer for any model. Ctrl-C saves and stops.
 """
 
+from absl import flags as absl_flags
 from absl import logging
 
+from evonorms_jax.evolution.meeting import connect
 from evonorms_jax.evolution.session import run_search
 from evonorms_jax.report import write_report
 from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
+CPU_DEVICES = flags.define_cpu_devices()
+COORDINATOR = absl_flags.DEFINE_string(
+    "coordinator_address", None, "Several hosts: HOST:PORT of process 0, the same on all."
+)
+NUM_PROCESSES = absl_flags.DEFINE_integer(
+    "num_processes", None, "Several hosts: how many there are, the same on all.", lower_bound=1
+)
+PROCESS_ID = absl_flags.DEFINE_integer(
+    "process_id", None, "Several hosts: which one this is, from 0 on.", lower_bound=0
+)
+DISTRIBUTED = absl_flags.DEFINE_bool(
+    "distributed", False, "Several hosts of a Cloud TPU, or of a Slurm or Open MPI job: finds the rest out."
+)
 
 
 def main(argv):
-    """Flags to arguments; the report is written when the search stops, done or not."""
+    """Flags to arguments; process 0 writes the report when the search stops, done or not."""
     del argv
-    logging.info("searching in %s", WORKDIR.value)
-    done = run_search(CONFIG.value, WORKDIR.value)
-    report = write_report(WORKDIR.value)
-    print(f"report: {report}")
+    flags.use_cpu_devices(CPU_DEVICES.value)
+    with connect(
+        COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, automatic=DISTRIBUTED.value
+    ) as hosts:
+        logging.info("searching in %s", WORKDIR.value)
+        done = run_search(CONFIG.value, WORKDIR.value, hosts)
+        if hosts.leader:
+            print(f"report: {write_report(WORKDIR.value)}")
     if not done:
         raise KeyboardInterrupt("stopped, all examined candidates are saved; the same command goes on")
 

@@ -1,4 +1,4 @@
-"""The proxy task and the evaluator: both executors, early ends, and that what is skipped changes nothing."""
+"""The proxy task and the evaluator: rounds, early ends, and that what is skipped changes nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -15,43 +15,50 @@ from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph, random_graph
 
 KNOWN = BASELINES | CATALOG
+EXPLODING = Graph.parse("exp(exp(exp(exp(x))))")
+
+
+def two_devices():
+    return jax.local_devices()[:2]
+
+
+def timeless(evaluations):
+    return [evaluation._replace(seconds=0.0) for evaluation in evaluations]
 
 
 @pytest.fixture(scope="module")
 def evaluator():
-    return make_evaluator(quick())
+    return make_evaluator(quick(), devices=two_devices())
 
 
 @pytest.fixture(scope="module")
 def tiny_digits():
     """The thresholds and steps of the default search, on one tiny anchor."""
-    return make_evaluator(digits("resnet_tiny"))
+    return make_evaluator(digits("resnet_tiny"), devices=two_devices())
 
 
 @pytest.mark.slow
 def test_known_layers_pass_both_protocols_on_the_small_anchors():
     config = digits("resnet_small", "mobilenet_small", "efficientnet_small")
-    evaluator = make_evaluator(config)
-    for name in ("bn_relu", "bn_silu", "gn_relu", *CATALOG):
-        norm, steps = evaluator.stability(KNOWN[name])
+    evaluator = make_evaluator(config, devices=two_devices())
+    names = ("bn_relu", "bn_silu", "gn_relu", *CATALOG)
+    graphs = [KNOWN[name] for name in names]
+    for name, (norm, steps) in zip(names, evaluator.stability(graphs), strict=True):
         assert norm <= config.rejection.stability_norm and steps == 100, name
-        accuracies = evaluator.learning_curves(KNOWN[name], [100])
-        assert min(accuracies.values()) >= [evaluator.threshold], f"{name}: {accuracies}"
+    for name, curves in zip(names, evaluator.learning_curves(graphs, [100]), strict=True):
+        assert min(curves.values()) >= [evaluator.threshold], f"{name}: {curves}"
     assert evaluator.threshold == 0.2
 
 
 @pytest.mark.slow
 def test_inert_candidates_fail_the_full_protocol_too(tiny_digits):
     rng = np.random.default_rng(5)
-    reasons = []
-    while len(reasons) < 8:
-        graph = random_graph(rng)
-        if figure := rejection.inert(graph):
-            reasons.append(figure["reason"])
-            evaluation = tiny_digits.evaluate(graph)
-            assert evaluation.outcome in ("unstable", "low_quality"), str(graph)
-    assert tiny_digits.evaluate(Graph.parse("exp(exp(exp(exp(square(x)))))")).scores == {}
-    assert tiny_digits.evaluate(Graph.parse("x - x")).outcome == "low_quality"
+    graphs = [random_graph(rng) for _ in range(30)]
+    graphs = [graph for graph in graphs if rejection.inert(graph)][:8]
+    graphs += [Graph.parse("exp(exp(exp(exp(square(x)))))"), Graph.parse("x - x")]
+    assert len(graphs) == 10 and all(map(rejection.inert, graphs))
+    for graph, evaluation in zip(graphs, tiny_digits.evaluate(graphs), strict=True):
+        assert evaluation.outcome in ("unstable", "low_quality") and not evaluation.scores, str(graph)
 
 
 @pytest.mark.slow
@@ -62,69 +69,89 @@ def test_a_duplicate_has_the_verdict_of_its_original_when_trained_anyway(tiny_di
         (Graph.parse("max(x, -x) / std_wh(x)"), Graph.parse("abs(x) / std_wh(x)")),
         (Graph.parse("x * exp(x)"), Graph.parse("exp(x) * (x + 0)")),
     ]
+    evaluations = iter(tiny_digits.evaluate([graph for pair in pairs for graph in pair]))
     for original, other in pairs:
         assert rejection.fingerprint(original) == rejection.fingerprint(other)
-        first, second = tiny_digits.evaluate(original), tiny_digits.evaluate(other)
+        first, second = next(evaluations), next(evaluations)
         assert first.outcome == second.outcome, (str(original), first, second)
         for anchor, score in first.scores.items():
             assert abs(score - second.scores[anchor]) < 0.1
 
 
 def test_a_duplicate_reuses_the_evaluation_and_names_its_original(evaluator):
-    history = History()
-    for index, text in enumerate(("x / std_wh(x)", "(x + 0) / std_wh(x)")):
-        graph = Graph.parse(text)
-        history.append(Record(index, Proposal(graph, "random"), evaluator.examine(graph, history)))
-    first, second = (record.evaluation for record in history)
-    assert second.outcome == "duplicate" and second.duplicate_of == 0
-    assert second.scores == first.scores and second.steps == 0
-    assert [r.index for r in history.ranked()] == ([0] if first.scores else [])
+    """Whether its original is of an earlier round or of its own."""
+    texts = ("x / std_wh(x)", "v0 + 1", "(x + 0) / std_wh(x)", "x * 1 / std_wh(x)")
+    graphs = [Graph.parse(text) for text in texts]
+    whole, split = History(), History()
+    for index, evaluation in enumerate(evaluator.examine(graphs, whole)):
+        whole.append(Record(index, Proposal(graphs[index], "random"), evaluation))
+    for part in (graphs[:1], graphs[1:]):
+        for graph, evaluation in zip(part, evaluator.examine(part, split), strict=True):
+            split.append(Record(len(split), Proposal(graph, "random"), evaluation))
+    first, _, *others = (record.evaluation for record in whole)
+    assert timeless(r.evaluation for r in split) == timeless(r.evaluation for r in whole)
+    for other in others:
+        assert other.outcome == "duplicate" and other.duplicate_of == 0
+        assert other.scores == first.scores and other.steps == 0
+    assert [r.index for r in whole.ranked()] == ([0] if first.scores else [])
 
 
 def test_an_inert_candidate_costs_no_training(evaluator):
-    evaluation = evaluator.examine(Graph.parse("v0 + 1"), History())
+    (evaluation,) = evaluator.examine([Graph.parse("v0 + 1")], History())
     assert (evaluation.outcome, evaluation.steps) == ("inert", 0)
 
 
 def test_training_stops_with_the_first_loss_that_is_not_finite(evaluator):
-    evaluation = evaluator.evaluate(Graph.parse("exp(exp(exp(exp(x))))"))
+    (evaluation,) = evaluator.evaluate([EXPLODING])
     assert evaluation.outcome == "unstable" and evaluation.steps < 3
-    candidate = Graph.parse("exp(exp(exp(exp(x))))")
-    assert evaluator.learning_curves(candidate, [60]) == {"resnet_tiny": [0.0]}
+    assert evaluator.learning_curves([EXPLODING], [60]) == [{"resnet_tiny": [0.0]}]
 
 
-def test_the_same_graph_has_the_same_evaluation_again(evaluator):
-    first = evaluator.evaluate(CATALOG["evonorm_s0"])
-    second = make_evaluator(quick()).evaluate(CATALOG["evonorm_s0"])
-    assert first == second and first.outcome == "accepted"
-    assert evaluator.evaluate(CATALOG["evonorm_s0"]) is first, "it is not trained a second time"
+def test_an_evaluation_depends_on_no_other_candidate_and_no_number_of_devices(evaluator):
+    graphs = [KNOWN["evonorm_s0"], EXPLODING, KNOWN["gn_relu"], Graph.parse("x"), Graph.parse("tanh(x)")]
+    together = evaluator.evaluate(graphs)
+    alone = make_evaluator(quick(), devices=jax.local_devices()[:1])
+    assert timeless(alone.evaluate(graphs[3:])) == timeless(together[3:])
+    assert timeless(alone.evaluate(graphs[:1])) == timeless(together[:1])
+    assert together[0].outcome == "accepted"
+    many = make_evaluator(quick(), devices=jax.local_devices())
+    assert timeless(many.evaluate(graphs)) == timeless(together)
 
 
-def test_both_executors_train_to_the_same_accuracy():
-    for name in ("evonorm_b0", "gn_relu"):
-        scores = []
-        for executor in ("universal", "compiled"):
-            config = quick()
-            config.executor, config.rejection.enabled = executor, False
-            config.proxy.steps = config.rejection.quality_steps
-            scores.append(make_evaluator(config).evaluate(KNOWN[name]).scores["resnet_tiny"])
-        assert scores[0] == pytest.approx(scores[1], abs=0.04), name
+@pytest.mark.parametrize("executor", ["compiled", "auto"])
+def test_all_executors_train_to_the_same_accuracy(evaluator, executor):
+    config = quick()
+    config.executor = executor
+    other = make_evaluator(config, devices=two_devices())
+    graphs = [KNOWN["evonorm_b0"], KNOWN["gn_relu"]]
+    for theirs, ours in zip(other.evaluate(graphs), evaluator.evaluate(graphs), strict=True):
+        assert theirs.scores["resnet_tiny"] == pytest.approx(ours.scores["resnet_tiny"], abs=0.04)
+        # The compiled program goes on where the quality test of the universal one stopped.
+        assert theirs.steps == ours.steps
 
 
 def test_replicas_are_trained_side_by_side():
     config = quick()
     config.proxy.replicas = 2
     config.proxy.steps = config.rejection.quality_steps
-    evaluation = make_evaluator(config).evaluate(CATALOG["evonorm_b0"])
+    (evaluation,) = make_evaluator(config, devices=two_devices()).evaluate([CATALOG["evonorm_b0"]])
     assert evaluation.outcome == "accepted"
     # Two replicas: every step of training counts twice.
     assert evaluation.steps == 10 + 2 * 30
 
 
+def test_without_rejection_all_are_trained_to_the_end():
+    config = quick()
+    config.rejection.enabled = False
+    evaluations = make_evaluator(config, devices=two_devices()).evaluate([Graph.parse("v0 + 1"), EXPLODING])
+    assert [evaluation.outcome for evaluation in evaluations] == ["accepted", "diverged"]
+    assert evaluations[0].steps == config.proxy.steps
+
+
 def test_the_series_without_batch_statistics_rejects_them_first():
     config = quick()
     config.rejection.allow_batch_dependent = False
-    evaluation = make_evaluator(config).examine(CATALOG["evonorm_b0"], History())
+    (evaluation,) = make_evaluator(config).examine([CATALOG["evonorm_b0"]], History())
     assert (evaluation.outcome, evaluation.steps) == ("batch_dependent", 0)
 
 

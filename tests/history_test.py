@@ -31,7 +31,7 @@ def fill(workdir, records, checkpoint_at=()):
         history = archive.restore()
         for each in records:
             history.append(each)
-            archive.append(each)
+            archive.append([each])
             if len(history) in checkpoint_at:
                 archive.checkpoint(history)
 

@@ -58,7 +58,7 @@ def test_the_page_says_what_the_history_says(full):
     assert f"{counts['accepted']} trained fully" in text
     seconds = sum(record.evaluation.seconds for record in history)
     assert f"{seconds:,.0f} s" in text
-    assert f"{3600 / seconds:.1f} candidates per minute" in text
+    assert f"{3600 / seconds:.1f} candidates per device minute" in text
     accepted = [r for r in history if r.evaluation.outcome == "accepted"]
     best = max(accepted, key=lambda r: sum(r.evaluation.scores.values()))
     mean = sum(best.evaluation.scores.values()) / 3

@@ -57,7 +57,7 @@ def write_workdir(path: Path, history: History, config=CONFIG) -> Path:
     with Archive(workdir, config["top_k"]) as archive:
         archive.restore()
         for record in history:
-            archive.append(record)
+            archive.append([record])
         archive.checkpoint(history)
         for name, score in {"bn_relu": 0.71, "evonorm_b0": 0.72, "evonorm_s0": 0.73}.items():
             graph = CATALOG.get(name, Graph.parse("max((x - mean_bwh(x)) / std_bwh(x), 0)"))

@@ -1,8 +1,10 @@
 """The search from the command line: every config's quick form, kills, refusals, the report."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +33,7 @@ def command(workdir, *overrides, config="search_mnist5k.py:quick"):
 
 
 def environment():
-    # One device, as a user has it; the compilation cache is that of the test suite.
+    # A device for each core, as a user has it; the compilation cache is that of the test suite.
     cleared = ("XLA_FLAGS", "PJRT_NPROC")
     kept = {name: value for name, value in os.environ.items() if name not in cleared}
     return kept | {"JAX_PLATFORMS": "cpu", "EVONORMS_CACHE": str(ROOT / ".cache" / "jax")}
@@ -107,6 +109,79 @@ def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_pa
     assert history(workdir) == history(finished[0])
 
 
+@pytest.mark.parametrize("devices", [1, 3])
+def test_the_number_of_devices_does_not_change_the_history(finished, tmp_path, devices):
+    done = run(tmp_path / "run", f"--cpu_devices={devices}")
+    assert done.returncode == 0, done.stderr
+    assert history(tmp_path / "run") == history(finished[0])
+    assert f"devices {devices} of kind cpu" in done.stderr
+
+
+@contextlib.contextmanager
+def two_hosts(workdir, second=()):
+    """Two processes with two devices each that share a search; `second` is for one of them alone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            command(
+                workdir,
+                *(f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", f"--process_id={index}"),
+                *("--cpu_devices=2", *(second if index else ())),
+            ),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_two_hosts_share_a_search_and_give_the_same_history(finished, tmp_path):
+    with two_hosts(tmp_path / "run") as processes:
+        for process in processes:
+            _, errors = process.communicate()
+            assert process.returncode == 0, errors
+    assert history(tmp_path / "run") == history(finished[0])
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_host_ends_the_run_with_one_line_and_starting_again_goes_on(finished, tmp_path, lost):
+    workdir = tmp_path / "run"
+    with two_hosts(workdir) as processes:
+        while all(process.poll() is None for process in processes) and len(history(workdir)) < 5:
+            time.sleep(0.005)
+        processes[lost].kill()
+        other = processes[1 - lost]
+        _, errors = other.communicate()
+        assert other.returncode == 1
+        (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+        assert f"process {lost}" in line and "start the same command again on all hosts" in line
+        assert "Traceback" not in errors
+    assert 5 <= len(history(workdir)) < BUDGET
+    with two_hosts(workdir) as processes:
+        assert [process.wait() for process in processes] == [0, 0]
+    assert history(workdir) == history(finished[0])
+
+
+def test_hosts_with_different_configs_are_refused(tmp_path):
+    with two_hosts(tmp_path / "run", second=("--config.seed=3",)) as processes:
+        for process in processes:
+            _, errors = process.communicate()
+            assert process.returncode != 0 and "Traceback" not in errors
+            assert "the config differs between process 0 and process 1" in errors
+    assert not (tmp_path / "run").exists()
+
+
 def test_interrupted_it_saves_and_says_how_to_go_on(finished, tmp_path):
     workdir = tmp_path / "run"
     process = subprocess.Popen(
@@ -175,7 +250,7 @@ def test_methods_and_options(overrides, outcomes, tmp_path):
         (("--config.data.crop=99",), "data.crop must be from 1 to"),
         (("--config.rejection.quality_steps=0",), "rejection.quality_steps must be from 1 to proxy.steps"),
         (("--config.evolution.seed_layers=('evonorm_c0',)",), "evolution.seed_layers must be of"),
-        (("--config.executor=fast",), "executor must be one of universal, compiled, got 'fast'"),
+        (("--config.executor=fast",), "executor must be one of universal, compiled, auto, got 'fast'"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0].partition("=")[0],
 )

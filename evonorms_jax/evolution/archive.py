@@ -1,11 +1,12 @@
 """The files that a search keeps in its work directory, and the history that they give back.
 
 `checkpoints/` (Orbax) holds the history every so often. `history.jsonl` has one line a candidate, on disk
-before the next one begins: between two checkpoints nothing but the candidate in flight can be lost.
+before the next round begins: between two checkpoints nothing but the round in flight can be lost.
 """
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -83,10 +84,10 @@ class Archive:
             records.append(record)
         return records
 
-    def append(self, record: Record) -> None:
-        """Adds a line to the log; it is on disk when this returns."""
+    def append(self, records: Sequence[Record]) -> None:
+        """Adds a line each to the log; they are on disk when this returns."""
         if self._log is not None:
-            self._log.write(json.dumps(record.to_json()) + "\n")
+            self._log.write("".join(json.dumps(record.to_json()) + "\n" for record in records))
             self._log.flush()
             os.fsync(self._log.fileno())
 
@@ -110,7 +111,7 @@ class Archive:
 
     def add_known_layer(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
         """Saves the evaluation of a published layer."""
-        layer = {"name": name, "graph": graph.to_json(), "equation": str(graph), **evaluation._asdict()}
+        layer = {"name": name, "graph": graph.to_json(), "equation": str(graph), **evaluation.to_json()}
         layers = self.known_layers() | {name: layer}
         write_whole(self._workdir / KNOWN_LAYERS, layer_file(list(layers.values())))
 

@@ -1,13 +1,13 @@
-"""From a graph to its evaluation: the tests in order of cost, then the proxy task in full.
+"""From graphs to their evaluations: the tests in order of cost, then the proxy task in full.
 
-The only place that knows where candidates run. Programs are built once an anchor, on first use, and take the
-candidate as data (`search_space.universal`); where a candidate is to be trained for long, a program of its
-own can pay off (`executor`).
+The candidates of a round go through the tests together, stage by stage, so that every stage finds work for
+all devices; who fails a test leaves the round. The same graph has the same evaluation wherever and with
+whatever others it is examined: seeds of weights, batches and crops depend on anchor and replica alone.
 """
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +16,16 @@ import numpy as np
 
 from evonorms_jax.data import ImageData, normalize
 from evonorms_jax.evolution import rejection
+from evonorms_jax.evolution.devices import Devices, Program, pack
+from evonorms_jax.evolution.executors import Auto, Compiled, Job, Shared, Trained, Universal, step_cost
 from evonorms_jax.evolution.history import Evaluation, History
-from evonorms_jax.evolution.proxy import ProxySettings, ProxyState, ProxyTask, device_data, make_proxy_task
+from evonorms_jax.evolution.hosts import Hosts
+from evonorms_jax.evolution.proxy import ProxySettings, make_proxy_task, proxy_data
 from evonorms_jax.evolution.stability import make_stability_test
-from evonorms_jax.layers import LayerConstructor, norm_act
-from evonorms_jax.layers.universal import UniversalNormAct
+from evonorms_jax.layers import norm_act
+from evonorms_jax.layers.universal import restart_statistics
 from evonorms_jax.models.anchors import Anchor
-from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space import CATALOG, Graph
 from evonorms_jax.search_space.universal import encode
 
 
@@ -54,19 +57,11 @@ class RejectionSettings(NamedTuple):
     duplicates: bool
 
 
-class _Programs(NamedTuple):
-    """The jitted functions of one anchor."""
-
-    init: Callable[..., ProxyState]
-    train: Callable[..., ProxyState]
-    accuracy: Callable[..., jax.Array]
+EXECUTORS = ("universal", "compiled", "auto")
 
 
 class Evaluator:
     """Examines graphs on a set of anchors.
-
-    The same graph has the same evaluation whenever it is examined: seeds of weights, batches and crops
-    depend on the anchor and the replica alone, so that candidates are compared on equal terms.
 
     Args:
       anchors: the networks; they are used from the cheapest to the dearest, by operations a step.
@@ -74,8 +69,12 @@ class Evaluator:
       proxy: how a candidate is trained.
       tests: which tests it must pass.
       layer_fields: fields of the layer, such as `group_size`.
-      executor: "universal" trains all in one program an anchor; "compiled" builds one for each survivor of
-        the quality test, faster a step and seconds to a minute to build.
+      executor: how the survivors of the quality test are trained to the end: "universal" trains all in one
+        program an anchor; "compiled" builds one for each, faster a step and seconds to a minute to build;
+        "auto" chooses by measured times.
+      slots: the most candidates that a device gets in one call; so many states are held on a device.
+      hosts: those that share the work.
+      devices: where to run; all local ones by default.
       seed: of weights, batches and crops.
 
     Raises:
@@ -91,6 +90,9 @@ class Evaluator:
         layer_fields: dict[str, Any],
         *,
         executor: str = "universal",
+        slots: int = 16,
+        hosts: Hosts | None = None,
+        devices: Sequence[jax.Device] | None = None,
         seed: int = 0,
     ):
         if executor not in EXECUTORS:
@@ -110,142 +112,165 @@ class Evaluator:
         # Programs that draw weights with rbg are built in a third of the time.
         key = jax.random.key(seed, impl="rbg")
         self._keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(sorted(names))}
-        # Known layers may be trained to compare with and again as the first proposals.
-        self._evaluated: dict[Graph, Evaluation] = {}
-        self._data = device_data(data, proxy.eval_batch_size)
+        self._data = proxy_data(data, proxy.eval_batch_size)
+        self._hosts = hosts or Hosts()
+        self.devices = Devices(slots, devices)
         self.threshold = tests.quality_threshold / data.num_classes
 
-    def examine(self, graph: Graph, history: History) -> Evaluation:
-        """The evaluation of a graph; one examined before has its evaluation reused."""
-        started = time.monotonic()
-        if self._tests.enabled and (figure := rejection.inert(graph)):
-            return Evaluation("inert", figure, seconds=time.monotonic() - started)
-        mark = rejection.fingerprint(graph)
-        original = history.original(mark) if self._tests.duplicates else None
-        if original is not None:
-            evaluation = Evaluation(
-                "duplicate",
-                {"original": original.evaluation.outcome},
-                original.evaluation.scores,
-                duplicate_of=original.index,
-            )
-        else:
-            evaluation = self.evaluate(graph)
-        return evaluation._replace(fingerprint=mark, seconds=time.monotonic() - started)
+    def examine(self, graphs: Sequence[Graph], history: History) -> list[Evaluation]:
+        """The evaluations of the graphs of a round, in order, as if each had been examined by itself.
 
-    def evaluate(self, graph: Graph) -> Evaluation:
-        """The evaluation by training alone, whatever the history; the same genotype is trained once."""
-        if graph not in self._evaluated:
-            self._evaluated[graph] = self._evaluate(graph)
-        return self._evaluated[graph]
+        A function that the history or the round has already is not trained again: its evaluation is reused.
+        """
+        evaluations: list[Evaluation | None] = [None] * len(graphs)
+        marks: dict[int, str] = {}
+        new: dict[str, int] = {}  # fingerprint -> place in the round
+        for place, graph in enumerate(graphs):
+            started = time.monotonic()
+            if self._tests.enabled and (figure := rejection.inert(graph)):
+                evaluations[place] = Evaluation("inert", figure, seconds=time.monotonic() - started)
+                continue
+            marks[place] = rejection.fingerprint(graph)
+            original = history.original(marks[place]) if self._tests.duplicates else None
+            if original is not None:
+                evaluations[place] = _duplicate(original.evaluation, original.index)
+            elif not self._tests.duplicates or marks[place] not in new:
+                new[marks[place] if self._tests.duplicates else str(place)] = place
+        trained = self.evaluate([graphs[place] for place in new.values()])
+        for place, evaluation in zip(new.values(), trained, strict=True):
+            evaluations[place] = evaluation
+        for place, mark in marks.items():
+            if evaluations[place] is None:
+                evaluations[place] = _duplicate(evaluations[new[mark]], len(history) + new[mark])
+            evaluations[place] = evaluations[place]._replace(fingerprint=mark)
+        return evaluations
 
-    def _evaluate(self, graph: Graph) -> Evaluation:
+    def evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
+        """The evaluations by training alone, whatever the history; every host gets all of them."""
+        shares = pack([step_cost(graph) for graph in graphs], self._hosts.count)
+        mine = shares[self._hosts.index]
+        evaluated = self._evaluate([graphs[i] for i in mine])
+        gathered = self._hosts.gather([evaluation.to_json() for evaluation in evaluated])
+        results = {
+            i: Evaluation.from_json(line)
+            for share, lines in zip(shares, gathered, strict=True)
+            for i, line in zip(share, lines, strict=True)
+        }
+        return [results[i] for i in range(len(graphs))]
+
+    def _evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
         tests = self._tests
-        if not tests.allow_batch_dependent and (figure := rejection.batch_dependent(graph)):
-            return Evaluation("batch_dependent", figure)
-        candidate = encode(graph)
-        if not tests.enabled:
-            return self._train_in_full(graph, {})
-        norm, taken = self.stability(graph)
-        if figure := rejection.unstable(self._stability_anchor, norm, taken, tests.stability_norm):
-            return Evaluation("unstable", figure, steps=taken)
-        steps = taken
-        states: dict[str, ProxyState] = {}
+        candidates = [_Candidate(graph) for graph in graphs]
+        if not tests.allow_batch_dependent:
+            for candidate in candidates:
+                candidate.reject("batch_dependent", rejection.batch_dependent(candidate.graph))
+        if tests.enabled:
+            self._test_stability(_running(candidates))
+            for anchor in self.anchors:
+                for candidate in self._train(anchor, _running(candidates), tests.quality_steps):
+                    trained = candidate.trained[anchor.name]
+                    figure = rejection.low_quality(
+                        anchor.name, trained.accuracy, self.threshold, trained.step
+                    )
+                    candidate.reject("low_quality", figure)
         for anchor in self.anchors:
-            state, accuracy = self._train(anchor.name, candidate, None, tests.quality_steps)
-            steps += int(state.step) * self._proxy.replicas
-            if figure := rejection.low_quality(anchor.name, accuracy, self.threshold, int(state.step)):
-                return Evaluation("low_quality", figure, steps=steps)
-            states[anchor.name] = state
-        full = self._train_in_full(graph, states)
-        return full._replace(steps=steps + full.steps)
+            for candidate in self._train(anchor, _running(candidates), self._proxy.steps):
+                trained = candidate.trained[anchor.name]
+                candidate.reject("diverged", rejection.diverged(anchor.name, trained.loss, trained.step))
+        return [candidate.evaluation() for candidate in candidates]
 
-    def learning_curves(self, graph: Graph, steps: Sequence[int]) -> dict[str, list[float]]:
-        """Validation accuracy after each of some numbers of steps, ascending, by anchor; 0 from NaN on."""
-        curves: dict[str, list[float]] = {}
+    def _test_stability(self, candidates: Sequence["_Candidate"]) -> None:
+        results = self._climb([candidate.graph for candidate in candidates])
+        for candidate, result in zip(candidates, results, strict=True):
+            norm, steps = float(result.figures.norm), int(result.figures.steps)
+            candidate.steps += steps
+            candidate.seconds += result.seconds
+            figure = rejection.unstable(self._stability_anchor, norm, steps, self._tests.stability_norm)
+            candidate.reject("unstable", figure)
+
+    def _train(self, anchor: Anchor, candidates: Sequence["_Candidate"], stop: int):
+        """Trains the candidates on, up to a step, and returns them."""
+        # What the quality test trains is mostly rejected: only what goes on from there is worth a build.
+        executor = self._executors[anchor.name][self._executor if stop == self._proxy.steps else "universal"]
+        jobs = [candidate.job(anchor.name, stop) for candidate in candidates]
+        for candidate, job, trained in zip(candidates, jobs, executor.train(jobs), strict=True):
+            candidate.steps += (trained.step - (stop - job.steps)) * self._proxy.replicas
+            candidate.seconds += trained.seconds
+            candidate.trained[anchor.name] = trained
+        return candidates
+
+    def stability(self, graphs: Sequence[Graph]) -> list[tuple[float, int]]:
+        """The largest gradient norm of each in the stability test, and its steps."""
+        return [(float(r.figures.norm), int(r.figures.steps)) for r in self._climb(graphs)]
+
+    def learning_curves(self, graphs: Sequence[Graph], steps: Sequence[int]) -> list[dict[str, list[float]]]:
+        """Validation accuracy of each after some numbers of steps, ascending, by anchor; 0 from NaN on."""
+        candidates = [_Candidate(graph) for graph in graphs]
+        curves = [{anchor.name: [] for anchor in self.anchors} for _ in graphs]
         for anchor in self.anchors:
-            state = None
-            curves[anchor.name] = []
             for stop in steps:
-                state, accuracy = self._train(anchor.name, encode(graph), state, stop)
-                curves[anchor.name].append(accuracy)
+                self._train(anchor, candidates, stop)
+                for curve, candidate in zip(curves, candidates, strict=True):
+                    curve[anchor.name].append(candidate.trained[anchor.name].accuracy)
         return curves
 
-    def _train_in_full(self, graph: Graph, states: dict[str, ProxyState]) -> Evaluation:
-        """Trains on every anchor to the last step, from the states of the quality test if there are any."""
-        scores: dict[str, float] = {}
-        steps = 0
-        for anchor in self.anchors:
-            state = states.get(anchor.name)
-            start = 0 if state is None else int(state.step)
-            if self._executor == "compiled":
-                programs = self._build(anchor, lambda _: norm_act(graph, **self._layer_fields))
-                state, accuracy = self._run(programs, anchor.name, None, None, self._proxy.steps)
-                start = 0
-            else:
-                state, accuracy = self._train(anchor.name, encode(graph), state, self._proxy.steps)
-            steps += (int(state.step) - start) * self._proxy.replicas
-            if figure := rejection.diverged(anchor.name, state.loss, int(state.step)):
-                return Evaluation("diverged", figure, steps=steps)
-            scores[anchor.name] = accuracy
-        figure = {"mean_score": float(np.mean(list(scores.values())))}
-        return Evaluation("accepted", figure, scores, steps)
-
-    def _train(self, name: str, candidate, state: ProxyState | None, stop: int) -> tuple[ProxyState, float]:
-        return self._run(self._universal[name], name, candidate, state, stop)
-
-    def _run(self, programs: _Programs, name: str, candidate, state, stop: int):
-        """Trains from a state, or from the start, up to a step; accuracy 0 if the loss was not finite."""
-        init_key, train_key = jax.random.split(self._keys[name])
-        if state is None:
-            state = programs.init(candidate, init_key)
-        state = programs.train(candidate, state, self._data, train_key, stop)
-        if not np.isfinite(np.asarray(state.loss)).all():
-            return state, 0.0
-        return state, float(programs.accuracy(candidate, state, self._data))
-
-    def stability(self, graph: Graph) -> tuple[float, int]:
-        """The largest gradient norm in the stability test, and its steps."""
-        name, candidate = self._stability_anchor, encode(graph)
-        init_key, _ = jax.random.split(self._keys[name])
-        state = self._universal[name].init(candidate, init_key)
-        result = self._stability_program(candidate, state, *self._stability_batch)
-        return float(result.norm), int(result.steps)
+    def _climb(self, graphs: Sequence[Graph]):
+        return self._stability_program.run(
+            [encode(graph) for graph in graphs],
+            costs=[step_cost(graph) for graph in graphs],
+            work=lambda figures: 1.0 + float(figures.steps),
+        )
 
     @functools.cached_property
-    def _universal(self) -> dict[str, _Programs]:
-        """The programs that take the candidate as data, by anchor."""
-        return {anchor.name: self._build(anchor, self._universal_layer) for anchor in self.anchors}
-
-    def _universal_layer(self, candidate) -> LayerConstructor:
-        return LayerConstructor(functools.partial(UniversalNormAct, genome=candidate, **self._layer_fields))
-
-    def _task(self, anchor: Anchor, layer: Callable[[Any], LayerConstructor]) -> ProxyTask:
-        return make_proxy_task(anchor, self._num_classes, layer, self._proxy, self._channels)
-
-    def _build(self, anchor: Anchor, layer: Callable[[Any], LayerConstructor]) -> _Programs:
-        task = self._task(anchor, layer)
-        return _Programs(jax.jit(task.init), jax.jit(task.train), jax.jit(task.accuracy))
-
-    @functools.cached_property
-    def _stability_program(self) -> Callable[..., Any]:
-        anchor = next(a for a in self.anchors if a.name == self._stability_anchor)
+    def _stability_program(self) -> Program:
+        task, shared = self._tasks[self._stability_anchor]
         test = make_stability_test(
-            self._task(anchor, self._universal_layer),
+            task,
             steps=self._tests.stability_steps,
             max_norm=self._tests.stability_norm,
             step_size=self._tests.stability_step_size,
         )
-        return jax.jit(test)
 
-    @functools.cached_property
-    def _stability_batch(self) -> tuple[jax.Array, jax.Array]:
+        def climb(shared, genome, kept):
+            state, images, labels = shared
+            state = state._replace(stats=restart_statistics(state.stats, genome))
+            return test(genome, state, images, labels), kept
+
+        shared = self.devices.replicate((shared.template, *self._stability_batch()))
+        return Program(self.devices, climb, shared)
+
+    def _stability_batch(self) -> tuple[np.ndarray, np.ndarray]:
         """The first training images, cut from the middle."""
         size, count = self._proxy.crop, self._tests.stability_batch_size
         images = self._data.images[:count]
         top, left = ((n - size) // 2 for n in images.shape[1:3])
         crops = images[:, top : top + size, left : left + size]
-        return normalize(crops, self._data.mean, self._data.std), self._data.labels[:count]
+        return np.asarray(normalize(crops, self._data.mean, self._data.std)), self._data.labels[:count]
+
+    @functools.cached_property
+    def _tasks(self):
+        """The proxy task of each anchor, and what its trainings share."""
+        tasks = {}
+        for anchor in self.anchors:
+            task = make_proxy_task(
+                anchor, self._num_classes, self._layer_fields, self._proxy, self._channels
+            )
+            init_key, train_key = jax.random.split(self._keys[anchor.name])
+            # The weights at the start do not depend on the candidate.
+            template = jax.jit(task.init)(encode(CATALOG["evonorm_b0"]), init_key)
+            tasks[anchor.name] = (task, Shared(self._data, train_key, template))
+        return tasks
+
+    @functools.cached_property
+    def _executors(self) -> dict[str, dict[str, Any]]:
+        """Executors by anchor and name; nothing is built before its first use."""
+        executors = {}
+        for anchor, (task, shared) in self._tasks.items():
+            universal = Universal(task, shared, self.devices)
+            compiled = Compiled(task, shared, self.devices)
+            auto = Auto(universal, compiled, anchor)
+            executors[anchor] = {"universal": universal, "compiled": compiled, "auto": auto}
+        return executors
 
     def _cost(self, anchor: Anchor) -> float:
         """Operations of a forward pass, with a layer that costs about the same everywhere."""
@@ -257,4 +282,38 @@ class Evaluator:
         return jax.jit(apply).lower(variables, image).cost_analysis()["flops"]
 
 
-EXECUTORS = ("universal", "compiled")
+class _Candidate:
+    """A graph on its way through the tests: the verdict so far, and what it cost."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.verdict: tuple[str, dict[str, Any]] | None = None
+        self.trained: dict[str, Trained] = {}
+        self.steps, self.seconds = 0, 0.0
+
+    def reject(self, outcome: str, figure: dict[str, Any] | None) -> None:
+        """Takes the verdict of a test; None is a pass."""
+        if figure is not None and self.verdict is None:
+            self.verdict = (outcome, figure)
+
+    def job(self, anchor: str, stop: int) -> Job:
+        trained = self.trained.get(anchor)
+        if trained is None:
+            return Job(self.graph, stop)
+        return Job(self.graph, stop, trained.fetch(), trained.seconds / max(1, trained.step))
+
+    def evaluation(self) -> Evaluation:
+        if self.verdict is not None:
+            return Evaluation(*self.verdict, steps=self.steps, seconds=self.seconds)
+        scores = {name: trained.accuracy for name, trained in self.trained.items()}
+        figure = {"mean_score": float(np.mean(list(scores.values())))}
+        return Evaluation("accepted", figure, scores, self.steps, self.seconds)
+
+
+def _running(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    return [candidate for candidate in candidates if candidate.verdict is None]
+
+
+def _duplicate(original: Evaluation, index: int) -> Evaluation:
+    figure = {"original": original.outcome}
+    return Evaluation("duplicate", figure, original.scores, duplicate_of=index)

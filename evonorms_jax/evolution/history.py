@@ -29,7 +29,7 @@ class Evaluation(NamedTuple):
       figure: what decided it, for people: the anchor, the accuracy or norm, the step.
       scores: validation accuracy in [0, 1] by anchor; empty if rejected.
       steps: training steps spent, over all anchors and replicas.
-      seconds: wall time spent.
+      seconds: of device time spent.
       duplicate_of: index of the original of a duplicate.
       fingerprint: identifies the function that the graph computes.
     """
@@ -41,6 +41,14 @@ class Evaluation(NamedTuple):
     seconds: float = 0.0
     duplicate_of: int | None = None
     fingerprint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "Evaluation":
+        """Reads what `to_json` wrote; KeyError if a field is missing, others are ignored."""
+        return cls(**{field: line[field] for field in cls._fields})
 
 
 class Record(NamedTuple):
@@ -73,7 +81,7 @@ class Record(NamedTuple):
             "parents": list(proposal.parents),
             "graph": proposal.graph.to_json(),
             "equation": str(proposal.graph),
-            **evaluation._asdict(),
+            **evaluation.to_json(),
         }
 
     @classmethod
@@ -85,8 +93,7 @@ class Record(NamedTuple):
         """
         try:
             proposal = Proposal(Graph.from_json(line["graph"]), line["origin"], tuple(line["parents"]))
-            evaluation = Evaluation(**{field: line[field] for field in Evaluation._fields})
-            return cls(line["index"], proposal, evaluation)
+            return cls(line["index"], proposal, Evaluation.from_json(line))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a record of a history: {error!r} in {str(line)[:80]}") from None
 

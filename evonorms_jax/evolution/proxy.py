@@ -1,9 +1,9 @@
 """The proxy task: train one candidate on one anchor, in one program on the device.
 
-R replicas (seeds of the anchor), N training images, B batch, n validation batches. A program takes the
-candidate as an argument where the executor allows it (`universal.Genome`), so that it is built once.
+R replicas (seeds of the anchor), N training images, B batch, n validation batches.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,10 +12,9 @@ import jax.numpy as jnp
 
 from evonorms_jax.data import EvalBatches, ImageData, batch_indices, eval_batches, normalize, random_crop_flip
 from evonorms_jax.layers import LayerConstructor
+from evonorms_jax.layers.universal import UniversalNormAct
 from evonorms_jax.models.anchors import Anchor
 from evonorms_jax.training.optimizer import make_schedule, sgd
-
-Candidate = Any  # a Genome, or None where the program is specialised to one graph
 
 
 class ProxySettings(NamedTuple):
@@ -57,6 +56,9 @@ class ProxyState(NamedTuple):
 class ProxyTask(NamedTuple):
     """The proxy task of one anchor as pure functions of a candidate.
 
+    A candidate is a Genome, which may be traced, or a Graph, to which the program is then specialised; the
+    states are the same (`UniversalNormAct`).
+
     Attributes:
       init: `(candidate, key) -> ProxyState` before the first step.
       train: `(candidate, state, data, key, stop) -> ProxyState` after `stop` steps, or after the first step
@@ -74,18 +76,16 @@ class ProxyTask(NamedTuple):
     loss: Callable[..., tuple[jax.Array, Any]]
 
 
-def device_data(data: ImageData, eval_batch_size: int) -> ProxyData:
-    """Puts the training and validation parts on the default device."""
+def proxy_data(data: ImageData, eval_batch_size: int) -> ProxyData:
+    """The training and validation parts as the programs take them, still on the host."""
     validation = eval_batches(data.validation, eval_batch_size)
-    return jax.device_put(
-        ProxyData(data.train.images, data.train.labels, validation, data.mean, data.std)
-    )
+    return ProxyData(data.train.images, data.train.labels, validation, data.mean, data.std)
 
 
 def make_proxy_task(
     anchor: Anchor,
     num_classes: int,
-    layer: Callable[[Candidate], LayerConstructor],
+    layer_fields: dict[str, Any],
     settings: ProxySettings,
     channels: int,
 ) -> ProxyTask:
@@ -94,7 +94,7 @@ def make_proxy_task(
     Args:
       anchor: the network.
       num_classes: number of classes.
-      layer: the `norm_act` of a candidate, called while tracing.
+      layer_fields: fields of the layer, such as `group_size`.
       settings: see `ProxySettings`.
       channels: channels of the images.
     """
@@ -107,7 +107,8 @@ def make_proxy_task(
     optimizer = sgd(schedule, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
     def network(candidate):
-        return anchor.build(layer(candidate), num_classes)
+        layer = functools.partial(UniversalNormAct, candidate=candidate, **layer_fields)
+        return anchor.build(LayerConstructor(layer), num_classes)
 
     def init(candidate, key):
         image = jnp.zeros((1, settings.crop, settings.crop, channels))

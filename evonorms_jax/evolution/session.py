@@ -1,37 +1,38 @@
-"""One search in one work directory: start or resume, run, save, show."""
+"""One search: start or resume, run, save, show; on one host or several."""
 
-import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
 from evonorms_jax import data
-from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.evaluator import Evaluator, RejectionSettings
-from evonorms_jax.evolution.history import OUTCOMES, History, Record
+from evonorms_jax.evolution.history import History, Record
+from evonorms_jax.evolution.hosts import Hosts
+from evonorms_jax.evolution.keeper import Keeper, Spectator
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_selection
 from evonorms_jax.evolution.proxy import ProxySettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
-from evonorms_jax.training.display import Display
 from evonorms_jax.training.interrupt import stop_requested
-from evonorms_jax.training.metrics import Scalars
-from evonorms_jax.training.workdir import claim_workdir
 
 #: Published layers that are trained the same way, for people to compare with.
 KNOWN_LAYERS: dict[str, Graph] = {
     name: (BASELINES | CATALOG)[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
 }
 METHODS = ("evolution", "random_search", "random")
-_SCALARS_EVERY = 10  # candidates
 
 
-def run_search(config: ConfigDict, workdir: str) -> bool:
+def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> bool:
     """Runs the search of a config, or goes on with it where it was stopped.
+
+    Args:
+      config: see `experiments/configs/search_defaults.py`.
+      workdir: of the run; process 0 alone reads and writes there.
+      hosts: those that share the work; all of them call this with the same config.
 
     Returns:
       True when it is done; False if Ctrl-C or SIGTERM stopped it, with all examined candidates saved.
@@ -39,41 +40,44 @@ def run_search(config: ConfigDict, workdir: str) -> bool:
     Raises:
       ValueError: if a setting is wrong, or the work directory belongs to another config or is damaged.
       DataNotFoundError: if the data set is not there.
+      ConnectionError: if a host is lost.
     """
     # The order of a resume: 1 settings are checked, 2 the data are read, 3 the work directory is claimed,
-    # 4 the history is restored, 5 known layers are trained unless they were, 6 the search goes on.
+    # 4 the history is restored and sent to all hosts, 5 known layers are trained unless they were, 6 the
+    # search goes on.
+    hosts = hosts or Hosts()
     settings = _evolution_settings(config)
-    evaluator = make_evaluator(config)
-    path = claim_workdir(workdir, config.to_dict())
-    with Archive(path, config.top_k) as archive, stop_requested() as stopping:
-        history = archive.restore()
-        with (
-            Display(f"{config.name}, {config.method}") as display,
-            Scalars(path / "tensorboard", step=len(history)) as scalars,
-        ):
-            progress = _Progress(display, scalars, history, config.budget)
-            if not _train_known_layers(evaluator, archive, progress, stopping):
-                return False
-            for record in search(
-                history,
-                evaluator.examine,
-                settings,
-                seed=config.seed,
-                budget=config.budget,
-                stop_at_first=config.method == "random",
-            ):
-                archive.append(record)
-                progress.examined(record)
-                if len(history) % config.checkpoint_every == 0:
-                    scalars.flush()
-                    archive.checkpoint(history)
-                if stopping():
-                    break
-            archive.checkpoint(history)
-        return not stopping()
+    evaluator = make_evaluator(config, hosts)
+    hosts.check_same("the config", config.to_dict())
+    keeper = Keeper(config, workdir, evaluator.devices) if hosts.leader else Spectator()
+    with stop_requested() as stopping, keeper:
+
+        def stopped() -> bool:
+            # A host that is asked to stop takes the others with it, after the same round.
+            return any(hosts.gather(stopping()))
+
+        lines = hosts.broadcast([record.to_json() for record in keeper.history])
+        history = keeper.history if hosts.leader else History(map(Record.from_json, lines))
+        _train_known_layers(evaluator, keeper, hosts)
+        rounds = search(
+            history,
+            evaluator.examine,
+            settings,
+            seed=config.seed,
+            budget=config.budget,
+            stop_at_first=config.method == "random",
+        )
+        interrupted = stopped()
+        while not interrupted and (records := next(rounds, None)) is not None:
+            keeper.examined(records)
+            interrupted = stopped()
+        keeper.finish()
+        return not interrupted
 
 
-def make_evaluator(config: ConfigDict) -> Evaluator:
+def make_evaluator(
+    config: ConfigDict, hosts: Hosts | None = None, devices: Sequence[jax.Device] | None = None
+) -> Evaluator:
     """The evaluator of a config, with its data read; errors as `run_search`."""
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
@@ -85,7 +89,16 @@ def make_evaluator(config: ConfigDict) -> Evaluator:
     proxy = ProxySettings(**config.proxy, crop=crop, flip=flip)
     _check_sizes(proxy, tests, images)
     return Evaluator(
-        anchors, images, proxy, tests, config.layer.to_dict(), executor=config.executor, seed=config.seed
+        anchors,
+        images,
+        proxy,
+        tests,
+        config.layer.to_dict(),
+        executor=config.executor,
+        slots=config.evolution.round_size,
+        hosts=hosts,
+        devices=devices,
+        seed=config.seed,
     )
 
 
@@ -134,22 +147,15 @@ def _seed_layer(name: str) -> Graph:
     return known[name] if name in known else load_layer(name)
 
 
-def _train_known_layers(
-    evaluator: Evaluator, archive: Archive, progress: "_Progress", stopping: Callable[[], bool]
-) -> bool:
-    """Evaluates the known layers that are not in the archive; False if it was to stop."""
-    done = list(archive.known_layers())
-    for name, graph in KNOWN_LAYERS.items():
-        if stopping():
-            return False
-        if name not in done:
-            building = "" if done else ", after the programs are built"
-            progress.preparing(f"training {name}, to compare with{building}")
-            started = time.monotonic()
-            evaluation = evaluator.evaluate(graph)
-            evaluation = evaluation._replace(seconds=time.monotonic() - started)
-            archive.add_known_layer(name, graph, evaluation)
-            done.append(name)
+def _train_known_layers(evaluator: Evaluator, keeper: Spectator, hosts: Hosts) -> None:
+    """Evaluates the known layers that are not in the archive."""
+    done = hosts.broadcast(keeper.known_layers())
+    missing = [name for name in KNOWN_LAYERS if name not in done]
+    if missing:
+        keeper.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
+        evaluations = evaluator.evaluate([KNOWN_LAYERS[name] for name in missing])
+        for name, evaluation in zip(missing, evaluations, strict=True):
+            keeper.add_known_layer(name, KNOWN_LAYERS[name], evaluation)
             if evaluation.outcome not in ("accepted", "batch_dependent"):
                 logging.warning(
                     "%s is rejected as %s, %s: the proxy task is too hard for layers known to be good",
@@ -157,68 +163,4 @@ def _train_known_layers(
                     evaluation.outcome,
                     evaluation.figure,
                 )
-    bar = archive.known_layers()["bn_relu"]["scores"]
-    progress.start("BN-ReLU " + (_percentages(bar) if bar else "is rejected"))
-    return True
-
-
-class _Progress:
-    """What a person sees of a search: counts, speed, the best layer so far beside BN-ReLU."""
-
-    def __init__(self, display: Display, scalars: Scalars, history: History, budget: int):
-        self._display, self._scalars = display, scalars
-        self._history, self._budget = history, budget
-        self._outcomes = Counter(record.evaluation.outcome for record in history)
-        ranked = history.ranked()
-        self._best: Record | None = ranked[0] if ranked else None
-        self._started, self._first = time.monotonic(), len(history)
-        self._bar = ""
-
-    def start(self, bar: str) -> None:
-        """Starts the clock of the search proper; `bar` is what the best layer is shown beside."""
-        self._started, self._bar = time.monotonic(), bar
-
-    def preparing(self, what: str) -> None:
-        """Shows what is done before the first candidate."""
-        self._display.update(
-            completed=len(self._history), total=self._budget, rows=[("preparing", what)]
-        )
-
-    def examined(self, record: Record) -> None:
-        """Shows the state after a new record."""
-        self._outcomes[record.evaluation.outcome] += 1
-        original = record.evaluation.duplicate_of is None
-        if record.selectable and original and (
-            self._best is None or record.mean_score > self._best.mean_score
-        ):
-            self._best = record
-        minutes = max(time.monotonic() - self._started, 1e-9) / 60
-        rate = (len(self._history) - self._first) / minutes
-        seen = ((self._outcomes[outcome], outcome.replace("_", " ")) for outcome in OUTCOMES)
-        counts = ", ".join(f"{number} {outcome}" for number, outcome in seen if number)
-        rows = [
-            ("outcomes", counts),
-            ("speed", f"{rate:.0f} candidates a minute"),
-            ("best so far", self._describe_best()),
-            ("to compare", self._bar),
-        ]
-        self._display.update(completed=len(self._history), total=self._budget, rows=rows)
-        if len(self._history) % _SCALARS_EVERY == 0:
-            self._write_scalars(rate)
-
-    def _describe_best(self) -> str:
-        if self._best is None:
-            return "none is accepted yet"
-        return f"{self._best.graph}  {_percentages(self._best.evaluation.scores)}"
-
-    def _write_scalars(self, rate: float) -> None:
-        values = {f"outcomes/{outcome}": self._outcomes[outcome] for outcome in OUTCOMES}
-        values["candidates_per_minute"] = rate
-        if self._best is not None:
-            values["best/mean"] = self._best.mean_score
-            values |= {f"best/{name}": score for name, score in self._best.evaluation.scores.items()}
-        self._scalars.write(len(self._history), values)
-
-
-def _percentages(scores: dict[str, float]) -> str:
-    return ", ".join(f"{100 * score:.1f} % {name}" for name, score in scores.items())
+    keeper.start()

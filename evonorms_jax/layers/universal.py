@@ -1,25 +1,34 @@
-"""The Linen face of the universal executor: a layer whose graph is data."""
+"""The layer of a search: a graph that is data, or compiled, with the same variables."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
 from evonorms_jax.layers.affine import AFFINE
 from evonorms_jax.layers.linen import Layer
-from evonorms_jax.search_space.universal import Genome, apply_genome, initial_statistics
+from evonorms_jax.search_space.compiled import compile_graph
+from evonorms_jax.search_space.graph import Graph
+from evonorms_jax.search_space.primitives import OPS
+from evonorms_jax.search_space.universal import Genome, apply_genome, encode, initial_statistics
 
 
 class UniversalNormAct(Layer):
-    """The graph of a genome, `graph(x) * scale + bias`: one program for every graph.
+    """The graph of a candidate, `graph(x) * scale + bias`.
 
-    It agrees with `GraphNormAct` of the same graph, is slower, and needs no build for a new one. It always
-    holds `v0`, `v1` and the moving statistics `moments`, `[CAPACITY, C]`, whether the graph uses them or not.
-    `mask` and `axis_name` are not supported.
+    A `Genome` is interpreted: one program for every graph. A `Graph` is compiled: a faster program for this
+    one. Both hold the same variables, so that a training can go from one to the other: `v0`, `v1` and the
+    moving statistics `moments`, `[CAPACITY, C]`, whether the graph uses them or not. The output agrees with
+    `GraphNormAct` of the same graph. `mask` and `axis_name` are not supported.
 
     Attributes:
-      genome: from `encode(graph)`; may be traced, so make the module inside the jitted function.
+      candidate: the Graph, or from `encode(graph)` its Genome, which may be traced: then make the module
+        inside the jitted function.
     """
 
-    genome: Genome
+    candidate: Genome | Graph
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None):
@@ -27,28 +36,55 @@ class UniversalNormAct(Layer):
         scale, bias = self._affine_params(x.shape[-1])
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         if not self.nonlinearity:
-            return _affine(x, scale, bias, dtype)
+            return AFFINE.apply({}, {}, x, train=True, scale=scale, bias=bias, dtype=dtype)[0]
         shape = (x.shape[-1],)
         v0 = self.param("v0", nn.initializers.zeros, shape, self.param_dtype)
         v1 = self.param("v1", nn.initializers.ones, shape, self.param_dtype)
-        stats = self.variable("batch_stats", "moments", initial_statistics, self.genome, x.shape[-1])
+        genome = encode(self.candidate) if isinstance(self.candidate, Graph) else self.candidate
+        stats = self.variable("batch_stats", "moments", initial_statistics, genome, x.shape[-1])
         average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        y, new_stats = apply_genome(
-            self.genome,
+        apply = self._compiled if isinstance(self.candidate, Graph) else self._interpreted
+        y, new_stats = apply(x, v0, v1, stats.value, train=not average)
+        if not (average or self.is_initializing()):
+            stats.value = new_stats
+        return AFFINE.apply({}, {}, y, train=True, scale=scale, bias=bias, dtype=dtype)[0]
+
+    def _interpreted(self, x, v0, v1, stats, *, train):
+        return apply_genome(
+            self.candidate,
             x,
             v0,
             v1,
-            stats.value,
-            train=not average,
+            stats,
+            train=train,
             groups=self.groups,
             group_size=self.group_size,
             epsilon=self.epsilon,
             momentum=self.momentum,
         )
-        if not (average or self.is_initializing()):
-            stats.value = new_stats
-        return _affine(y, scale, bias, dtype)
+
+    def _compiled(self, x, v0, v1, stats, *, train):
+        graph = self.candidate
+        layer = compile_graph(
+            graph, self.groups, self.epsilon, self.momentum, group_size=self.group_size
+        )
+        names, rows = layer.init(x.shape[-1])[1], _statistic_rows(graph)
+        by_name = {name: stats[row] for name, row in zip(names, rows, strict=True)}
+        y, by_name = layer.apply({"v0": v0, "v1": v1}, by_name, x, train=train)
+        for name, row in zip(names, rows, strict=True):
+            stats = stats.at[row].set(by_name[name])
+        return y, stats
 
 
-def _affine(x, scale, bias, dtype):
-    return AFFINE.apply({}, {}, x, train=True, scale=scale, bias=bias, dtype=dtype)[0]
+def restart_statistics(stats: Any, genome: Genome) -> Any:
+    """The moving statistics of a network at the start, for another genome; leading axes may be stacked."""
+
+    def restart(leaf: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(initial_statistics(genome, leaf.shape[-1]), leaf.shape)
+
+    return jax.tree.map(restart, stats)
+
+
+def _statistic_rows(graph: Graph) -> list[int]:
+    """Numbers of the live nodes that remember a moment, as `compile_graph` orders them."""
+    return [number for number, (op, _) in enumerate(graph.canonical.nodes) if OPS[op].batch_dependent]

@@ -91,6 +91,16 @@ _SMALL_EFFICIENTNET = functools.partial(
     head_features=64,
     shrink_head=True,
 )
+_SMALL_MNASNET = functools.partial(
+    InvertedBottleneckNet,
+    stages=(
+        InvertedStage(features=24, blocks=1, stride=1, expansion=3, kernel=3),
+        InvertedStage(features=40, blocks=2, stride=2, expansion=3, kernel=5, squeeze=0.25),
+    ),
+    stem_features=24,
+    head_features=64,
+    squeeze_activation=nn.relu,
+)
 
 
 def _by_name(*anchors):
@@ -133,6 +143,11 @@ ANCHORS = _by_name(
         "efficientnet_small",
         "two inverted bottlenecks with squeeze-excite; 6 sites and 2 affine ones",
         _SMALL_EFFICIENTNET,
+    ),
+    Anchor(
+        "mnasnet_small",
+        "three inverted bottlenecks, two of them 5x5 with squeeze-excite; 8 sites and 3 affine ones",
+        _SMALL_MNASNET,
     ),
 )
 

@@ -47,8 +47,8 @@ def tiles(search: Search, top: Sequence[Layer]) -> Html:
     facts = [
         ("candidates examined", examined),
         ("trained fully", sum(record.evaluation.outcome == "accepted" for record in search.history)),
-        (f"spent on them, {seconds:,.0f}\N{NO-BREAK SPACE}s", duration(seconds)),
-        ("candidates per minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
+        (f"of device time, {seconds:,.0f}\N{NO-BREAK SPACE}s", duration(seconds)),
+        ("candidates per device minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
         ("best mean accuracy", percent(mean_score(top[0].scores) if top else None)),
     ]
     if reference := reference_of(search):
@@ -128,7 +128,7 @@ def outcomes(search: Search) -> Html:
             duration(sum(evaluation.seconds for evaluation in chosen)),
         ]
         rows.append(("", cells))
-    header = ["outcome", "meaning", "candidates", "share", "training steps", "time"]
+    header = ["outcome", "meaning", "candidates", "share", "training steps", "device time"]
     caption = "How many candidates each test rejects and leaves, in the order of the tests."
     return section(
         "Outcomes",

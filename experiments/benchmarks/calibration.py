@@ -22,22 +22,25 @@ from evonorms_jax.search_space import BASELINES, CATALOG
 from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
+CPU_DEVICES = flags.define_cpu_devices()
 
 
 def main(argv):
-    """Measures the known layers one by one, and prints a table at the end."""
+    """Measures the known layers, and prints a table."""
     del argv
+    flags.use_cpu_devices(CPU_DEVICES.value)
     config = CONFIG.value
     evaluator = make_evaluator(config)
     threshold = evaluator.threshold
     steps = (config.rejection.quality_steps, config.proxy.steps)
     names = [anchor.name for anchor in evaluator.anchors]
 
+    layers = BASELINES | CATALOG
+    logging.info("building the programs, then training %d layers", len(layers))
+    norms = evaluator.stability(list(layers.values()))
+    all_curves = evaluator.learning_curves(list(layers.values()), steps)
     rows = []
-    for name, graph in (BASELINES | CATALOG).items():
-        logging.info("%s; the first one builds the programs", name)
-        norm, _ = evaluator.stability(graph)
-        curves = evaluator.learning_curves(graph, steps)
+    for name, (norm, _), curves in zip(layers, norms, all_curves, strict=True):
         passes = norm <= config.rejection.stability_norm and all(c[0] >= threshold for c in curves.values())
         rows.append({"layer": name, "norm": norm, "accuracies": curves, "passes": passes})
 

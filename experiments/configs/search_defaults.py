@@ -14,7 +14,7 @@ def get_defaults() -> ConfigDict:
     config.seed = 0  # of proposals, weights, batches and crops
     config.method = "evolution"  # or random_search; or random: the first layer that is accepted
     config.budget = 5000  # candidates examined; a rejected one counts
-    config.executor = "universal"  # or compiled: a program for each layer that passes the quality test
+    config.executor = "auto"  # universal, compiled (a program for each layer that passes the tests), or auto
     config.checkpoint_every = 50  # candidates; history.jsonl has every one at once
     config.top_k = 10  # layers handed on for re-ranking: the paper's number
 
@@ -67,7 +67,7 @@ def get_defaults() -> ConfigDict:
     config.evolution.selection = "pareto"  # the paper's; or average
     config.evolution.mutations = 2
     config.evolution.random_probability = 0.5
-    config.evolution.round_size = 8  # proposals from one state of the history
+    config.evolution.round_size = 32  # proposals from one state of the history, examined together
     config.evolution.seed_layers = ()  # names such as evonorm_b0, or file.json#0
     return config
 
@@ -87,8 +87,10 @@ def set_quick(config: ConfigDict) -> None:
     config.rejection.quality_steps = 30
     config.rejection.quality_threshold = 1.2
     config.rejection.stability_steps = 10
+    config.executor = "universal"
     config.evolution.initial_population = 2
     config.evolution.tournament_fraction = 0.5
+    config.evolution.round_size = 8
     config.evolution.seed_layers = ()
 
 

@@ -1,0 +1,207 @@
+"""How a candidate is trained on one anchor: interpreted with all others, or by a program of its own.
+
+Both run the same proxy task from and to the same states, so a training can change over in the middle. A new
+executor is a class with `train`.
+"""
+
+import functools
+import queue
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from evonorms_jax.evolution.devices import Devices, Program
+from evonorms_jax.evolution.proxy import ProxyState, ProxyTask
+from evonorms_jax.layers.universal import restart_statistics
+from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.universal import encode
+
+
+class Job(NamedTuple):
+    """A training to do: of which graph, from which state (None is the start), up to which step.
+
+    `step_seconds` is what a step took in the universal program, if that was measured.
+    """
+
+    graph: Graph
+    stop: int
+    state: ProxyState | None = None
+    step_seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Steps that are left."""
+        return self.stop - (0 if self.state is None else int(self.state.step))
+
+
+class Trained(NamedTuple):
+    """What a training gave.
+
+    Attributes:
+      accuracy: on the validation part, in [0, 1]; 0 if the loss was not finite.
+      loss: float32 [R], of the last step.
+      step: after which it ended.
+      fetch: copies the state to the host.
+      seconds: of device time, a build included.
+    """
+
+    accuracy: float
+    loss: np.ndarray
+    step: int
+    fetch: Callable[[], ProxyState]
+    seconds: float
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.loss).all())
+
+
+class Shared(NamedTuple):
+    """What the trainings on one anchor share: data, the key of batches and crops, the state to start from."""
+
+    data: Any
+    key: jax.Array
+    template: ProxyState
+
+
+class _Figures(NamedTuple):
+    accuracy: jax.Array
+    loss: jax.Array
+    step: jax.Array
+
+
+def step_cost(graph: Graph) -> float:
+    """What a step of the universal program costs, in live nodes; the network itself is worth about five."""
+    return 5.0 + len(graph.canonical.nodes)
+
+
+class Universal:
+    """Trains all jobs in one program, on all devices; a graph is data."""
+
+    def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
+        def train(shared, item, state):
+            genome, stop, resumed = item
+            fresh = shared.template._replace(stats=restart_statistics(shared.template.stats, genome))
+            state = jax.tree.map(lambda old, new: jnp.where(resumed, old, new), state, fresh)
+            return _train(task, genome, state, shared, stop)
+
+        self._template = shared.template
+        self._program = Program(devices, train, devices.replicate(shared), kept=shared.template)
+
+    def train(self, jobs: Sequence[Job]) -> list[Trained]:
+        """Trains the jobs; the devices are busy about equally long."""
+        items = [(encode(job.graph), np.int32(job.stop), np.bool_(job.state is not None)) for job in jobs]
+        resumed = any(job.state is not None for job in jobs)
+        results = self._program.run(
+            items,
+            costs=[step_cost(job.graph) * job.steps for job in jobs],
+            work=lambda figures: 1.0 + float(figures.step),
+            kept=[job.state or self._template for job in jobs] if resumed else None,
+        )
+        return [_trained(result.figures, result.fetch, result.seconds) for result in results]
+
+
+class Compiled:
+    """Builds a program for each job: seconds to a minute to build, and faster a step."""
+
+    def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
+        self._task, self._shared, self._devices = task, shared, devices
+        self._pool = ThreadPoolExecutor(len(devices.devices))
+        #: Seconds of the last build and of a step after it.
+        self.build_seconds = self.step_seconds = 0.0
+
+    def train(self, jobs: Sequence[Job]) -> list[Trained]:
+        """Trains the jobs, one at a time on each device."""
+        free: queue.SimpleQueue[jax.Device] = queue.SimpleQueue()
+        for device in self._devices.devices:
+            free.put(device)
+
+        def run(job):
+            device = free.get()
+            try:
+                return self._train_on(device, job)
+            finally:
+                free.put(device)
+
+        return list(self._pool.map(run, jobs))
+
+    def _train_on(self, device: jax.Device, job: Job) -> Trained:
+        state = job.state
+        if state is None:
+            template = self._shared.template
+            state = template._replace(stats=restart_statistics(template.stats, encode(job.graph)))
+        arguments = jax.device_put((state, self._shared, np.int32(job.stop)), device)
+        started = time.monotonic()
+        program = jax.jit(lambda state, shared, stop: _train(self._task, job.graph, state, shared, stop))
+        program = program.lower(*arguments).compile()
+        built = time.monotonic()
+        figures, state = jax.block_until_ready(program(*arguments))
+        ended = time.monotonic()
+        self.build_seconds = built - started
+        self.step_seconds = (ended - built) / max(1, job.steps)
+        fetch = functools.partial(jax.tree.map, np.asarray, state)
+        return _trained(jax.tree.map(np.asarray, figures), fetch, ended - started)
+
+
+class Auto:
+    """Chooses for each job, by measured times: a build has to win back more than it costs.
+
+    The first job that could gain at all measures a build, and how a compiled step compares with a step of
+    the universal program. The choice depends on the speed of the machine: a repeated search may choose
+    differently, and the two executors agree to rounding only.
+    """
+
+    def __init__(self, universal: Universal, compiled: Compiled, name: str):
+        self._universal, self._compiled, self._name = universal, compiled, name
+        self._build = self._ratio = 0.0
+
+    def train(self, jobs: Sequence[Job]) -> list[Trained]:
+        """Trains the jobs, and logs on which figures each choice rests."""
+        chosen = [self._choose(job) for job in jobs]
+        results: dict[int, Trained] = {}
+        for executor in (self._compiled, self._universal):
+            mine = [i for i, choice in enumerate(chosen) if choice is executor]
+            if mine:
+                results |= zip(mine, executor.train([jobs[i] for i in mine]), strict=True)
+            if mine and executor is self._compiled:
+                measured = jobs[mine[-1]].step_seconds
+                self._build = executor.build_seconds
+                self._ratio = executor.step_seconds / measured if measured else self._ratio
+        return [results[i] for i in range(len(jobs))]
+
+    def _choose(self, job: Job) -> Universal | Compiled:
+        interpreted = job.steps * job.step_seconds
+        if not job.step_seconds:
+            return self._universal
+        compiled = self._build + interpreted * self._ratio
+        choice = self._compiled if compiled < interpreted else self._universal
+        logging.info(
+            "%s, %d steps: %s; universal takes %.1f s, compiled %.1f s: a build of %.1f s, %.2f of the time a step",
+            self._name,
+            job.steps,
+            type(choice).__name__.lower(),
+            interpreted,
+            compiled,
+            self._build,
+            self._ratio,
+        )
+        return choice
+
+
+def _train(task: ProxyTask, candidate, state: ProxyState, shared: Shared, stop):
+    state = task.train(candidate, state, shared.data, shared.key, stop)
+    finite = jnp.all(jnp.isfinite(state.loss))
+    accuracy = jax.lax.cond(
+        finite, lambda: task.accuracy(candidate, state, shared.data), lambda: jnp.float32(0)
+    )
+    return _Figures(accuracy, state.loss, state.step), state
+
+
+def _trained(figures: _Figures, fetch, seconds: float) -> Trained:
+    return Trained(float(figures.accuracy), figures.loss, int(figures.step), fetch, seconds)
