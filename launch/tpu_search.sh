@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Searches for layers on a Cloud TPU, one host or a pod slice: `launch/tpu_search.sh help` tells the rest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/tpu/options.sh
+source launch/tpu/machine.sh
+
+usage() {
+  cat <<'END'
+Searches for layers on a Cloud TPU: a VM or a pod slice, on demand or spot.
+
+  launch/tpu_search.sh [COMMAND] [--OPTION=VALUE ...] [--config.KEY=VALUE ...]
+
+Commands:
+  up      (default) gets the TPU, installs this checkout on every worker, starts the search; what is there is reused
+  watch   up, and up again after a preemption, until the search is finished
+  status  what the TPU and its workers are doing
+  logs    follows the log of a worker
+  stop    ends the search as Ctrl-C does; up goes on with it
+  fetch   copies the work directory to runs/NAME
+  report  fetch, then runs/NAME/report/index.html
+  delete  deletes the TPU, which ends the costs; the work directory stays
+  help    this text
+
+The search runs in a session of its own on every worker, so that connections may break; a lost host starts it again.
+--config.KEY=VALUE goes to experiments.search as it is. For several workers gcloud wants your key in the ssh agent:
+ssh-add ~/.ssh/google_compute_engine.
+
+Options, with their environment variables and defaults:
+END
+  list_options
+}
+
+up() {
+  local root=${bucket%%/*}
+  # Before hours of waiting for a TPU that could not write.
+  run gcloud storage buckets describe "gs://$root" --format="value(name)" --project="${option[project]}" >/dev/null ||
+    error "gs://$root is not there ('gcloud storage buckets create' makes it), or not for you (storage.buckets.get)"
+  ensure_machine
+  install_checkout
+  on_workers all "$(quoted evonorms/launch/tpu/worker.sh start --config="${option[config]}" \
+    --workdir="$workdir" --distributed "${overrides[@]}")"
+  say "searching in $workdir; the TPU costs until 'launch/tpu_search.sh delete'"
+}
+
+# What `pip install` and the search need goes over as it is here, committed or not, so that a config that one is
+# still writing can be tried; no git needed.
+install_checkout() {
+  run mkdir -p build
+  run tar --exclude=__pycache__ -czf "build/$name.tgz" evonorms_jax experiments launch setup.py README.md pyproject.toml
+  copy_to_workers "build/$name.tgz" evonorms.tgz
+  local set_up left="echo \"\$HOSTNAME: searching, left as it is\""
+  set_up=$(quoted launch/tpu/worker.sh set_up ${option[data]:+"${option[data]}"})
+  set_up="rm -rf evonorms_jax experiments launch && tar -xzf ../evonorms.tgz && $set_up"
+  # A worker that is searching keeps the code that it started with.
+  local check="flock --nonblock search.lock true"
+  on_workers all "mkdir -p evonorms && cd evonorms && if $check; then $set_up; else $left; fi"
+}
+
+# A preempted slice is gone as a whole: only this side can get another. The work directory lets it go on.
+watch() {
+  launch/tpu_search.sh up "${arguments[@]}"
+  local states
+  while run sleep "${option[poll]}"; do
+    states=$(worker_states 2>/dev/null) || states=unreachable
+    case $states in
+      "") return ;; # only in a dry run
+      unreachable | *": interrupted"* | *": not "*)
+        say "$name does not answer or was interrupted, getting it up again"
+        launch/tpu_search.sh up "${arguments[@]}" || say "that failed, trying again in ${option[poll]} s"
+        ;;
+      *": running"*) ;;
+      *": refused"* | *": failed"* | *": stopped"*) error "the search ended: $states" ;;
+      *) say "finished; the TPU costs until 'launch/tpu_search.sh delete'" && return ;;
+    esac
+  done
+}
+
+status() {
+  local state
+  state=$(machine_state)
+  echo "$name: ${state:-ABSENT}"
+  [ "$state" != READY ] || worker_states
+}
+
+worker_states() {
+  # shellcheck disable=SC2016 # $HOSTNAME is the worker's
+  on_workers all 'evonorms/launch/tpu/worker.sh state 2>/dev/null || echo "$HOSTNAME: not set up"'
+}
+
+logs() {
+  on_workers "${option[worker]}" "tail -n 100 -F evonorms/search.log"
+}
+
+stop() {
+  on_workers all "evonorms/launch/tpu/worker.sh stop"
+}
+
+fetch() {
+  run mkdir -p "runs/$name"
+  run gcloud storage rsync --recursive "$workdir" "runs/$name"
+}
+
+report() {
+  fetch
+  run source launch/environment.sh demo
+  run python -m experiments.report --workdir="runs/$name"
+}
+
+delete() {
+  delete_machine
+  say "$workdir stays; 'gcloud storage rm --recursive $workdir' deletes it"
+}
+
+read_options "$@"
+case $verb in
+  up | watch) require project zone type bucket ;;
+  status | logs | stop | delete) require project zone ;;
+  fetch | report) require bucket ;;
+  help) usage && exit ;;
+  *) usage_error "there is no command '$verb'; 'launch/tpu_search.sh help' lists them" ;;
+esac
+check_options
+case $verb in
+  up | watch) check_config ;;
+  *) ((${#overrides[@]} == 0)) || usage_error "${overrides[0]} goes with up and watch only" ;;
+esac
+[ "${option[dry_run]}" = true ] || command -v gcloud >/dev/null ||
+  error "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
+"$verb"
