@@ -6,9 +6,8 @@ whatever others it is examined: seeds of weights, batches and crops depend on an
 """
 
 import functools
-import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,41 +20,13 @@ from evonorms_jax.evolution.executors import Auto, Compiled, Job, Shared, Traine
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.hosts import Hosts
 from evonorms_jax.evolution.proxy import ProxySettings, make_proxy_task, proxy_data
+from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.layers import norm_act
 from evonorms_jax.layers.universal import restart_statistics
 from evonorms_jax.models.anchors import Anchor
 from evonorms_jax.search_space import CATALOG, Graph
 from evonorms_jax.search_space.universal import encode
-
-
-class RejectionSettings(NamedTuple):
-    """The keys of `config.rejection`.
-
-    Attributes:
-      enabled: False trains every candidate in full.
-      quality_steps: training steps before the accuracy is asked for.
-      quality_threshold: the accuracy asked for, as a multiple of chance.
-      stability_steps: steps of the stability test.
-      stability_norm: gradient norm above which a candidate is unstable.
-      stability_step_size: relative size of a step of the stability test.
-      stability_batch_size: images of its batch.
-      stability_anchor: its anchor; "" is the cheapest.
-      allow_batch_dependent: False rejects what depends on the batch (S series).
-      duplicates: whether a function examined before has its evaluation reused.
-    """
-
-    enabled: bool
-    quality_steps: int
-    quality_threshold: float
-    stability_steps: int
-    stability_norm: float
-    stability_step_size: float
-    stability_batch_size: int
-    stability_anchor: str
-    allow_batch_dependent: bool
-    duplicates: bool
-
 
 EXECUTORS = ("universal", "compiled", "auto")
 
@@ -122,28 +93,25 @@ class Evaluator:
 
         A function that the history or the round has already is not trained again: its evaluation is reused.
         """
-        evaluations: list[Evaluation | None] = [None] * len(graphs)
+        tests = self._tests
+        evaluations: dict[int, Evaluation] = {}  # by place in the round, as all that follow
         marks: dict[int, str] = {}
-        new: dict[str, int] = {}  # fingerprint -> place in the round
+        first: dict[str, int] = {}  # of a fingerprint
+        twins: dict[int, int] = {}  # and the place of what they repeat
         for place, graph in enumerate(graphs):
-            started = time.monotonic()
-            if self._tests.enabled and (figure := rejection.inert(graph)):
-                evaluations[place] = Evaluation("inert", figure, seconds=time.monotonic() - started)
+            if tests.enabled and (figure := rejection.inert(graph)):
+                evaluations[place] = Evaluation("inert", figure)
                 continue
-            marks[place] = rejection.fingerprint(graph)
-            original = history.original(marks[place]) if self._tests.duplicates else None
-            if original is not None:
+            mark = marks[place] = rejection.fingerprint(graph)
+            if tests.duplicates and (original := history.original(mark)) is not None:
                 evaluations[place] = _duplicate(original.evaluation, original.index)
-            elif not self._tests.duplicates or marks[place] not in new:
-                new[marks[place] if self._tests.duplicates else str(place)] = place
-        trained = self.evaluate([graphs[place] for place in new.values()])
-        for place, evaluation in zip(new.values(), trained, strict=True):
-            evaluations[place] = evaluation
-        for place, mark in marks.items():
-            if evaluations[place] is None:
-                evaluations[place] = _duplicate(evaluations[new[mark]], len(history) + new[mark])
-            evaluations[place] = evaluations[place]._replace(fingerprint=mark)
-        return evaluations
+            elif tests.duplicates and first.setdefault(mark, place) != place:
+                twins[place] = first[mark]
+        new = [place for place in marks if place not in evaluations and place not in twins]
+        evaluations |= zip(new, self.evaluate([graphs[place] for place in new]), strict=True)
+        for place, twin in twins.items():
+            evaluations[place] = _duplicate(evaluations[twin], len(history) + twin)
+        return [evaluations[i]._replace(fingerprint=marks.get(i, "")) for i in range(len(graphs))]
 
     def evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
         """The evaluations by training alone, whatever the history; every host gets all of them."""

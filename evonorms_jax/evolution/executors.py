@@ -182,7 +182,7 @@ class Auto:
         compiled = self._build + interpreted * self._ratio
         choice = self._compiled if compiled < interpreted else self._universal
         logging.info(
-            "%s, %d steps: %s; universal takes %.1f s, compiled %.1f s: a build of %.1f s, %.2f of the time a step",
+            "%s, %d steps: %s; universal %.1f s, compiled %.1f s (a build of %.1f s, steps of %.2f the time)",
             self._name,
             job.steps,
             type(choice).__name__.lower(),

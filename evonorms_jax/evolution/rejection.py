@@ -7,13 +7,42 @@ two are the rejection protocols of arXiv 2004.02967, section 3.3.
 
 import hashlib
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evonorms_jax.search_space import Graph, evaluate_reference, reference_batch_moments
 
 Figure = dict[str, Any]
+
+
+class RejectionSettings(NamedTuple):
+    """The keys of `config.rejection`.
+
+    Attributes:
+      enabled: False trains every candidate in full.
+      quality_steps: training steps before the accuracy is asked for.
+      quality_threshold: the accuracy asked for, as a multiple of chance.
+      stability_steps: steps of the stability test.
+      stability_norm: gradient norm above which a candidate is unstable.
+      stability_step_size: relative size of a step of the stability test.
+      stability_batch_size: images of its batch.
+      stability_anchor: its anchor; "" is the cheapest.
+      allow_batch_dependent: False rejects what depends on the batch (S series).
+      duplicates: whether a function examined before has its evaluation reused.
+    """
+
+    enabled: bool
+    quality_steps: int
+    quality_threshold: float
+    stability_steps: int
+    stability_norm: float
+    stability_step_size: float
+    stability_batch_size: int
+    stability_anchor: str
+    allow_batch_dependent: bool
+    duplicates: bool
+
 
 _GROUPS = 4  # of 8 channels: no index set of the probe coincides with another one
 

@@ -7,12 +7,13 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from evonorms_jax import data
-from evonorms_jax.evolution.evaluator import Evaluator, RejectionSettings
+from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.hosts import Hosts
 from evonorms_jax.evolution.keeper import Keeper, Spectator
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_selection
 from evonorms_jax.evolution.proxy import ProxySettings
+from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
