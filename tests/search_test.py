@@ -142,7 +142,8 @@ def two_hosts(workdir, second=()):
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
+            process.wait()
+            process.stderr.close()
 
 
 def test_two_hosts_share_a_search_and_give_the_same_history(finished, tmp_path):
@@ -221,10 +222,8 @@ def test_the_quick_form_of_every_config_runs(config, tmp_path):
         (("--config.method=random", "--config.budget=40"), {"accepted"}),
         (("--config.rejection.enabled=false", "--config.budget=3"), {"accepted", "diverged", "duplicate"}),
         (("--config.evolution.seed_layers=('evonorm_b0','bn_silu')", "--config.budget=2"), {"accepted"}),
-        (("--config.executor=compiled", "--config.evolution.seed_layers=('gn_silu',)", "--config.budget=1"),
-         {"accepted"}),
     ],
-    ids=["random_search", "random", "no_rejection", "seed_layers", "compiled"],
+    ids=["random_search", "random", "no_rejection", "seed_layers"],
 )  # fmt: skip
 def test_methods_and_options(overrides, outcomes, tmp_path):
     done = run(tmp_path / "run", *overrides)
