@@ -83,10 +83,6 @@ class Cloud:
         lock = self.worker(worker) / "evonorms" / "search.lock"
         subprocess.run(["flock", "--timeout", "30", lock, "true"], check=True)
 
-    def kill(self, worker):
-        """What becomes of a search when its worker goes down."""
-        fake_cloud.kill(self.worker(worker) / "evonorms")
-
     def outcomes(self):
         """How the searches ended; waits until they have."""
         for worker in fake_cloud.WORKERS:

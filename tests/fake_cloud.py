@@ -5,8 +5,10 @@
   request, node   states of the TPU, one a line; a look takes the first and leaves the last
   workers/N/      home of worker N, where commands sent by ssh really run
   plan/N          what the searches on worker N do, one a line: an exit status, "wait" for Ctrl-C or for
-                  another search, "release" those that wait; without a line they exit with 0
-  preempt         looks at the workers until the TPU is taken back
+                  another search, "import", which dies of Ctrl-C, "release" those that wait;
+                  without a line they exit with 0
+  event           what happens, and after how many looks at the workers: "preempt 3" takes the TPU back,
+                  "interrupt" kills the search on worker 1, "replace" gives it an empty disk too
   broken          names of gcloud commands that fail, one a line
   calls           the arguments of every gcloud call, as JSON; workers/N/python has those of its Python
 """
@@ -69,14 +71,8 @@ def chosen(flags):
 
 
 def ssh(cloud, folder, workers, command):
-    if "worker.sh state" in command and (cloud / "preempt").exists():
-        left = int((cloud / "preempt").read_text()) - 1
-        (cloud / "preempt").write_text(str(left))
-        if left == 0:
-            (cloud / "preempt").unlink()
-            delete(cloud)
-            (cloud / "request").write_text("SUSPENDED\n")
-            shutil.rmtree(cloud / "plan")  # that of the workers that are gone
+    if "worker.sh state" in command:
+        happen(cloud)
     if lines(cloud / "node") != ["READY"]:
         return "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) unusable"
     status = 0
@@ -89,6 +85,25 @@ def ssh(cloud, folder, workers, command):
         done = subprocess.run(["bash", "-c", line], cwd=place, env=environment, check=False)
         status = status or done.returncode
     return status
+
+
+def happen(cloud):
+    """What befalls the TPU between two looks at its workers."""
+    event, looks = (take(cloud / "event") or "nothing 1").split()
+    if looks != "1":
+        (cloud / "event").write_text(f"{event} {int(looks) - 1}\n")
+        return
+    (cloud / "event").unlink(missing_ok=True)
+    if event == "preempt":
+        delete(cloud)
+        (cloud / "request").write_text("SUSPENDED\n")
+        shutil.rmtree(cloud / "plan")  # that of the workers that are gone
+    elif event in ("interrupt", "replace"):
+        while "wait" in lines(cloud / "plan" / "1"):
+            time.sleep(0.02)
+        kill(home(cloud, "1") / "evonorms")
+        if event == "replace":
+            shutil.rmtree(home(cloud, "1"))
 
 
 def delete(cloud):
@@ -129,8 +144,9 @@ def python(cloud, folder, arguments):
     searches = arguments[:2] == ["-m", "experiments.search"]
     what = (searches and take(cloud / "plan" / Path.home().name, leave=0)) or "0"
     log(Path.home() / "python", arguments)
-    if what == "wait":
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    if what in ("wait", "import"):
+        at_ctrl_c = signal.SIG_DFL if what == "import" else lambda *_: sys.exit(130)
+        signal.signal(signal.SIGINT, at_ctrl_c)
         while not (cloud / "released").exists():
             time.sleep(0.05)
     if what == "release":

@@ -88,6 +88,16 @@ def test_some_ends_are_final(cloud, status, outcome, times):
     assert len(cloud.python()) == 1 + times
 
 
+@pytest.mark.parametrize("step", ["wait", "import"])
+def test_a_search_is_stopped(cloud, step):
+    cloud.plan(step)
+    cloud.run("up", *NEEDED)
+    cloud.searching()
+    assert cloud.run("stop", *NEEDED).stdout == "w-0: stopped\nw-1: stopped\n"
+    assert cloud.run("stop", *NEEDED).stdout == "w-0: stopped\nw-1: stopped\n"
+    assert len(cloud.python()) == 2
+
+
 def test_a_search_outlives_the_connection_and_goes_on_once(cloud):
     cloud.plan("wait")
     cloud.run("up", *NEEDED)

@@ -53,6 +53,8 @@ class Devices:
 
     def replicate(self, tree: Any) -> Any:
         """The tree on every device, with a leading axis D."""
+        if not jax.tree.leaves(tree):
+            return tree  # where JAX counts several processes, pmap fails on an empty result
         copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), devices=self.devices)
         return copy(np.arange(len(self.devices)), tree)
 

@@ -247,7 +247,8 @@ def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> 
     """Walks the backward tape: the cotangents of all nodes, `[slots, B, S, C]`."""
 
     def branch(name, k):
-        def run(buffer, inputs, index_set, stat, g):
+        def run(buffer, inputs, index_set, stat, cotangents, node):
+            g = _slot(cotangents, node)
             operands = _slots(buffer, inputs)
 
             def of_target(target):
@@ -267,7 +268,8 @@ def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> 
             genome.inputs[number],
             genome.index_set[number],
             stats[number],
-            _slot(cotangents, len(LEAVES) + number),
+            cotangents,
+            len(LEAVES) + number,
         )
         return _put(cotangents, _slot(cotangents, target) + sent, target)
 

@@ -31,19 +31,29 @@ class Checkpoints:
     """The checkpoints of a run in one directory, the newest few; local or `gs://`.
 
     A save is synchronous: the process may be killed at any moment and the directory holds the last one that
-    returned. With several hosts every host must make the same calls; the first one writes.
+    returned. They belong to the one process that opens them, also in a pod; there, arrays can be saved by
+    process 0 only.
     """
 
     def __init__(self, directory: epath.PathLike, max_to_keep: int = 3):
         """Opens the directory, creating it if need be, and removes what killed saves left behind."""
         self._directory = absolute(directory)
+        self._directory.mkdir(parents=True, exist_ok=True)  # Orbax does not make one for a single process
+        # In a pod Orbax would wait for the other processes at every step, and those know nothing of this.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max_to_keep,
+            create=False,
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
             lightweight_initialize=True,
+            multiprocessing_options=alone,
         )
-        handlers = {RECORD: ocp.JsonCheckpointHandler(), ARRAYS: ocp.StandardCheckpointHandler()}
+        handlers = {
+            RECORD: ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+            ARRAYS: ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        }
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
@@ -72,11 +82,12 @@ class Checkpoints:
                 self._manager.delete(existing)
         items = {RECORD: ocp.args.JsonSave(record)}
         if arrays is not None:
-            items[ARRAYS] = ocp.args.StandardSave(arrays)
+            # Orbax takes arrays of local devices for an error in a pod, and NumPy arrays not.
+            plain = jax.device_get(arrays) if jax.process_count() > 1 else arrays
+            items[ARRAYS] = ocp.args.StandardSave(plain)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        if jax.process_index() == 0:
-            folder = self._directory / str(step)
-            (folder / MANIFEST).write_text(json.dumps(_fingerprints(folder)))
+        folder = self._directory / str(step)
+        (folder / MANIFEST).write_text(json.dumps(_fingerprints(folder)))
 
     def restore(self, arrays_target: Any = None) -> Restored | None:
         """Reads the newest sound checkpoint; damaged ones are passed over with a warning.
