@@ -41,6 +41,6 @@ setuptools.setup(
         "gpu": ["jax[cuda13]>=0.10"],
         "imagenet": ["grain>=0.2.3", "opencv-python-headless>=4.9", "simplejpeg>=1.7"],
         "test": TEST + DEMO,
-        "tpu": ["jax[tpu]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10", "etils[epath-gcs]>=1.9"],  # the second opens gs:// paths
     },
 )

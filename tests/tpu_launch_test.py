@@ -122,6 +122,15 @@ def test_a_look_that_fails_is_not_taken_for_an_absent_tpu(cloud, command):
     assert {"create", "delete", "ssh"}.isdisjoint(word for call in cloud.calls() for word in call)
 
 
+def test_the_waiting_outlives_a_network_that_is_down(cloud):
+    file, once = cloud.bin / "gcloud", cloud.cloud / "once"
+    failing = f"[ -e {cloud.cloud}/request ] && [ ! -e {once} ] && touch {once} && exit 1\n"
+    file.write_text(file.read_text().replace("exec", failing + "exec", 1))
+    progress = re.findall(r"mine: (.+)", cloud.run("up", *NEEDED).stderr)
+    assert progress[:2] == ["ABSENT", "no answer"] and progress[-1] == "READY"
+    assert names(cloud.calls()) == [BUCKET, CREATE, *UP]
+
+
 def test_a_stopped_vm_is_left_alone(cloud):
     cloud.set(node="STOPPED")
     assert "error: mine is stopped" in cloud.run("up", *NEEDED, status=1).stderr

@@ -39,7 +39,9 @@ def claim_workdir(
     if (workdir / CONFIG).exists():
         _check_same(workdir, config, may_differ)
         return workdir
-    foreign = sorted(entry.name for entry in workdir.iterdir() if entry.name != CONFIG + _DRAFT)
+    # In a bucket a directory is there once there is something in it.
+    entries = workdir.iterdir() if workdir.exists() else ()
+    foreign = sorted(entry.name for entry in entries if entry.name != CONFIG + _DRAFT)
     if foreign:
         raise ValueError(
             f"{workdir} is not empty and no work directory, it has {foreign[0]!r} and no {CONFIG}: "

@@ -39,8 +39,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.evolution.population_size = 50
     config.evolution.initial_population = 2
     config.evolution.tournament_fraction = 0.2
-    config.evolution.random_probability = 0.7  # a child costs about five times as much as a random graph
-    config.evolution.round_size = 16
+    config.evolution.random_probability = 0.75  # a child costs about five times as much as a random graph
     config.evolution.seed_layers = ("bn_relu", "gn_relu")
     if check_form(form):
         set_quick(config)
