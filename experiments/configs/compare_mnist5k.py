@@ -3,9 +3,8 @@
     python -m experiments.compare_methods --config=experiments/configs/compare_mnist5k.py \\
         --workdir=runs/compare
 
-Every key of the default search holds for all searches here, but two: evolution starts from random layers as
-the others do, not from layers that everybody knows, and from the first that is accepted. `:quick` takes a few
-minutes, on synthetic images.
+Every key of the default search holds for all searches here, but one: evolution starts from random layers as
+the others do, not from layers that everybody knows. `:quick` takes a few minutes, on synthetic images.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +21,6 @@ def get_config(form: str = "full") -> ConfigDict:
     config.seeds = (0, 1, 2)  # of proposals, weights, batches and crops; the images are split the same way
     config.budget = 600  # candidates of each search
     config.evolution.seed_layers = ()  # a seed layer would be a candidate that only evolution gets
-    config.evolution.initial_population = 1  # about one random layer in a hundred is accepted
 
     # Trained again beside the chosen layers; names of the search space.
     config.known_layers = ("bn_relu", "bn_silu", "gn_relu")
