@@ -1,6 +1,7 @@
 """Test-wide settings: eight CPU devices, strict rank promotion, a warm compilation cache."""
 
 import os
+import signal
 from pathlib import Path
 
 # Both are read when the backend starts, so they come before the first import of jax. PJRT_NPROC: with
@@ -12,6 +13,9 @@ os.environ["PJRT_NPROC"] = "16"
 import jax
 import numpy as np
 import pytest
+
+# A shell that starts the tests in the background has them, and their children, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
 

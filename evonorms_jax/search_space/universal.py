@@ -2,7 +2,7 @@
 
 Building a program costs seconds, screening a candidate less: here a candidate is a handful of integers, so
 that one compiled model serves a whole search, and `jax.pmap` can give each device its own. The price is a
-slower step, about three times that of a compiled graph in a small network on a CPU.
+slower step, two to five times that of a compiled graph in a small network on a CPU.
 
 Shapes: x `[B, *S, C]`; node values live in one buffer `[slots, B, S, C]` with the space flattened, slot by
 node index: the leaves x, 0, v0, v1, then the live nodes in order.
