@@ -64,7 +64,13 @@ def define_cpu_devices() -> flags.FlagHolder:
 
 def use_cpu_devices(count: int | None) -> None:
     """Makes `count` CPU devices, or one for each core; to be called before anything touches a device."""
-    jax.config.update("jax_num_cpu_devices", count or len(os.sched_getaffinity(0)))
+    jax.config.update("jax_num_cpu_devices", count or cores())
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    # macOS does not say which ones a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(main: Callable[[Sequence[str]], Any], *, example: str) -> None:

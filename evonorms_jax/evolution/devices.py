@@ -58,12 +58,15 @@ class Devices:
         copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), devices=self.devices)
         return copy(np.arange(len(self.devices)), tree)
 
+    def fetch(self, tree: Any) -> Any:
+        """Copies to the host what `replicate` put on the devices, without the leading axis."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[0], part(tree, self.devices[0]))
+
     def wait(self, array: jax.Array, started: float) -> list[float]:
         """Seconds from `started` until each device had its part `[1, ...]` of the array ready."""
-        parts = {shard.device: shard.data for shard in array.addressable_shards}
 
         def until_ready(device):
-            parts[device].block_until_ready()
+            part(array, device).block_until_ready()
             return time.monotonic() - started
 
         return list(self._waiters.map(until_ready, self.devices))
@@ -173,9 +176,14 @@ def pack(costs: Sequence[float], bins: int) -> list[list[int]]:
     return packed
 
 
-def _fetch(kept, device, slot):
-    def of_slot(leaf):
-        (part,) = (shard.data for shard in leaf.addressable_shards if shard.device == device)
-        return np.asarray(part)[0, slot]
+def part(tree: Any, device: jax.Device) -> Any:
+    """What a device holds of a tree `[D, ...]`, `[1, ...]`."""
 
-    return jax.tree.map(of_slot, kept)
+    def of_device(leaf):
+        return next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+
+    return jax.tree.map(of_device, tree)
+
+
+def _fetch(kept, device, slot):
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0, slot], part(kept, device))

@@ -19,11 +19,10 @@ from evonorms_jax.evolution.devices import Devices, Program, pack
 from evonorms_jax.evolution.executors import Auto, Compiled, Job, Shared, Trained, Universal, step_cost
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.hosts import Hosts
-from evonorms_jax.evolution.proxy import ProxySettings, make_proxy_task, proxy_data
+from evonorms_jax.evolution.proxy import ProxySettings, make_proxy_task, proxy_data, restart
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.layers import norm_act
-from evonorms_jax.layers.universal import restart_statistics
 from evonorms_jax.models.anchors import Anchor
 from evonorms_jax.search_space import CATALOG, Graph
 from evonorms_jax.search_space.universal import encode
@@ -160,9 +159,10 @@ class Evaluator:
         """Trains the candidates on, up to a step, and returns them."""
         # What the quality test trains is mostly rejected: only what goes on from there is worth a build.
         executor = self._executors[anchor.name][self._executor if stop == self._proxy.steps else "universal"]
-        jobs = [candidate.job(anchor.name, stop) for candidate in candidates]
-        for candidate, job, trained in zip(candidates, jobs, executor.train(jobs), strict=True):
-            candidate.steps += (trained.step - (stop - job.steps)) * self._proxy.replicas
+        behind = [candidate for candidate in candidates if candidate.step(anchor.name) < stop]
+        jobs = [candidate.job(anchor.name, stop) for candidate in behind]
+        for candidate, job, trained in zip(behind, jobs, executor.train(jobs), strict=True):
+            candidate.steps += (trained.step - job.start) * self._proxy.replicas
             candidate.seconds += trained.seconds
             candidate.trained[anchor.name] = trained
         return candidates
@@ -200,9 +200,8 @@ class Evaluator:
         )
 
         def climb(shared, genome, kept):
-            state, images, labels = shared
-            state = state._replace(stats=restart_statistics(state.stats, genome))
-            return test(genome, state, images, labels), kept
+            template, images, labels = shared
+            return test(genome, restart(template, genome), images, labels), kept
 
         shared = self.devices.replicate((shared.template, *self._stability_batch()))
         return Program(self.devices, climb, shared)
@@ -233,7 +232,9 @@ class Evaluator:
     def _executors(self) -> dict[str, dict[str, Any]]:
         """Executors by anchor and name; nothing is built before its first use."""
         executors = {}
+        data = self.devices.replicate(self._data)
         for anchor, (task, shared) in self._tasks.items():
+            shared = Shared(data, *self.devices.replicate((shared.key, shared.template)))
             universal = Universal(task, shared, self.devices)
             compiled = Compiled(task, shared, self.devices)
             auto = Auto(universal, compiled, anchor)
@@ -263,6 +264,10 @@ class _Candidate:
         """Takes the verdict of a test; None is a pass."""
         if figure is not None and self.verdict is None:
             self.verdict = (outcome, figure)
+
+    def step(self, anchor: str) -> int:
+        """Training steps done on an anchor."""
+        return self.trained[anchor].step if anchor in self.trained else 0
 
     def job(self, anchor: str, stop: int) -> Job:
         trained = self.trained.get(anchor)

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from evonorms_jax.evolution.devices import Devices, Program
-from evonorms_jax.evolution.proxy import ProxyState, ProxyTask
-from evonorms_jax.layers.universal import restart_statistics
+from evonorms_jax.evolution.devices import Devices, Program, part
+from evonorms_jax.evolution.proxy import ProxyState, ProxyTask, restart
 from evonorms_jax.search_space import Graph
 from evonorms_jax.search_space.universal import encode
 
@@ -35,9 +34,14 @@ class Job(NamedTuple):
     step_seconds: float = 0.0
 
     @property
+    def start(self) -> int:
+        """Steps done."""
+        return 0 if self.state is None else int(self.state.step)
+
+    @property
     def steps(self) -> int:
         """Steps that are left."""
-        return self.stop - (0 if self.state is None else int(self.state.step))
+        return self.stop - self.start
 
 
 class Trained(NamedTuple):
@@ -49,6 +53,7 @@ class Trained(NamedTuple):
       step: after which it ended.
       fetch: copies the state to the host.
       seconds: of device time, a build included.
+      build_seconds: of a build for this training alone.
     """
 
     accuracy: float
@@ -56,14 +61,14 @@ class Trained(NamedTuple):
     step: int
     fetch: Callable[[], ProxyState]
     seconds: float
-
-    @property
-    def finite(self) -> bool:
-        return bool(np.isfinite(self.loss).all())
+    build_seconds: float = 0.0
 
 
 class Shared(NamedTuple):
-    """What the trainings on one anchor share: data, the key of batches and crops, the state to start from."""
+    """What the trainings on one anchor share: data, the key of batches and crops, the state to start from.
+
+    The executors take it as `Devices.replicate` gives it, so that several anchors can share the data.
+    """
 
     data: Any
     key: jax.Array
@@ -87,12 +92,12 @@ class Universal:
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
         def train(shared, item, state):
             genome, stop, resumed = item
-            fresh = shared.template._replace(stats=restart_statistics(shared.template.stats, genome))
+            fresh = restart(shared.template, genome)
             state = jax.tree.map(lambda old, new: jnp.where(resumed, old, new), state, fresh)
             return _train(task, genome, state, shared, stop)
 
-        self._template = shared.template
-        self._program = Program(devices, train, devices.replicate(shared), kept=shared.template)
+        self._template = devices.fetch(shared.template)
+        self._program = Program(devices, train, shared, kept=self._template)
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Trains the jobs; the devices are busy about equally long."""
@@ -113,8 +118,6 @@ class Compiled:
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
         self._task, self._shared, self._devices = task, shared, devices
         self._pool = ThreadPoolExecutor(len(devices.devices))
-        #: Seconds of the last build and of a step after it.
-        self.build_seconds = self.step_seconds = 0.0
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Trains the jobs, one at a time on each device."""
@@ -134,27 +137,30 @@ class Compiled:
     def _train_on(self, device: jax.Device, job: Job) -> Trained:
         state = job.state
         if state is None:
-            template = self._shared.template
-            state = template._replace(stats=restart_statistics(template.stats, encode(job.graph)))
-        arguments = jax.device_put((state, self._shared, np.int32(job.stop)), device)
+            state = restart(self._devices.fetch(self._shared.template), encode(job.graph))
+
+        def train(state, shared, stop):
+            shared = jax.tree.map(lambda leaf: leaf[0], shared)
+            return _train(self._task, job.graph, state, shared, stop)
+
+        state, stop = jax.device_put((state, np.int32(job.stop)), device)
+        arguments = state, part(self._shared, device), stop
         started = time.monotonic()
-        program = jax.jit(lambda state, shared, stop: _train(self._task, job.graph, state, shared, stop))
-        program = program.lower(*arguments).compile()
+        program = jax.jit(train).lower(*arguments).compile()
         built = time.monotonic()
         figures, state = jax.block_until_ready(program(*arguments))
         ended = time.monotonic()
-        self.build_seconds = built - started
-        self.step_seconds = (ended - built) / max(1, job.steps)
         fetch = functools.partial(jax.tree.map, np.asarray, state)
-        return _trained(jax.tree.map(np.asarray, figures), fetch, ended - started)
+        trained = _trained(jax.tree.map(np.asarray, figures), fetch, ended - started)
+        return trained._replace(build_seconds=built - started)
 
 
 class Auto:
     """Chooses for each job, by measured times: a build has to win back more than it costs.
 
-    The first job that could gain at all measures a build, and how a compiled step compares with a step of
-    the universal program. The choice depends on the speed of the machine: a repeated search may choose
-    differently, and the two executors agree to rounding only.
+    The first jobs that go on from a quality test measure a build, and how a compiled step compares with a
+    step of the universal program. The choice depends on the speed of the machine: a repeated search may
+    choose differently, and the two executors agree to rounding only.
     """
 
     def __init__(self, universal: Universal, compiled: Compiled, name: str):
@@ -170,10 +176,14 @@ class Auto:
             if mine:
                 results |= zip(mine, executor.train([jobs[i] for i in mine]), strict=True)
             if mine and executor is self._compiled:
-                measured = jobs[mine[-1]].step_seconds
-                self._build = executor.build_seconds
-                self._ratio = executor.step_seconds / measured if measured else self._ratio
+                self._measure([(jobs[i], results[i]) for i in mine])
         return [results[i] for i in range(len(jobs))]
+
+    def _measure(self, pairs: Sequence[tuple[Job, Trained]]) -> None:
+        interpreted = sum((trained.step - job.start) * job.step_seconds for job, trained in pairs)
+        compiled = sum(trained.seconds - trained.build_seconds for _, trained in pairs)
+        self._build = sum(trained.build_seconds for _, trained in pairs) / len(pairs)
+        self._ratio = compiled / interpreted
 
     def _choose(self, job: Job) -> Universal | Compiled:
         interpreted = job.steps * job.step_seconds

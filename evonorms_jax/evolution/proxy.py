@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from evonorms_jax.data import EvalBatches, ImageData, batch_indices, eval_batches, normalize, random_crop_flip
 from evonorms_jax.layers import LayerConstructor
-from evonorms_jax.layers.universal import UniversalNormAct
+from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
 from evonorms_jax.models.anchors import Anchor
+from evonorms_jax.search_space.universal import Genome
 from evonorms_jax.training.optimizer import make_schedule, sgd
 
 
@@ -74,6 +75,11 @@ class ProxyTask(NamedTuple):
     train: Callable[..., ProxyState]
     accuracy: Callable[..., jax.Array]
     loss: Callable[..., tuple[jax.Array, Any]]
+
+
+def restart(template: ProxyState, genome: Genome) -> ProxyState:
+    """The start of another candidate: weights do not depend on it, the moving statistics do."""
+    return template._replace(stats=restart_statistics(template.stats, genome))
 
 
 def proxy_data(data: ImageData, eval_batch_size: int) -> ProxyData:

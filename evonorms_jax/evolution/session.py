@@ -1,6 +1,7 @@
 """One search: start or resume, run, save, show; on one host or several."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import logging
@@ -83,11 +84,7 @@ def make_evaluator(
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
         raise ValueError("anchors must name at least one anchor, got none")
-    tests = RejectionSettings(**config.rejection)
-    fields = config.data.to_dict()
-    crop, flip = fields.pop("crop"), fields.pop("flip")
-    images = data.load(**fields)
-    proxy = ProxySettings(**config.proxy, crop=crop, flip=flip)
+    tests, proxy, images = RejectionSettings(**config.rejection), proxy_settings(config), load_images(config)
     _check_sizes(proxy, tests, images)
     return Evaluator(
         anchors,
@@ -101,6 +98,17 @@ def make_evaluator(
         devices=devices,
         seed=config.seed,
     )
+
+
+def load_images(config: ConfigDict, **options: Any) -> data.ImageData:
+    """The images of `config.data`; options and errors as `data.load`."""
+    fields = {key: value for key, value in config.data.to_dict().items() if key not in ("crop", "flip")}
+    return data.load(**fields, **options)
+
+
+def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
+    """The settings of `config.proxy` and `config.data`, with changes."""
+    return ProxySettings(**config.proxy.to_dict() | changes, crop=config.data.crop, flip=config.data.flip)
 
 
 def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.ImageData) -> None:

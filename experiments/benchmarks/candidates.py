@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import Graph, mutate, random_graph
+from experiments.flags import cores
 
 # Its gradient is not finite from the first step on: it makes the programs be built and costs no time in them.
 _HOPELESS = Graph.parse("exp(exp(exp(exp(square(x)))))")
@@ -93,7 +93,7 @@ def machine() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "devices": jax.local_device_count(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "jax": jax.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -14,7 +14,7 @@ from evonorms_jax.data import EvalBatches, stripes
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
 from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task
-from evonorms_jax.evolution.session import KNOWN_LAYERS
+from evonorms_jax.evolution.session import KNOWN_LAYERS, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.report.records import read_search
 from evonorms_jax.search_space import CATALOG, Graph
@@ -38,8 +38,7 @@ def measure_anchors(config: ConfigDict, steps: int) -> list[AnchorCost]:
       config: of the search; its images are made up.
       steps: how many are timed.
     """
-    fields = config.proxy.to_dict() | {"learning_rate": 0.0, "eval_batch_size": _EVAL_BATCH}
-    proxy = ProxySettings(**fields, crop=config.data.crop, flip=config.data.flip)
+    proxy = proxy_settings(config, learning_rate=0.0, eval_batch_size=_EVAL_BATCH)
     costs = []
     for name in config.anchors:
         started = time.monotonic()
@@ -79,7 +78,7 @@ def _measure(name: str, task: ProxyTask, proxy: ProxySettings, steps: int) -> An
 def _time(task: ProxyTask, shared: Shared, steps: int) -> tuple[float, float]:
     """Seconds to build the program of a task, and of a step in it with all devices busy."""
     devices = Devices(1)
-    executor = Universal(task, shared, devices)
+    executor = Universal(task, devices.replicate(shared), devices)
 
     def train(stop):
         return executor.train([Job(CATALOG[_LAYER], stop)] * len(devices.devices))

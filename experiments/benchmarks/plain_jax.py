@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 from evonorms_jax import data
 from evonorms_jax.evolution import rejection
-from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task, proxy_data
+from evonorms_jax.evolution.proxy import ProxyData, ProxyTask, make_proxy_task, proxy_data
+from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.models.anchors import Anchor
 from evonorms_jax.search_space import Graph
@@ -97,10 +98,7 @@ def make_screening(config: ConfigDict, anchors: Sequence[Anchor]) -> Screening:
       config: of the search.
       anchors: from the cheapest to the dearest.
     """
-    fields = config.data.to_dict()
-    crop, flip = fields.pop("crop"), fields.pop("flip")
-    images = data.load(**fields)
-    proxy = ProxySettings(**config.proxy, crop=crop, flip=flip)
+    images, proxy = load_images(config), proxy_settings(config)
     on_device = jax.device_put(proxy_data(images, proxy.eval_batch_size), jax.devices()[0])
     key = jax.random.key(config.seed, impl="rbg")
     places = {name: place for place, name in enumerate(sorted(anchor.name for anchor in anchors))}
@@ -112,8 +110,8 @@ def make_screening(config: ConfigDict, anchors: Sequence[Anchor]) -> Screening:
         keys = jax.random.split(jax.random.fold_in(key, places[anchor.name]))
         tasks.append(AnchorTask(anchor.name, task, on_device, *keys))
     tests, count = config.rejection, config.rejection.stability_batch_size
-    top, left = ((side - crop) // 2 for side in images.train.images.shape[1:3])
-    crops = images.train.images[:count, top : top + crop, left : left + crop]
+    top, left = ((side - proxy.crop) // 2 for side in images.train.images.shape[1:3])
+    crops = images.train.images[:count, top : top + proxy.crop, left : left + proxy.crop]
     batch = data.normalize(crops, images.mean, images.std), images.train.labels[:count]
     threshold = tests.quality_threshold / images.num_classes
     return Screening(tasks, tests.stability_anchor or tasks[0].name, batch, tests, threshold)

@@ -151,7 +151,7 @@ def _universal_seconds(
     for anchor in screening.tasks:
         template = jax.jit(anchor.task.init)(encode(CATALOG["evonorm_b0"]), anchor.init_key)
         shared = Shared(anchor.data, anchor.train_key, template)
-        executors.append(Universal(without_early_end(anchor.task), shared, places))
+        executors.append(Universal(without_early_end(anchor.task), places.replicate(shared), places))
 
     def run(graphs, steps):
         started = time.monotonic()

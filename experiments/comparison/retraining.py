@@ -11,11 +11,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from evonorms_jax import data
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.executors import step_cost
-from evonorms_jax.evolution.proxy import ProxySettings
 from evonorms_jax.evolution.rejection import RejectionSettings
+from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.training.display import Display
@@ -163,19 +162,15 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 def _make_evaluator(config: ConfigDict, seed: int) -> Evaluator:
     """Trains without tests; what it takes for validation images is the test part."""
-    fields = config.data.to_dict()
-    crop, flip = fields.pop("crop"), fields.pop("flip")
-    images = data.load(**fields, with_test=True)
-    proxy = config.proxy.to_dict() | {
-        "steps": config.retraining.steps,
-        "schedule": config.retraining.schedule,
-        "replicas": 1,
-    }
+    images = load_images(config, with_test=True)
+    proxy = proxy_settings(
+        config, steps=config.retraining.steps, schedule=config.retraining.schedule, replicas=1
+    )
     tests = RejectionSettings(**config.rejection)._replace(enabled=False, stability_anchor="")
     return Evaluator(
         [get_anchor(name) for name in _anchors(config)],
         images._replace(validation=images.test, test=None),
-        ProxySettings(**proxy, crop=crop, flip=flip),
+        proxy,
         tests,
         config.layer.to_dict(),
         executor=config.executor,
