@@ -19,7 +19,7 @@ def get_config(form: str = "full") -> ConfigDict:
     del config.method  # all of them
     del config.seed  # one for each search:
     config.seeds = (0, 1, 2)  # of proposals, weights, batches and crops; the images are split the same way
-    config.budget = 800  # candidates of each search
+    config.budget = 2500  # candidates of each search
     config.evolution.seed_layers = ()  # a seed layer would be a candidate that only evolution gets
 
     # Trained again beside the chosen layers; names of the search space.
