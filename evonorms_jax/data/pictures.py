@@ -5,16 +5,21 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
+# What Pillow raises for data that are not a picture, or not all of one.
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels: Pillow's name for them
 
 
 def decode(encoded: bytes, channels: int, size: int | None) -> np.ndarray:
     """A PNG or JPEG as uint8 `[H, W, channels]`; H = W = `size` if that is given.
 
-    A file with other channels is converted: photograph collections hold the odd grey-scale or CMYK
-    picture.
+    A file with other channels or 16 bits is converted: photograph collections hold the odd grey-scale
+    or CMYK picture.
     """
     with Image.open(io.BytesIO(encoded)) as picture:
+        if picture.mode.startswith("I"):
+            # 16-bit grey, which Pillow would cut off at 255; newer versions call it I;16, older ones I.
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         picture = picture.convert(MODES[channels])
         return _array(picture if size is None else _fit(picture, size))
 

@@ -25,6 +25,7 @@ def partition(
     seed: int,
     cut_test: bool,
     labels: np.ndarray | None = None,
+    least_validation: int = 1,
 ) -> Partition:
     """Cuts the indices `0 .. count - 1` into test, validation and train, at random.
 
@@ -35,19 +36,21 @@ def partition(
         seed: of everything but the test part.
         cut_test: whether a tenth of N is set aside for testing, whether or not anyone reads it.
         labels: `[N]`; if given, every part holds the classes in their overall proportions.
+        least_validation: images; 0 for those who can do without a validation part.
 
     Raises:
-        ValueError: if a size is not positive, or there are not enough images.
+        ValueError: if a size is too small, or there are not enough images.
     """
     tenth = count // 10
     test_size = tenth if cut_test else 0
     validation_size = tenth if validation_size is None else validation_size
     available = count - test_size
     train_size = available - validation_size if train_size is None else train_size
-    if train_size < 1 or validation_size < 1 or train_size + validation_size > available:
+    too_small = train_size < 1 or validation_size < least_validation
+    if too_small or train_size + validation_size > available:
         raise ValueError(
-            f"train_size={train_size} and validation_size={validation_size}: each must be at "
-            f"least 1, and both together at most {available}, the images there are"
+            f"train_size={train_size} and validation_size={validation_size}: they must be at least 1 and "
+            f"{least_validation}, and both together at most {available}, the images there are"
             + (f" besides {test_size} for the test part" if cut_test else "")
         )
     test, rest = np.split(_shuffled(np.arange(count), labels, (0, 1)), [test_size])

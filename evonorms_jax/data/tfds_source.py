@@ -1,24 +1,11 @@
-"""Image classification sets prepared by tensorflow_datasets, read without TensorFlow.
-
-Only array_record files can be read so. Everything here looks at the folder itself: a builder made
-by name would want the code of the data set and, where nothing is prepared, try the network for
-minutes.
-"""
-
-import difflib
-import json
-import os
-import re
+"""Image classification sets prepared by tensorflow_datasets, read into memory."""
 
 import numpy as np
-import tensorflow_datasets as tfds
-from etils import epath
 
 from evonorms_jax.data import pictures, splits
-from evonorms_jax.data.image_set import DataNotFoundError, ImageData, ImageSet, Request, image_data
+from evonorms_jax.data.image_set import ImageData, ImageSet, Request, image_data
+from evonorms_jax.data.prepared import Prepared, open_prepared
 
-NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
-DEFAULT_DIR = "~/tensorflow_datasets"  # tfds's own
 RECORDS_CHUNK = 1024  # encoded images held at a time
 
 
@@ -33,11 +20,13 @@ def read_tfds(name: str, request: Request) -> ImageData:
         ValueError: a malformed name, sizes that do not fit, features that are no image
             classification, pictures of several sizes without `image_size`.
     """
-    builder = tfds.builder_from_directory(_find(name, request.data_dir))
-    shape, num_classes = _classification(name, builder.info.features, request.image_size)
-    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
-    if "train" not in counts:
-        raise ValueError(f"tfds:{name} has no split 'train', only {', '.join(counts)}")
+    prepared = open_prepared(name, request.data_dir)
+    height, width, channels = prepared.shape
+    if request.image_size is not None:
+        height = width = request.image_size
+    if height is None or width is None:
+        raise ValueError(f"tfds:{name} has pictures of several sizes: give image_size")
+    counts = prepared.counts
     parts = splits.partition(
         counts["train"],
         train_size=request.train_size,
@@ -47,7 +36,7 @@ def read_tfds(name: str, request: Request) -> ImageData:
     )
 
     def read(split, indices):
-        return _read(builder, split, indices, shape, request.image_size)
+        return _read(prepared, split, indices, (height, width, channels), request.image_size)
 
     test = None
     if request.with_test and "test" in counts:
@@ -55,123 +44,31 @@ def read_tfds(name: str, request: Request) -> ImageData:
     elif request.with_test:
         test = read("train", parts.test)
     train, validation = read("train", parts.train), read("train", parts.validation)
-    return image_data(name, num_classes, train=train, validation=validation, test=test)
-
-
-def _find(name: str, data_dir: str | None) -> epath.Path:
-    """The folder of the newest version that can be read."""
-    wanted = NAME.fullmatch(name)
-    if not wanted:
-        raise ValueError(f"malformed data set {name!r}: it must be NAME[/CONFIG][:VERSION]")
-    root = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR)).expanduser()
-    folder = root / wanted["name"]
-    if wanted["config"]:
-        folder = folder / wanted["config"]
-    versions = _subfolders(folder, versions=True)
-    matching = [path for path in versions if wanted["version"] in (None, path.name)]
-    readable = [path for path in matching if "array_record" in _formats(path)]
-    if readable:
-        return max(readable, key=lambda path: tfds.core.Version(path.name))
-    raise DataNotFoundError(_advice(name, root, versions, replace=bool(matching)))
-
-
-def _subfolders(folder: epath.Path, *, versions: bool) -> list[epath.Path]:
-    if not folder.is_dir():
-        return []
-    paths = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [path for path in paths if tfds.core.Version.is_valid(path.name) == versions]
-
-
-def _formats(folder: epath.Path) -> set[str]:
-    """The file formats of a prepared version; none if preparing it was not completed."""
-    path = folder / "dataset_info.json"
-    if not path.exists():
-        return set()
-    try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])}
-
-
-def _advice(name: str, root: epath.Path, versions: list[epath.Path], *, replace: bool) -> str:
-    """One line: what was looked for where, what is there instead, and what to run."""
-    base = NAME.fullmatch(name)["name"]
-    line = f"no array_record data of tfds:{name} in {root / base}"
-    subfolders = _subfolders(root / base, versions=False)
-    configs = [path.name for path in subfolders if _subfolders(path, versions=True)]
-    known = tfds.list_builders(with_community_datasets=False)
-    if versions:
-        found = [f"{path.name} ({'/'.join(_formats(path)) or 'incomplete'})" for path in versions]
-        line += f"; there is {', '.join(found)}"
-        line += ", which tfds does not replace: move it away first" if replace else ""
-    elif configs:
-        line += f"; its configs there are {', '.join(configs)}: ask for tfds:{base}/CONFIG"
-    elif base not in known and (near := difflib.get_close_matches(base, known, n=1)):
-        return f"{line}; did you mean tfds:{near[0]}?"
-    # Many builders, cifar10's too, encode pictures with TensorFlow. It pins libraries, so it gets
-    # its own environment.
-    return (
-        f"{line}; to prepare it once, in an environment with `pip install tensorflow-cpu "
-        'tensorflow-datasets array_record`, run: python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder('{name}', data_dir='{root}', file_format='array_record')"
-        '.download_and_prepare()"'
-    )
-
-
-def _classification(
-    name: str, features: tfds.features.FeaturesDict, image_size: int | None
-) -> tuple[tuple[int, int, int], int]:
-    """Shape (H, W, C) that the images will have, and the number of classes."""
-    fields = dict(features.items())
-    image, label = fields.get("image"), fields.get("label")
-    is_image = isinstance(image, tfds.features.Image)
-    if not is_image or not isinstance(label, tfds.features.ClassLabel):
-        found = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in fields.items())
-        raise ValueError(
-            f"tfds:{name} is no image classification: it needs image: Image and label: ClassLabel, "
-            f"and has {found}"
-        )
-    height, width, channels = image.shape
-    if image.np_dtype != np.uint8 or channels not in pictures.MODES:
-        raise ValueError(
-            f"tfds:{name}: images must be uint8 with {', '.join(map(str, pictures.MODES))} "
-            f"channels, got {image.np_dtype} with {channels}"
-        )
-    if image_size is not None:
-        height = width = image_size
-    if height is None or width is None:
-        raise ValueError(f"tfds:{name} has pictures of several sizes: give image_size")
-    return (height, width, channels), label.num_classes
+    return image_data(name, prepared.num_classes, train=train, validation=validation, test=test)
 
 
 def _read(
-    builder: tfds.core.DatasetBuilder,
+    prepared: Prepared,
     split: str,
     indices: np.ndarray,
     shape: tuple[int, int, int],
     image_size: int | None,
 ) -> ImageSet:
     """The records of a split at `indices`, in that order."""
-    missing = [path for path in builder.info.splits[split].filepaths if not path.exists()]
-    if missing:
-        raise DataNotFoundError(f"{missing[0]} is missing; dataset_info.json beside it names it")
-    # Raw records, of which only two features are decoded: others may need TensorFlow, and tfds's
-    # own decoder depends on whether OpenCV is installed.
-    records = builder.as_data_source(
-        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
-    features = {key: builder.info.features[key] for key in ("image", "label")}
-    features = tfds.features.FeaturesDict(features)
-    decoders = {"image": tfds.decode.SkipDecoding()}
+    records = prepared.records(split)
     images = np.empty((len(indices), *shape), np.uint8)
     labels = np.empty(len(indices), np.int32)
     for start in range(0, len(indices), RECORDS_CHUNK):
         chunk = indices[start : start + RECORDS_CHUNK].tolist()
         for place, record in enumerate(records.__getitems__(chunk), start):
-            example = features.deserialize_example_np(record, decoders=decoders)
-            image = pictures.decode(example["image"], shape[-1], image_size)
+            try:
+                image = pictures.decode(record.encoded, shape[-1], image_size)
+            except pictures.DECODE_ERRORS as error:
+                raise ValueError(
+                    f"{records.name}: picture {indices[place]} is damaged: {error}; a training with "
+                    "data.stream=true passes over such pictures"
+                ) from error
             if image.shape != shape:
-                raise ValueError(f"{builder.info.full_name}: {image.shape} image, not {shape}")
-            images[place], labels[place] = image, example["label"]
+                raise ValueError(f"{records.name}: {image.shape} image, not {shape}")
+            images[place], labels[place] = image, record.label
     return ImageSet(images, labels)
