@@ -4,4 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh test
 ruff check .
-exec python -m pytest "$@"
+# Two processes: most tests wait for one core to build programs. A file stays in one of them for its fixtures.
+exec python -m pytest --numprocesses=2 --dist=loadfile "$@"
