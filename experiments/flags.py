@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags, logging
@@ -45,11 +45,44 @@ def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
     config = config_flags.DEFINE_config_file(
         "config", help_string="Config file; FILE:quick is a form of it that ends in about a minute."
     )
-    workdir = flags.DEFINE_string(
-        "workdir", None, "Directory of the run, local or gs://; the same command again goes on with it."
+    flags.mark_flag_as_required("config")
+    return config, define_workdir(
+        "Directory of the run, local or gs://; the same command again goes on with it."
     )
-    flags.mark_flags_as_required([config, workdir])
-    return config, workdir
+
+
+def define_workdir(help_text: str) -> flags.FlagHolder:
+    """Defines the required flag `--workdir`."""
+    return flags.DEFINE_string("workdir", None, help_text, required=True)
+
+
+class Hosts(NamedTuple):
+    """The flags that tell a process of several who it is; each a holder."""
+
+    coordinator_address: flags.FlagHolder
+    num_processes: flags.FlagHolder
+    process_id: flags.FlagHolder
+    distributed: flags.FlagHolder
+
+
+def define_hosts() -> Hosts:
+    """Defines `--coordinator_address`, `--num_processes`, `--process_id` and `--distributed`."""
+    return Hosts(
+        flags.DEFINE_string(
+            "coordinator_address", None, "Several hosts: HOST:PORT of process 0, the same on all."
+        ),
+        flags.DEFINE_integer(
+            "num_processes", None, "Several hosts: how many there are, the same on all.", lower_bound=1
+        ),
+        flags.DEFINE_integer(
+            "process_id", None, "Several hosts: which one this is, from 0 on.", lower_bound=0
+        ),
+        flags.DEFINE_bool(
+            "distributed",
+            False,
+            "Several hosts of a Cloud TPU, or of a Slurm or Open MPI job: finds the rest out.",
+        ),
+    )
 
 
 def define_cpu_devices() -> flags.FlagHolder:
@@ -73,7 +106,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(main: Callable[[Sequence[str]], Any], *, example: str) -> None:
+def run(main: Callable[[Sequence[str]], Any], *, example: str | None = None) -> None:
     """Parses the flags, prepares the process, and calls `main(argv)`.
 
     What the user can mend is one line `error: ...` on the standard error stream: exit status 2 for wrong
@@ -81,7 +114,8 @@ def run(main: Callable[[Sequence[str]], Any], *, example: str) -> None:
 
     Args:
       main: what there is to do.
-      example: the config file whose keys `--help` lists if the command names none.
+      example: the config file whose keys `--help` lists if the command names none; None for a main without
+        `--config`.
     """
 
     def guarded(argv):
@@ -130,22 +164,23 @@ def _worth_showing(record: std_logging.LogRecord) -> bool:
 # -- The command line
 
 
-def _parse(example: str, argv: Sequence[str]) -> list[str]:
+def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
     """Parses the flags; the positional arguments that are left are an error."""
     try:
         path = _value_of_config(argv)
         if any(argument in _HELP for argument in argv):
             print(_help(path or example))
             sys.exit(0)
-        if path is None:
+        if path is None and example is not None:
             raise UsageError("the flag --config is required; --help tells more")
-        defaults = _load(path)
+        defaults = ConfigDict() if example is None else load_config(path)
         _check_keys(argv, _flat(defaults))
         try:
             rest = flags.FLAGS(argv)
         except flags.Error as error:
             raise UsageError(_explain(error, defaults)) from None
-        _check_tuples(_flat(flags.FLAGS.config), _flat(defaults))
+        if example is not None:
+            _check_tuples(_flat(flags.FLAGS.config), _flat(defaults))
         if rest[1:]:
             raise UsageError(f"unexpected argument {rest[1]!r}: flags are --NAME=VALUE")
         return rest
@@ -160,8 +195,12 @@ def _value_of_config(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _load(path: str) -> ConfigDict:
-    """What `get_config` of the file returns; `FILE:ARGUMENT` gives it an argument."""
+def load_config(path: str) -> ConfigDict:
+    """What `get_config` of the file returns; `FILE:ARGUMENT` gives it an argument.
+
+    Raises:
+      UsageError: if there is no such file, or it is no config file.
+    """
     file, *arguments = path.split(":", 1)
     if not Path(file).is_file():
         folder = Path(file).parent
@@ -236,13 +275,15 @@ def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _help(path: str) -> str:
+def _help(path: str | None) -> str:
     main = sys.modules["__main__"]
     lines = [(main.__doc__ or "").strip(), "", "Flags:"]
     for flag in flags.FLAGS.get_key_flags_for_module(main):
         lines.append(f"  --{flag.name}: {flag.help}")
+    if path is None:
+        return "\n".join(lines)
     lines += ["", f"Keys of {path}, set by --config.KEY=VALUE after --config=FILE, with its values:"]
-    defaults = _flat(_load(path))
+    defaults = _flat(load_config(path))
     width = max(map(len, defaults))
     lines += [f"  {key:<{width}}  {value!r}" for key, value in defaults.items()]
     return "\n".join(lines)

@@ -16,7 +16,6 @@ The same command again goes on where it was stopped. At the end stands a report,
 norm_act("top_layers.json#0") makes a layer for any model. Ctrl-C saves and stops.
 """
 
-from absl import flags as absl_flags
 from absl import logging
 
 from evonorms_jax.evolution.meeting import connect
@@ -26,27 +25,15 @@ from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
 CPU_DEVICES = flags.define_cpu_devices()
-COORDINATOR = absl_flags.DEFINE_string(
-    "coordinator_address", None, "Several hosts: HOST:PORT of process 0, the same on all."
-)
-NUM_PROCESSES = absl_flags.DEFINE_integer(
-    "num_processes", None, "Several hosts: how many there are, the same on all.", lower_bound=1
-)
-PROCESS_ID = absl_flags.DEFINE_integer(
-    "process_id", None, "Several hosts: which one this is, from 0 on.", lower_bound=0
-)
-DISTRIBUTED = absl_flags.DEFINE_bool(
-    "distributed", False, "Several hosts of a Cloud TPU, or of a Slurm or Open MPI job: finds the rest out."
-)
+HOSTS = flags.define_hosts()
 
 
 def main(argv):
     """Flags to arguments; process 0 writes the report when the search stops, done or not."""
     del argv
     flags.use_cpu_devices(CPU_DEVICES.value)
-    with connect(
-        COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, automatic=DISTRIBUTED.value
-    ) as hosts:
+    *place, automatic = (holder.value for holder in HOSTS)
+    with connect(*place, automatic=automatic) as hosts:
         logging.info("searching in %s", WORKDIR.value)
         done = run_search(CONFIG.value, WORKDIR.value, hosts)
         if hosts.leader:

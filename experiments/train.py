@@ -7,23 +7,30 @@ a file#number that a search wrote. Examples:
   python -m experiments.train --config=experiments/configs/train.py --workdir=runs/found \\
       --config.layer.spec=runs/mnist5k/top_layers.json#0 --config.model.name=mobilenet_small
 
-The same command again goes on where it was stopped.
+The same command again goes on where it was stopped. `experiments.evaluate` reads its checkpoints.
+
+A batch is cut over all devices. Several hosts: the same command on each, with --coordinator_address,
+--num_processes and --process_id, or with --distributed alone on a Cloud TPU; the work directory is one that
+all of them see.
 """
 
 from absl import logging
 
-from evonorms_jax.training import loop
+from evonorms_jax.training import loop, mesh
 from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
+HOSTS = flags.define_hosts()
 
 
 def main(argv):
     """Flags to arguments."""
     del argv
+    mesh.join_hosts(*(holder.value for holder in HOSTS))
     logging.info("training in %s", WORKDIR.value)
     result = loop.train(CONFIG.value, WORKDIR.value)
-    accuracy = (f"{part} accuracy {getattr(result, part)['accuracy']:.4f}" for part in ("validation", "test"))
+    parts = {"validation": result.validation, "test": result.test}
+    accuracy = (f"{part} accuracy {found['accuracy']:.4f}" for part, found in parts.items() if found)
     print(", ".join(accuracy), f"after {result.steps} steps; curves: tensorboard --logdir={WORKDIR.value}")
 
 

@@ -84,6 +84,48 @@ def test_only_the_newest_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["200", "30"]
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_the_best_is_kept_besides(tmp_path, background):
+    scores = {1: 0.2, 5: 0.9, 30: None, 200: 0.4}
+    for step, score in scores.items():
+        with Checkpoints(tmp_path, max_to_keep=1, background=background) as checkpoints:
+            checkpoints.save(step, record={"step": step}, score=score)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["200", "5"]
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(best=True).step == 5
+        assert checkpoints.restore().step == 200
+
+
+def test_without_scores_the_best_is_the_newest(three):
+    with Checkpoints(three) as checkpoints:
+        assert checkpoints.restore(best=True).step == 3
+
+
+def test_a_save_in_the_background_takes_the_arrays_as_they_were(tmp_path):
+    """The next step gets the buffers of the state as soon as `save` returns."""
+    with Checkpoints(tmp_path, background=True) as checkpoints:
+        arrays = jax.device_put(state(7))
+        checkpoints.save(7, record={}, arrays=arrays)
+        jax.tree.map(lambda leaf: leaf.delete(), arrays)
+        checkpoints.wait()
+        assert_equal(checkpoints.restore(state(0)).arrays, state(7))
+
+
+def test_what_goes_wrong_in_the_background_is_told(tmp_path):
+    checkpoints = Checkpoints(tmp_path, background=True)
+    checkpoints.save(1, record={"not JSON": object()})
+    with pytest.raises(TypeError):
+        checkpoints.close()
+
+
+def test_a_reader_changes_nothing(tmp_path, three):
+    with Checkpoints(three, write=False) as checkpoints:
+        assert checkpoints.restore().step == 3
+    with Checkpoints(tmp_path / "none", write=False) as checkpoints:
+        assert checkpoints.restore() is None
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_step_saved_again_is_replaced_and_its_future_dropped(three):
     with Checkpoints(three) as checkpoints:
         checkpoints.save(2, record={"again": True})

@@ -1,6 +1,7 @@
 """What people see, on a terminal and off it, and the curves of a run that was stopped."""
 
 import io
+import json
 import re
 import struct
 import sys
@@ -11,7 +12,7 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from evonorms_jax.training.display import Display
-from evonorms_jax.training.metrics import Scalars
+from evonorms_jax.training.metrics import JsonLines, Scalars
 
 ROWS = [("best", "x / max(std_bwh(x), [v1] * x)"), ("accuracy", "63.2 %")]
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
@@ -144,6 +145,17 @@ def test_flushed_points_are_in_the_file(tmp_path):
     scalars.flush()
     assert len(curves(tmp_path)["loss"]) == 50
     scalars.__exit__()
+
+
+def test_lines_go_on_from_the_restored_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for start, steps in ((0, range(1, 6)), (3, range(4, 5))):
+        lines = JsonLines(path, step=start)
+        for step in steps:
+            lines.write(step, {"train/loss": step + 10 * start})
+        lines.flush()
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["step"], row["train/loss"]) for row in found] == [(1, 1), (2, 2), (3, 3), (4, 34)]
 
 
 def test_a_bucket_without_its_library_costs_only_the_curves(monkeypatch, caplog, tmp_path):

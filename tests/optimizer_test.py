@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from evonorms_jax.training.optimizer import make_schedule, sgd
+from evonorms_jax.training.optimizer import make_optimizer, make_schedule, rmsprop, sgd
 
 
 def rates(steps, **settings):
@@ -26,6 +26,13 @@ def test_cosine_goes_from_the_peak_to_zero():
 def test_step_drops_where_the_published_recipe_does():
     expected = np.repeat([0.8, 0.08, 0.008, 0.0008], [30, 30, 20, 10])
     np.testing.assert_allclose(rates(90, schedule="step"), expected, rtol=1e-5)
+
+
+def test_exponential_drops_every_2_4_epochs_of_350():
+    expected = 0.8 * 0.97 ** np.floor(np.arange(3500) / 24)
+    np.testing.assert_allclose(rates(3500, schedule="exponential"), expected, rtol=1e-5)
+    with_warmup = rates(3500, schedule="exponential", warmup_steps=50)
+    np.testing.assert_allclose(with_warmup[50:], expected[50:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
@@ -73,3 +80,25 @@ def test_sgd_is_nesterov_with_decay_off_the_norms():
         trace = jax.tree.map(lambda m, f: 0.9 * m + f, trace, force)
         expected = jax.tree.map(lambda w, f, m: w - 0.1 * (f + 0.9 * m), expected, force, trace)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
+
+
+def test_rmsprop_is_that_of_tensorflow_1():
+    """m <- 0.9 m + 0.1 g^2 from 1 on;  t <- mu t + rate g / sqrt(m + 0.001);  w <- w - t."""
+    params = {"conv": {"kernel": jnp.array([1.0, -2.0])}, "norm": {"scale": jnp.array([3.0])}}
+    optimizer = rmsprop(optax.constant_schedule(0.1), momentum=0.8, weight_decay=0.5)
+    state, expected = optimizer.init(params), jax.tree.map(np.asarray, params)
+    square, trace = jax.tree.map(np.ones_like, expected), jax.tree.map(np.zeros_like, expected)
+    for step in range(3):
+        gradient = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, 0.3 + step), params)
+        change, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, change)
+        gradient["conv"]["kernel"] = gradient["conv"]["kernel"] + 0.5 * expected["conv"]["kernel"]
+        square = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g**2, square, gradient)
+        trace = jax.tree.map(lambda t, g, m: 0.8 * t + 0.1 * g / np.sqrt(m + 1e-3), trace, gradient, square)
+        expected = jax.tree.map(np.subtract, expected, trace)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
+
+
+def test_an_unknown_optimizer():
+    with pytest.raises(ValueError, match="unknown optimizer 'adam'; there are sgd, rmsprop"):
+        make_optimizer("adam", optax.constant_schedule(0.1), momentum=0.9, weight_decay=0.0)

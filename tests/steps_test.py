@@ -11,15 +11,15 @@ from flax import linen as nn
 
 from evonorms_jax import data
 from evonorms_jax.layers import norm_act
+from evonorms_jax.training.feed import Batching, resident_feed
 from evonorms_jax.training.mesh import check_divisible, data_mesh
 from evonorms_jax.training.optimizer import sgd
 from evonorms_jax.training.steps import (
-    Batching,
+    StepSettings,
     cross_entropy,
     make_evaluate,
     make_init,
     make_train_step,
-    training_set,
 )
 
 KEY = jax.random.key(0)
@@ -45,15 +45,32 @@ def images():
     return data.load("synthetic", train_size=64, validation_size=23, image_size=8)
 
 
-def training(images, layer="bn_relu", *, devices=None, dropout=0.0, crop=6, rate=RATE):
-    """The initial state, a function to the next one, and the jitted function in it."""
-    mesh = data_mesh(devices)
+def training(images, layer="bn_relu", *, devices=None, dropout=0.0, crop=6, rate=RATE, **settings):
+    """The initial state, a function to the next one, and the jitted function in it with its batches."""
+    settings = StepSettings(**settings)
+    mesh = data_mesh(devices, groups=settings.groups(16))
     model, optimizer = Network(layer, dropout), sgd(lambda _: rate, momentum=0.0, weight_decay=0.0)
-    batching = Batching(batch_size=16, crop=crop, flip=True)
-    state = make_init(model, optimizer, images, mesh)(KEY)
-    step = make_train_step(model, optimizer, batching, mesh)
-    examples = training_set(images, mesh)
-    return state, lambda state: step(state, examples, KEY), step
+    feed = resident_feed(images, Batching(16, 16, crop=crop, flip=True), KEY, mesh)
+    init = make_init(model, optimizer, feed.images, mesh, average=bool(settings.average_decay))
+    step = make_train_step(model, optimizer, feed.images, mesh, settings)
+    return init(KEY), lambda state: step(state, next(feed.batches(int(state.step))), KEY), step
+
+
+def history(images, *arguments, steps=4, **settings):
+    """Losses of some steps and the state after them."""
+    state, train_step, step = training(images, *arguments, **settings)
+    losses = []
+    for _ in range(steps):
+        state, metrics = train_step(state)
+        losses.append(float(metrics["loss"]))
+    assert step._cache_size() == 1
+    return losses, jax.device_get(state)
+
+
+def assert_same(found, expected):
+    (losses, state), (expected_losses, expected_state) = found, expected
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, expected_state)
 
 
 def test_a_step_follows_the_gradient_of_its_batch(images):
@@ -86,26 +103,94 @@ def test_a_step_follows_the_gradient_of_its_batch(images):
 
 
 def test_eight_devices_do_what_one_does(images):
-    histories = []
-    for devices in (jax.devices(), jax.devices()[:1]):
-        state, train_step, step = training(images, "evonorm_b0", devices=devices, dropout=0.5)
-        losses = []
-        for _ in range(4):
-            state, metrics = train_step(state)
-            losses.append(float(metrics["loss"]))
-        histories.append((losses, jax.device_get(state)))
-        assert step._cache_size() == 1
-    (losses, state), (expected_losses, expected) = histories
-    assert len(set(losses)) == 4
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, expected)
+    one, eight = (history(images, "evonorm_b0", devices=jax.devices()[:n], dropout=0.5) for n in (1, 8))
+    assert len(set(one[0])) == 4
+    assert_same(eight, one)
+
+
+@pytest.mark.parametrize("layer", ["evonorm_b0", "bn_relu"])
+def test_groups_have_statistics_of_their_own_on_any_number_of_devices(images, layer):
+    """Groups of 4 images: two devices share one of 8, two groups share one of 2."""
+    cut = {"statistics_batch": 4, "dropout": 0.5}
+    one, two, eight = (history(images, layer, devices=jax.devices()[:n], **cut) for n in (1, 2, 8))
+    assert_same(two, one)
+    assert_same(eight, one)
+    whole, _ = history(images, layer, dropout=0.5)
+    assert abs(whole[0] - one[0][0]) > 1e-3
+
+
+def test_a_group_is_a_batch_of_its_own(images):
+    """The loss and the moving statistics are the means over the groups."""
+    state, train_step, _ = training(images, crop=8, statistics_batch=4)
+    variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    feed = resident_feed(images, Batching(16, 16, crop=8, flip=True), KEY, data_mesh())
+    pixels, labels = next(feed.batches(0))
+    x = data.normalize(pixels, images.mean, images.std)
+    losses, means = [], []
+    for group in range(0, 16, 4):
+        part = slice(group, group + 4)
+        logits, updated = Network("bn_relu").apply(variables, x[part], train=True, mutable=["batch_stats"])
+        losses.append(np.mean(cross_entropy(logits, labels[part])))
+        means.append(updated["batch_stats"])
+    after, metrics = train_step(state)
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
+    expected = jax.tree.map(lambda *each: np.mean(each, 0), *means)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.batch_stats, expected
+    )
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_batch_in_parts_gives_the_same(images, devices):
+    settings = {"devices": jax.devices()[:devices], "statistics_batch": 4, "dropout": 0.5, "mixup": 0.4}
+    whole, parts = (history(images, accumulate=accumulate, **settings) for accumulate in (1, 2))
+    assert_same(parts, whole)
+
+
+def test_mixed_images_and_labels_go_together(images):
+    """Two classes told apart by nothing but brightness: mixing makes the loss that of soft labels."""
+    plain, mixed = (history(images, mixup=alpha)[0] for alpha in (0.0, 1.0))
+    assert plain[0] != mixed[0]
+    assert mixed == history(images, mixup=1.0)[0]
+
+
+def test_the_average_follows_the_parameters(images):
+    state, train_step, _ = training(images, average_decay=0.9)
+    expected = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    for step in range(3):
+        state, _ = train_step(state)
+        decay = min(0.9, (1 + step) / (10 + step))
+        now = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+        expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, expected, now)  # noqa: B023
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average, expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"statistics_batch": 5}, "statistics_batch x accumulate, 5 x 1, got 16"),
+        ({"statistics_batch": 8, "accumulate": 4}, "8 x 4, got 16"),
+        ({"accumulate": 2}, "without statistics_batch it must be 1"),
+    ],
+)
+def test_a_batch_that_cannot_be_grouped_is_an_error(settings, message):
+    with pytest.raises(ValueError, match=message):
+        StepSettings(**settings).groups(16)
+
+
+def test_groups_that_devices_cannot_share_are_an_error():
+    with pytest.raises(ValueError, match=r"3 groups .* over 8 devices"):
+        data_mesh(groups=3)
 
 
 def test_the_batch_is_split_over_the_devices(images):
     state, _, step = training(images, "evonorm_b0", dropout=0.5)
-    program = step.lower(state, training_set(images, data_mesh()), KEY).compile().as_text()
+    batch = next(resident_feed(images, Batching(16, 16, crop=6, flip=True), KEY, data_mesh()).batches(0))
+    program = step.lower(state, batch, KEY).compile().as_text()
     # The feature maps of a device hold 16 / 8 examples, and gradients are added up.
-    assert re.search(r"f32\[2,6,6,8\]", program) and not re.search(r"f32\[16,6,6,8\]", program)
+    assert re.search(r"f32\[(1,)?2,6,6,8\]", program) and not re.search(r"f32\[(1,)?16,6,6,8\]", program)
     assert "all-reduce" in program
 
 
@@ -151,13 +236,22 @@ def test_label_smoothing():
     np.testing.assert_allclose(cross_entropy(logits, labels), [-log_p[0, 0], -log_p[1, 1]], rtol=1e-5)
 
 
-def test_evaluation_counts_every_image_once(images):
+def evaluate(images, state):
+    """Of the validation part: 23 images, 9 of 32 are filling."""
+    feed = resident_feed(images, Batching(16, 16, crop=8, flip=False), KEY, data_mesh())
+    return make_evaluate(Network("bn_relu"), feed.images, data_mesh())(state, feed.evaluation("validation"))
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_evaluation_counts_every_image_once(images, average):
     state, _, _ = training(images)
-    evaluate = make_evaluate(Network("bn_relu"), images, data_mesh())
-    found = evaluate(state, data.eval_batches(images.validation, 16))  # 23 images: 9 of 32 are filling
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if average:
+        variables["params"] = jax.tree.map(lambda leaf: leaf * 0.5, state.params)
+        state = state._replace(average=variables)
+    found = evaluate(images, state)
     x = data.normalize(images.validation.images, images.mean, images.std)
-    variables = {"params": jax.device_get(state.params), "batch_stats": jax.device_get(state.batch_stats)}
-    logits = Network("bn_relu").apply(variables, x, train=False)
+    logits = Network("bn_relu").apply(jax.device_get(variables), x, train=False)
     labels = images.validation.labels
     assert found["accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
     expected = np.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
@@ -167,8 +261,7 @@ def test_evaluation_counts_every_image_once(images):
 def test_an_image_without_finite_logits_is_wrong(images):
     state, _, _ = training(images)
     lost = state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
-    evaluate = make_evaluate(Network("bn_relu"), images, data_mesh())
-    found = evaluate(lost, data.eval_batches(images.validation, 16))
+    found = evaluate(images, lost)
     assert found["accuracy"] == 0 and np.isnan(found["loss"])
 
 

@@ -1,5 +1,6 @@
 """Trainings: the loop around a step that costs nothing, and whole runs that are stopped and killed."""
 
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from evonorms_jax.search_space import CATALOG
 from evonorms_jax.training import loop
 from evonorms_jax.training.interrupt import stop_requested
 from evonorms_jax.training.steps import TrainState
+from evonorms_jax.training.task import Task
 from experiments.configs.train import get_config
 
 ROOT = Path(__file__).parent.parent
@@ -46,18 +48,22 @@ def config():
 def stand_in(monkeypatch, loss_of):
     """Makes the loop train with a step whose loss is `loss_of(number)`."""
 
-    def train_step(state):
+    def train_step(state, batch):
+        del batch
         step = int(state.step) + 1
         metrics = {"loss": jnp.float32(loss_of(step)), "accuracy": jnp.float32(0.5)}
         return state._replace(step=jnp.int32(step)), metrics
 
-    zero = TrainState(jnp.int32(0), {"kernel": jnp.zeros(3)}, {}, ())
-    task = loop.Task(
+    zero = TrainState(jnp.int32(0), {"kernel": jnp.zeros(3)}, {}, (), {})
+    task = Task(
         init=lambda: zero,
+        batches=itertools.count,
         train_step=train_step,
-        evaluate=lambda state, batches: {"loss": float(state.step), "accuracy": 0.25},
+        evaluate=lambda state, part: {"loss": float(state.step), "accuracy": 0.25},
         learning_rate=lambda step: 0.1,
         target=zero,
+        steps=60,
+        data="stand-in",
     )
     monkeypatch.setattr(loop, "build_task", lambda *_: task)
 

@@ -2,6 +2,8 @@
 
 import json
 import zlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +15,9 @@ from etils import epath
 from evonorms_jax.training.workdir import absolute
 
 RECORD, ARRAYS = "record", "arrays"
-# Written last, inside the checkpoint: size and CRC-32 of all its other files. Orbax hands out flipped bits
-# of an array as if nothing were wrong, and on missing files background tasks of it print tracebacks, so it
-# gets to read sound files only.
+# Written last, inside the checkpoint: its score, and size and CRC-32 of all its other files. Orbax hands out
+# flipped bits of an array as if nothing were wrong, and on missing files background tasks of it print
+# tracebacks, so it gets to read sound files only.
 MANIFEST = "manifest.json"
 
 
@@ -28,25 +30,35 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run in one directory, the newest few; local or `gs://`.
+    """The checkpoints of a run in one directory, the newest few and the best one; local or `gs://`.
 
-    A save is synchronous: the process may be killed at any moment and the directory holds the last one that
-    returned. They belong to the one process that opens them, also in a pod; there, arrays can be saved by
-    process 0 only.
+    The process may be killed at any moment and the directory holds the last one that `save` or, in the
+    background, `wait` returned from. They are written by the one process that opens them with `write`, also
+    in a pod; there, arrays can be saved by process 0 only, and the others can read.
     """
 
-    def __init__(self, directory: epath.PathLike, max_to_keep: int = 3):
-        """Opens the directory, creating it if need be, and removes what killed saves left behind."""
+    def __init__(
+        self, directory: epath.PathLike, max_to_keep: int = 3, *, background: bool = False, write: bool = True
+    ):
+        """Opens the directory, creating it if need be, and removes what killed saves left behind.
+
+        Args:
+          directory: of these checkpoints alone.
+          max_to_keep: the newest ones; that with the best score is kept besides.
+          background: whether `save` returns as soon as the arrays are copied to the host.
+          write: whether this process saves; if not, nothing is created or removed.
+        """
         self._directory = absolute(directory)
-        self._directory.mkdir(parents=True, exist_ok=True)  # Orbax does not make one for a single process
+        if write:
+            self._directory.mkdir(parents=True, exist_ok=True)  # Orbax makes none for a single process
         # In a pod Orbax would wait for the other processes at every step, and those know nothing of this.
         own = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+        # Orbax forgets the scores when it is opened again, so it is told here what to delete.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=max_to_keep,
             create=False,
-            enable_async_checkpointing=False,
-            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,  # the thread here also writes the manifest
+            cleanup_tmp_directories=write,
             lightweight_initialize=True,
             multiprocessing_options=alone,
         )
@@ -55,6 +67,9 @@ class Checkpoints:
             ARRAYS: ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         }
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
+        self._max_to_keep = max_to_keep
+        self._writer = ThreadPoolExecutor(1) if background else None
+        self._pending: Future | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -63,11 +78,22 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Releases what Orbax holds; nothing is left to be written."""
-        self._manager.close()
+        """Waits for what is being written, and releases what Orbax holds."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
-    def save(self, step: int, *, record: dict[str, Any], arrays: Any = None) -> None:
-        """Writes a checkpoint and drops the oldest beyond `max_to_keep`.
+    def wait(self) -> None:
+        """Returns when the last save is complete; raises what went wrong in it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def save(
+        self, step: int, *, record: dict[str, Any], arrays: Any = None, score: float | None = None
+    ) -> None:
+        """Writes a checkpoint and drops the oldest beyond `max_to_keep`, but not the best.
 
         Checkpoints at `step` and beyond are replaced: a run that had to go back to an older one writes its
         own future.
@@ -75,26 +101,47 @@ class Checkpoints:
         Args:
           step: orders the checkpoints.
           record: what JSON can hold.
-          arrays: a pytree of arrays.
+          arrays: a pytree of arrays, which may change or be donated once this returns.
+          score: the higher, the better; None if it is not known.
         """
+        self.wait()
+        if self._writer is not None or jax.process_count() > 1:
+            # Orbax takes arrays of local devices for an error in a pod, and NumPy arrays not.
+            arrays = jax.device_get(arrays)
+        if self._writer is None:
+            self._write(step, record, arrays, score)
+        else:
+            self._pending = self._writer.submit(self._write, step, record, arrays, score)
+
+    def _write(self, step: int, record: dict[str, Any], arrays: Any, score: float | None) -> None:
         for existing in self._manager.all_steps():
             if existing >= step:
                 self._manager.delete(existing)
         items = {RECORD: ocp.args.JsonSave(record)}
         if arrays is not None:
-            # Orbax takes arrays of local devices for an error in a pod, and NumPy arrays not.
-            plain = jax.device_get(arrays) if jax.process_count() > 1 else arrays
-            items[ARRAYS] = ocp.args.StandardSave(plain)
+            items[ARRAYS] = ocp.args.StandardSave(arrays)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         folder = self._directory / str(step)
-        (folder / MANIFEST).write_text(json.dumps(_fingerprints(folder)))
+        manifest = {"score": score, "files": _fingerprints(folder)}
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        steps = sorted(self._manager.all_steps())
+        for old in set(steps[: -self._max_to_keep]) - {self._best(steps)}:
+            self._manager.delete(old)
 
-    def restore(self, arrays_target: Any = None) -> Restored | None:
+    def _best(self, steps: Sequence[int]) -> int | None:
+        """The step with the best score, the latest of equals."""
+        manifests = {step: _manifest(self._directory / str(step)) for step in steps}
+        scores = {step: (found or {}).get("score") for step, found in manifests.items()}
+        scored = [step for step in steps if scores[step] is not None]
+        return max(scored, key=lambda step: (scores[step], step), default=None)
+
+    def restore(self, arrays_target: Any = None, *, best: bool = False) -> Restored | None:
         """Reads the newest sound checkpoint; damaged ones are passed over with a warning.
 
         Args:
           arrays_target: a pytree of arrays or `ShapeDtypeStruct`s like the one saved, whose shardings the
             arrays get; None gives NumPy arrays in nested dicts and lists.
+          best: begins with the one of the best score, if any has one.
 
         Returns:
           The checkpoint, or None if there is none.
@@ -102,7 +149,10 @@ class Checkpoints:
         Raises:
           ValueError: if all are damaged, or the sound one does not fit `arrays_target`.
         """
+        self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
+        if best and (first := self._best(steps)) is not None:
+            steps.sort(key=lambda step: step != first)
         for step in steps:
             damage = _damage(self._directory / str(step))
             if damage is None:
@@ -159,16 +209,20 @@ def _fingerprints(folder: epath.Path) -> dict[str, list[int]]:
 
 def _damage(folder: epath.Path) -> str | None:
     """What is wrong with a checkpoint, in a few words."""
-    try:
-        expected = json.loads((folder / MANIFEST).read_text())
-    except FileNotFoundError:
-        return f"it was not completed, {MANIFEST} is missing"
-    except ValueError:
-        return f"{MANIFEST} is not JSON"
-    found = _fingerprints(folder)
+    manifest = _manifest(folder)
+    if manifest is None:
+        return f"it was not completed, {MANIFEST} is missing or not JSON"
+    expected, found = manifest["files"], _fingerprints(folder)
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             return f"{name} is missing"
         if found[name] != expected.get(name):
             return f"{name} is not as it was written"
     return None
+
+
+def _manifest(folder: epath.Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (FileNotFoundError, ValueError):
+        return None

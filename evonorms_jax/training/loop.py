@@ -1,55 +1,37 @@
 """Trains one network with one layer on one data set, from a config to the test accuracy."""
 
+import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from etils import epath
-from jax.sharding import Mesh
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
+from rich.console import Console
 
-from evonorms_jax.data import EvalBatches, ImageData, eval_batches, load
-from evonorms_jax.layers import load_layer, norm_act
-from evonorms_jax.models import get_model
+from evonorms_jax.layers import load_layer
 from evonorms_jax.training.checkpoint import Checkpoints
 from evonorms_jax.training.display import Display
 from evonorms_jax.training.interrupt import stop_requested
-from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
-from evonorms_jax.training.metrics import Scalars
-from evonorms_jax.training.optimizer import make_schedule, sgd
-from evonorms_jax.training.steps import (
-    Batching,
-    Metrics,
-    TrainState,
-    make_evaluate,
-    make_init,
-    make_train_step,
-    training_set,
-)
-from evonorms_jax.training.workdir import claim_workdir, write_whole
+from evonorms_jax.training.metrics import JsonLines, Scalars
+from evonorms_jax.training.steps import Metrics, TrainState
+from evonorms_jax.training.task import Task, build_task
+from evonorms_jax.training.workdir import absolute, claim_workdir, read_config, write_whole
 
-RESULT = "result.json"
+RESULT, LOST = "result.json", "lost.json"
+CHECKPOINTS = "checkpoints"
 # Steps handed to the devices beyond the one waited for: enough to keep them busy. More would only take
 # memory, and CPU devices can deadlock over collectives that nobody waits for.
 _AHEAD = 2
 
 
-class Task(NamedTuple):
-    """The training that a config describes, without files or screen."""
-
-    init: Callable[[], TrainState]
-    train_step: Callable[[TrainState], tuple[TrainState, Metrics]]  # donates the state
-    evaluate: Callable[[TrainState, EvalBatches], dict[str, float]]
-    learning_rate: optax.Schedule
-    target: TrainState  # shapes and shardings of the state
-
-
 class Result(NamedTuple):
-    """How a training ended; loss and accuracy of the parts that were not trained on."""
+    """How a training ended; loss and accuracy of the parts that were not trained on, {} of an empty one."""
 
     steps: int
     parameters: int  # numbers trained
@@ -60,9 +42,12 @@ class Result(NamedTuple):
 def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
     """Trains as the config says, or goes on with it, and evaluates; the only reader of the test part.
 
+    On several hosts, each calls it after `jax.distributed.initialize`; process 0 writes.
+
     Args:
       config: `experiments/configs/train.py` says what the keys mean.
-      workdir: gets `config.json`, `checkpoints/`, `tensorboard/` and, at the end, `result.json`.
+      workdir: gets `config.json`, `checkpoints/`, `tensorboard/`, `metrics.jsonl` and, at the end,
+        `result.json`, or `lost.json` if the loss was not finite.
 
     Raises:
       ValueError: if the config asks for what is not there, or the work directory is not its own.
@@ -70,71 +55,78 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
       FloatingPointError: if the loss is not finite; names the step.
       KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
     """
-    data_config = config.data.to_dict()
-    batching = Batching(config.batch_size, data_config.pop("crop"), data_config.pop("flip"))
-    data = load(**data_config, with_test=True)
-    task = build_task(config, data, batching, data_mesh())
-    validation, test = (eval_batches(part, config.eval_batch_size) for part in (data.validation, data.test))
+    task = build_task(config)
     # Only a config that can be trained claims the directory, and a mistyped one can be corrected.
-    described = _describe(config)
-    workdir = claim_workdir(workdir, described)
-    with Checkpoints(workdir / "checkpoints") as checkpoints, stop_requested() as stopped:
+    described, writes = describe(config), jax.process_index() == 0
+    workdir = claim_workdir(workdir, described) if writes else absolute(workdir)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("work directory")
+    with contextlib.ExitStack() as stack:
+        folder = workdir / CHECKPOINTS
+        checkpoints = stack.enter_context(Checkpoints(folder, background=True, write=writes))
+        stopped = stack.enter_context(stop_requested())
         state = start(task, checkpoints)
-        about = [("model", config.model.name), ("layer", config.layer.spec), ("data", data.name)]
-        curves = Scalars(workdir / "tensorboard", step=int(state.step))
-        with curves as scalars, Display("training") as display:
-            run = _Run(task, validation, about, {"config": described}, checkpoints, scalars, display, stopped)
+        step = int(state.step)
+        about = [("model", config.model.name), ("layer", config.layer.spec), ("data", task.data)]
+        curves = []
+        if writes:
+            curves.append(stack.enter_context(Scalars(workdir / "tensorboard", step=step)))
+            curves.append(JsonLines(workdir / "metrics.jsonl", step=step))
+        display = stack.enter_context(Display("training", console=None if writes else Console(quiet=True)))
+        run = _Run(task, about, {"config": described}, checkpoints, curves, display, stopped, writes)
+        try:
             state = _train(run, state, config)
-            result = Result(
-                steps=int(state.step),
-                parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-                validation=task.evaluate(state, validation),
-                test=task.evaluate(state, test),
-            )
-            for part in ("validation", "test"):
-                scalars.write(result.steps, _tagged(part, getattr(result, part)))
-    write_whole(workdir / RESULT, json.dumps(result._asdict(), indent=1) + "\n")
+        except FloatingPointError as error:
+            if writes:
+                write_whole(workdir / LOST, json.dumps({"error": str(error)}) + "\n")
+            raise
+        result = Result(
+            steps=int(state.step),
+            parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+            validation=task.evaluate(state, "validation"),
+            test=task.evaluate(state, "test"),
+        )
+        run.write(result.steps, "test", result.test)
+        run.flush()
+    if writes:
+        write_whole(workdir / RESULT, json.dumps(result._asdict(), indent=1) + "\n")
     return result
 
 
-def build_task(config: ConfigDict, data: ImageData, batching: Batching, mesh: Mesh) -> Task:
-    """The task of a config on a mesh; traced once, so that what cannot be trained fails here.
+def evaluate(
+    workdir: epath.PathLike, part: str, *, best: bool = False, data_dir: str | None = None
+) -> tuple[int, dict[str, float]]:
+    """What a checkpoint of a training reaches on a part of its data: its step, loss and accuracy.
+
+    Args:
+      workdir: of the training.
+      part: "train", "validation" or "test".
+      best: the checkpoint with the best validation accuracy instead of the newest.
+      data_dir: of tfds, if the data are not where they were.
 
     Raises:
-      ValueError: as `train`.
+      ValueError: if it is no work directory of a training, its layer file has changed, it has no checkpoint,
+        or the part is empty.
+      DataNotFoundError: if the data are not there.
     """
-    for name in ("steps", "log_every", "eval_every", "checkpoint_every"):
-        if config[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {config[name]}")
-    check_divisible("batch_size", config.batch_size, mesh)
-    check_divisible("eval_batch_size", config.eval_batch_size, mesh)
-
-    # -- Model and optimizer
-    layer = config.layer.to_dict()
-    overrides = {} if config.model.width is None else {"width": config.model.width}
-    network = get_model(config.model.name)
-    model = network.build(norm_act(layer.pop("spec"), **layer), data.num_classes, **overrides)
-    settings = config.optimizer.to_dict()
-    regularization = {name: settings.pop(name) for name in ("momentum", "weight_decay")}
-    schedule = make_schedule(steps=config.steps, **settings)
-    optimizer = sgd(schedule, **regularization)
-
-    # -- Pure functions, bound to their data and keys
-    init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    init = make_init(model, optimizer, data, mesh)
-    step = make_train_step(model, optimizer, batching, mesh, label_smoothing=config.label_smoothing)
-    examples = training_set(data, mesh)
-    shapes = jax.eval_shape(init, init_key)
-    jax.eval_shape(step, shapes, examples, train_key)
-    return Task(
-        init=lambda: init(init_key),
-        train_step=lambda state: step(state, examples, train_key),
-        evaluate=make_evaluate(model, data, mesh),
-        learning_rate=schedule,
-        target=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), shapes
-        ),
-    )
+    workdir = absolute(workdir)
+    written = read_config(workdir)
+    if "model" not in written:
+        raise ValueError(f"{workdir} is no work directory of a training")
+    written["layer"].pop("equation", None)
+    config = ConfigDict(written)
+    claim_workdir(workdir, describe(config))
+    if data_dir is not None:
+        config.data.data_dir = data_dir
+    task = build_task(config)
+    with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
+        restored = checkpoints.restore(task.target, best=best)
+    if restored is None:
+        raise ValueError(f"{workdir} has no checkpoint yet")
+    found = task.evaluate(restored.arrays, part)
+    if not found:
+        raise ValueError(f"the {part} part of {task.data} is empty")
+    return restored.step, found
 
 
 def start(task: Task, checkpoints: Checkpoints) -> TrainState:
@@ -151,56 +143,95 @@ class _Run(NamedTuple):
     """A task with all that it reads and writes while it runs."""
 
     task: Task
-    validation: EvalBatches
     about: Sequence[tuple[str, str]]  # rows of the display that stay
     record: dict[str, Any]  # goes into every checkpoint
     checkpoints: Checkpoints
-    scalars: Scalars
+    curves: Sequence[Scalars | JsonLines]  # none where another process writes
     display: Display
     stopped: Callable[[], bool]
+    writes: bool
+
+    def write(self, step: int, part: str, values: dict[str, float]) -> None:
+        """Adds a point to the curves `PART/NAME`."""
+        for curves in self.curves if values else ():
+            curves.write(step, {f"{part}/{name}": value for name, value in values.items()})
+
+    def save(self, step: int, state: TrainState, score: float | None) -> None:
+        """Saves where the run could go on."""
+        if self.writes:
+            self.flush()
+            self.checkpoints.save(step, record=self.record, arrays=state, score=score)
+
+    def flush(self) -> None:
+        """Returns when all points are in the files."""
+        for curves in self.curves:
+            curves.flush()
+
+    def stop_now(self, step: int, every: int) -> bool:
+        """Whether to stop after this step; hosts agree on it at every so many steps."""
+        if jax.process_count() == 1:
+            return self.stopped()
+        if step % every:
+            return False
+        return bool(np.any(multihost_utils.process_allgather(np.array(self.stopped()))))
 
 
 def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
     """The training loop, from `state` to the last step."""
-    done, recent, rows = int(state.step), [], {"state": "building the programs"}
+    task, done = run.task, int(state.step)
+    recent, rows, since = [], {"state": "building the programs"}, None
+    batches = task.batches(done)
 
     def show():
-        run.display.update(completed=done, total=config.steps, rows=[*run.about, *rows.items()])
+        run.display.update(completed=done, total=task.steps, rows=[*run.about, *rows.items()])
 
     show()
-    while done < config.steps:
+    while done < task.steps:
         # -- One step
-        state, metrics = run.task.train_step(state)
+        state, metrics = task.train_step(state, next(batches))
         done += 1
         recent.append(metrics)
         if len(recent) > _AHEAD:
             jax.block_until_ready(recent[-1 - _AHEAD])
-        stop = run.stopped()
-        last = stop or done == config.steps
+        stop = run.stop_now(done, config.log_every)
+        last = stop or done == task.steps
         rows.pop("state", None)
 
         # -- What it did: before a checkpoint in any case, so that none holds a training that is lost
         if last or done % config.log_every == 0 or done % config.checkpoint_every == 0:
             means = _means(recent, done)
-            recent.clear()
-            means["learning_rate"] = float(run.task.learning_rate(done - 1))
-            run.scalars.write(done, _tagged("train", means))
-            rows.update({name: f"{value:.4g}" for name, value in means.items()})
-        if done % config.eval_every == 0 and not last:
-            found = run.task.evaluate(state, run.validation)
-            run.scalars.write(done, _tagged("validation", found))
-            rows["validation accuracy"] = f"{found['accuracy']:.4f} at step {done}"
+            means["learning_rate"] = float(task.learning_rate(done - 1))
+            means |= _speed(since, len(recent), config.batch_size)
+            recent, since = [], time.monotonic()
+            run.write(done, "train", means)
+            rows.update({name.replace("_", " "): f"{value:.4g}" for name, value in means.items()})
+        score = None
+        if (done % config.eval_every == 0 and not stop) or done == task.steps:
+            found = task.evaluate(state, "validation")
+            run.write(done, "validation", found)
+            if found:
+                score = found["accuracy"]
+                rows["validation accuracy"] = f"{score:.4f} at step {done}"
+            since = None  # the evaluation would count as training
         show()
 
         # -- Where it could go on
         if last or done % config.checkpoint_every == 0:
-            run.scalars.flush()
-            run.checkpoints.save(done, record=run.record, arrays=state)
-        if stop and done < config.steps:
+            run.save(done, state, score)
+        if stop and done < task.steps:
+            run.checkpoints.wait()
             raise KeyboardInterrupt(
-                f"stopped and saved at step {done} of {config.steps}; the same command goes on from there"
+                f"stopped and saved at step {done} of {task.steps}; the same command goes on from there"
             )
     return state
+
+
+def _speed(since: float | None, steps: int, batch_size: int) -> dict[str, float]:
+    """Of the steps since a time; none of those that programs were built in."""
+    if since is None:
+        return {}
+    seconds = (time.monotonic() - since) / steps
+    return {"step_seconds": seconds, "images_per_second": batch_size / seconds}
 
 
 def _means(recent: Sequence[Metrics], done: int) -> dict[str, float]:
@@ -214,11 +245,7 @@ def _means(recent: Sequence[Metrics], done: int) -> dict[str, float]:
     return {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
 
 
-def _tagged(part: str, values: dict[str, float]) -> dict[str, float]:
-    return {f"{part}/{name}": value for name, value in values.items()}
-
-
-def _describe(config: ConfigDict) -> dict[str, Any]:
+def describe(config: ConfigDict) -> dict[str, Any]:
     """The config, with the equation of a layer that comes from a file: a search may rewrite the file."""
     described = config.to_dict()
     if ".json" in config.layer.spec:

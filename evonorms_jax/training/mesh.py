@@ -1,21 +1,64 @@
 """Data-parallel training: the one place that knows how arrays lie on the devices.
 
-A computation under `jit` means the same on any mesh, so batch moments are those of the whole batch.
+A computation under `jit` means the same on any mesh. A batch is cut into groups that have batch statistics of
+their own; a mesh has rows of devices that share a group.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-AXIS = "data"
+GROUP, MEMBER = "group", "member"
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, `data`, over `devices`, by default all local ones."""
-    devices = jax.local_devices() if devices is None else devices
+def join_hosts(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None, automatic: bool
+) -> None:
+    """Makes this process one of several that train one network; to be called before devices are touched.
+
+    Args:
+      coordinator_address: HOST:PORT of process 0.
+      num_processes: how many there are.
+      process_id: which one this is.
+      automatic: finds all that out where the cluster tells it. Without anything, there is one process.
+
+    Raises:
+      ValueError: if only some of the first three are given.
+    """
+    place = coordinator_address, num_processes, process_id
+    if automatic:
+        jax.distributed.initialize()
+    elif all(value is not None for value in place):
+        jax.distributed.initialize(*place)
+    elif any(value is not None for value in place):
+        raise ValueError("several hosts: give coordinator_address, num_processes and process_id, all three")
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -> Mesh:
+    """A mesh `[group, member]` over `devices`, by default all of all hosts.
+
+    Args:
+      devices: D of them.
+      groups: how many groups of images a step works on at a time: a multiple or a divisor of D.
+
+    Raises:
+      ValueError: if the groups cannot be laid out evenly.
+    """
+    devices = jax.devices() if devices is None else devices
+    rows = math.gcd(groups, len(devices))
+    if rows not in (groups, len(devices)):
+        raise ValueError(
+            f"{groups} groups of images with batch statistics of their own cannot be laid evenly over "
+            f"{len(devices)} devices: change statistics_batch, batch_size or accumulate"
+        )
     # Explicit axes, the default, would ask every operation on a batch for the sharding of its result.
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    kinds = (AxisType.Auto, AxisType.Auto)
+    shape = (rows, len(devices) // rows)
+    return jax.make_mesh(shape, (GROUP, MEMBER), axis_types=kinds, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -25,7 +68,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split(mesh: Mesh) -> NamedSharding:
     """The first axis cut over the devices: a batch."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
+    return NamedSharding(mesh, PartitionSpec((GROUP, MEMBER)))
+
+
+def grouped(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Groups along `axis`, their images along the next one."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, GROUP, MEMBER))
+
+
+def put_batch(mesh: Mesh, tree: Any) -> Any:
+    """Host arrays `[b, ...]` on the devices, cut along the first axis; each host gives its own share."""
+    place = split(mesh)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), tree)
 
 
 def check_divisible(name: str, size: int, mesh: Mesh) -> None:

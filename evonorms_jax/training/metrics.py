@@ -1,5 +1,6 @@
-"""Scalars for TensorBoard, written by tensorboardX."""
+"""Scalars of a run: for TensorBoard, written by tensorboardX, and as lines of JSON."""
 
+import json
 import time
 from collections.abc import Mapping
 
@@ -8,6 +9,8 @@ from etils import epath
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from evonorms_jax.training.workdir import write_whole
 
 
 class Scalars:
@@ -57,3 +60,24 @@ class Scalars:
     def _write(self, event: Event) -> None:
         if self._writer is not None:
             self._writer.write_event(event)
+
+
+class JsonLines:
+    """The scalars of a run in a file, a line `{"step": ..., NAME: VALUE, ...}` for each write.
+
+    The file is written whole, which a bucket allows and appending it does not.
+    """
+
+    def __init__(self, path: epath.PathLike, *, step: int):
+        """Goes on with a file; lines beyond `step` are dropped."""
+        self._path = epath.Path(path)
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self._lines = [line for line in lines if json.loads(line)["step"] <= step]
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a line."""
+        self._lines.append(json.dumps({"step": step, **values}))
+
+    def flush(self) -> None:
+        """Returns when all lines are in the file."""
+        write_whole(self._path, "".join(f"{line}\n" for line in self._lines))

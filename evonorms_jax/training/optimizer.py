@@ -3,16 +3,24 @@
 import difflib
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import optax
 
 from evonorms_jax.layers import norm_parameters
 
 # Where "step" multiplies the rate by 0.1: after epochs 30, 60 and 80 of 90, as in the released ResNet code.
 _DROPS = (30 / 90, 60 / 90, 80 / 90)
+# "exponential" multiplies it by 0.97 every 2.4 epochs of 350, as in the released EfficientNet code.
+_DECAY, _DECAY_EVERY = 0.97, 2.4 / 350
 
 
 def _step(peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
     return optax.piecewise_constant_schedule(peak, {round(steps * at) - warmup_steps: 0.1 for at in _DROPS})
+
+
+def _exponential(peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
+    every = steps * _DECAY_EVERY
+    return lambda step: peak * _DECAY ** jnp.floor((step + warmup_steps) / every)
 
 
 #: `(peak, steps, warmup_steps)` to the schedule after the warm-up, counted from its end.
@@ -22,6 +30,7 @@ SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
         peak, max(1, steps - warmup_steps)
     ),
     "step": _step,
+    "exponential": _exponential,
 }
 
 
@@ -60,3 +69,30 @@ def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> op
         optax.add_decayed_weights(weight_decay, mask=norm_parameters),
         optax.sgd(schedule, momentum=momentum, nesterov=True),
     )
+
+
+def rmsprop(
+    schedule: optax.Schedule, *, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """RMSProp as TensorFlow 1 has it, for the EfficientNets: g / sqrt(m + 0.001), m a mean square from 1 on.
+
+    The decay of m is 0.9; weight decay as in `sgd`.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=norm_parameters),
+        optax.rmsprop(schedule, decay=0.9, eps=1e-3, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum),
+    )
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd, "rmsprop": rmsprop}
+
+
+def make_optimizer(name: str, schedule: optax.Schedule, **settings: float) -> optax.GradientTransformation:
+    """An optimizer of `OPTIMIZERS` with its settings.
+
+    Raises:
+      ValueError: if there is none of that name.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[name](schedule, **settings)

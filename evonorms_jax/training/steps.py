@@ -1,19 +1,21 @@
 """Steps of the training of a classifier: pure functions of its state, jitted over a mesh.
 
-N training images `[N, H, W, C]`, B batch size, P side of a crop, K classes.
+B batch size, P side of an image, C channels, K classes.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from evonorms_jax.data import EvalBatches, ImageData, batch_indices, normalize, random_crop_flip
-from evonorms_jax.training.mesh import replicated, split
+from evonorms_jax.data import normalize
+from evonorms_jax.training.mesh import grouped, put_batch, replicated
 
 
 class TrainState(NamedTuple):
@@ -23,43 +25,68 @@ class TrainState(NamedTuple):
     params: Any
     batch_stats: Any  # moving statistics, {} for a layer without
     opt_state: Any
+    average: Any  # {"params", "batch_stats"} averaged over steps, {} without
 
 
-class TrainingSet(NamedTuple):
-    """The training part on the devices, and the moments that normalise any part."""
+class Images(NamedTuple):
+    """What a model needs to know of the images it is given."""
 
-    images: jax.Array  # uint8 [N, H, W, C]
-    labels: jax.Array  # int32 [N]
-    mean: jax.Array  # float32 [C]
-    std: jax.Array  # float32 [C]
+    shape: tuple[int, int, int]  # [P, P, C] of the evaluated ones
+    num_classes: int  # K
+    mean: np.ndarray  # float32 [C], in grey levels
+    std: np.ndarray  # float32 [C], likewise
 
 
-class Batching(NamedTuple):
-    """How a batch is drawn from the training set."""
+class StepSettings(NamedTuple):
+    """How a step uses its batch.
 
-    batch_size: int
-    crop: int  # P; the side of the images takes them whole
-    flip: bool
+    Attributes:
+      statistics_batch: images that share batch statistics, b; None is all of a step. The published trainings
+        took those of one device. What comes out does not depend on the number of devices.
+      accumulate: parts that a batch is worked on in, one after the other, to save memory; a multiple of b
+        images each. It changes nothing but the order of sums.
+      label_smoothing: s of `cross_entropy`.
+      mixup: alpha of Beta(alpha, alpha), from which the share of an image is drawn that its neighbour in the
+        batch takes (Zhang et al. 2018, arXiv 1710.09412); 0 is none.
+      average_decay: of the moving average of parameters and statistics, with which the evaluation works; 0
+        is none. At step t it is at most (1 + t) / (10 + t), so that the start is soon forgotten.
+    """
+
+    statistics_batch: int | None = None
+    accumulate: int = 1
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    average_decay: float = 0.0
+
+    def groups(self, batch_size: int) -> int:
+        """How many groups of images with statistics of their own a step works on at a time.
+
+        Raises:
+          ValueError: if the batch cannot be cut so.
+        """
+        group = self.statistics_batch or batch_size
+        if self.accumulate < 1 or group < 1 or batch_size % (group * self.accumulate):
+            hint = "" if self.statistics_batch else "; without statistics_batch it must be 1"
+            raise ValueError(
+                f"batch_size must be a multiple of statistics_batch x accumulate, {group} x "
+                f"{self.accumulate}, got {batch_size}{hint}"
+            )
+        return batch_size // (group * self.accumulate)
 
 
 Metrics = dict[str, jax.Array]  # scalars by name
 
 
-def training_set(data: ImageData, mesh: Mesh) -> TrainingSet:
-    """Puts the training part on every device of the mesh, whole."""
-    return jax.device_put(TrainingSet(*data.train, data.mean, data.std), replicated(mesh))
-
-
 def make_init(
-    model: nn.Module, optimizer: optax.GradientTransformation, data: ImageData, mesh: Mesh
+    model: nn.Module, optimizer: optax.GradientTransformation, images: Images, mesh: Mesh, *, average: bool
 ) -> Callable[[jax.Array], TrainState]:
     """Builds `init(key) -> TrainState` before the first step; it consumes the key."""
 
     def init(key):
-        image = jnp.zeros((1, *data.train.images.shape[1:]), jnp.float32)
-        variables = model.init(key, image, train=False)
+        variables = model.init(key, jnp.zeros((1, *images.shape), jnp.float32), train=False)
         params, stats = variables["params"], variables.get("batch_stats", {})
-        return TrainState(jnp.int32(0), params, stats, optimizer.init(params))
+        kept = {"params": params, "batch_stats": stats} if average else {}
+        return TrainState(jnp.int32(0), params, stats, optimizer.init(params), kept)
 
     return jax.jit(init, out_shardings=replicated(mesh))
 
@@ -67,65 +94,88 @@ def make_init(
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    batching: Batching,
+    images: Images,
     mesh: Mesh,
-    *,
-    label_smoothing: float = 0.0,
-) -> Callable[[TrainState, TrainingSet, jax.Array], tuple[TrainState, Metrics]]:
-    """Builds `train_step(state, training_set, key) -> (state, metrics)`.
+    settings: StepSettings = StepSettings(),
+) -> Callable[[TrainState, tuple[jax.Array, jax.Array], jax.Array], tuple[TrainState, Metrics]]:
+    """Builds `train_step(state, (images, labels), key) -> (state, metrics)`.
 
-    The key is that of the whole training: what a step draws depends on it and the number of the step alone,
-    so a training can be resumed at any step. The state given is donated. Metrics are the loss
-    (cross-entropy, labels smoothed, without weight decay) and the accuracy on the step's own batch.
+    Images are uint8 `[B, P, P, C]`, labels int32 `[B]`. The key is that of the whole training: what a step
+    draws depends on it and the number of the step alone, so a training can be resumed at any step. The state
+    given is donated. Metrics are the loss (cross-entropy, labels smoothed, without weight decay) and the
+    accuracy on the step's own batch.
     """
 
-    def train_step(state, data, key):
-        order_key, noise_key = jax.random.split(key)
-        crop_key, dropout_key = jax.random.split(jax.random.fold_in(noise_key, state.step))
-        chosen = batch_indices(order_key, state.step, len(data.images), batching.batch_size)
-        images = random_crop_flip(crop_key, data.images[chosen], batching.crop, batching.flip)
-        images, labels = jax.lax.with_sharding_constraint((images, data.labels[chosen]), split(mesh))
-        images = normalize(images, data.mean, data.std)
+    def loss_of(params, stats, x, targets, labels, key):
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": stats},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+        return loss, (jnp.mean(_right(logits, labels)), updated.get("batch_stats", {}))
 
-        def loss_of(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, updated = model.apply(
-                variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}
-            )
-            loss = jnp.mean(cross_entropy(logits, labels, label_smoothing))
-            return loss, (logits, updated.get("batch_stats", {}))
+    def of_part(params, stats, key, part):
+        """Loss, accuracy, moving statistics and gradient of `[G, b, ...]`, means over G."""
+        pixels, targets, labels, numbers = part
 
-        (loss, (logits, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        def mean_loss(params):
+            keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+            each = jax.vmap(loss_of, in_axes=(None, None, 0, 0, 0, 0))
+            return _mean(each(params, stats, pixels, targets, labels, keys))
+
+        (loss, (accuracy, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
+        return loss, accuracy, stats, gradient
+
+    def train_step(state, batch, key):
+        mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        pixels, labels = batch
+        x = normalize(pixels, images.mean, images.std)
+        targets = jax.nn.one_hot(labels, images.num_classes)
+        if settings.mixup:
+            x, targets = _mix(mix_key, settings.mixup, x, targets)
+        targets = optax.smooth_labels(targets, settings.label_smoothing)
+        parts = _cut((x, targets, labels), settings, mesh)
+        # Every part starts from the same moving statistics, as every device does.
+        run = functools.partial(of_part, state.params, state.batch_stats, dropout_key)
+        loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
         change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
-        metrics = {"loss": loss, "accuracy": jnp.mean(_right(logits, labels))}
-        return TrainState(state.step + 1, params, stats, opt_state), metrics
+        average = _averaged(state, params, stats, settings.average_decay)
+        metrics = {"loss": loss, "accuracy": accuracy}
+        return TrainState(state.step + 1, params, stats, opt_state, average), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
 def make_evaluate(
-    model: nn.Module, data: ImageData, mesh: Mesh
-) -> Callable[[TrainState, EvalBatches], dict[str, float]]:
+    model: nn.Module, images: Images, mesh: Mesh
+) -> Callable[[TrainState, Iterable[Any]], dict[str, float]]:
     """Builds `evaluate(state, batches) -> {"loss", "accuracy"}`: means over all images.
 
-    Whole images, the moving statistics, no label smoothing. An image whose logits are not finite is wrong.
+    Batches are (images, labels, weights), each host's own share. Whole images, the moving statistics, the
+    averaged parameters where there are any, no label smoothing. An image whose logits are not finite is
+    wrong.
     """
 
     @jax.jit
-    def sums(state, images, labels, weights):
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits = model.apply(variables, normalize(images, data.mean, data.std), train=False)
-        each = {"loss": cross_entropy(logits, labels), "accuracy": _right(logits, labels)}
+    def sums(variables, batch):
+        pixels, labels, weights = batch
+        logits = model.apply(variables, normalize(pixels, images.mean, images.std), train=False)
+        each = {"loss": cross_entropy(logits, labels), "accuracy": _right(logits, labels), "images": 1.0}
         return {name: jnp.sum(values * weights) for name, values in each.items()}
 
     def evaluate(state, batches):
-        totals = {"loss": 0.0, "accuracy": 0.0}
-        for batch in zip(*batches, strict=True):
+        variables = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+        totals = {"loss": 0.0, "accuracy": 0.0, "images": 0.0}
+        for batch in batches:
             # Fetched one by one: CPU devices can deadlock over collectives that nobody waits for.
-            part = jax.device_get(sums(state, *jax.device_put(batch, split(mesh))))
+            part = jax.device_get(sums(variables, put_batch(mesh, batch)))
             totals = {name: totals[name] + float(part[name]) for name in totals}
-        return {name: total / float(batches.weights.sum()) for name, total in totals.items()}
+        count = totals.pop("images")
+        return {name: total / count for name, total in totals.items()}
 
     return evaluate
 
@@ -139,3 +189,56 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 def _right(logits: jax.Array, labels: jax.Array) -> jax.Array:
     # The largest of NaNs is number 0, which is some image's class.
     return (jnp.argmax(logits, -1) == labels) & jnp.all(jnp.isfinite(logits), -1)
+
+
+def _mean(tree):
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, 0), tree)
+
+
+def _mean_over_parts(run, parts):
+    """The mean of `run(part)` over parts `[A, ...]`, one after the other."""
+    count = len(jax.tree.leaves(parts)[0])
+    if count == 1:
+        return run(jax.tree.map(lambda leaf: leaf[0], parts))
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, run(part)), None
+
+    shapes = jax.eval_shape(run, jax.tree.map(lambda leaf: leaf[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda leaf: leaf / count, total)
+
+
+def _mix(key, alpha, x, targets):
+    """Mixes neighbours of a batch, which is in random order, in one proportion for all."""
+    share = jax.random.beta(key, alpha, alpha)
+
+    def mixed(values):
+        pairs = values.reshape(-1, 2, *values.shape[1:])
+        return (share * pairs + (1 - share) * pairs[:, ::-1]).reshape(values.shape)
+
+    return mixed(x), mixed(targets)
+
+
+def _cut(batch, settings: StepSettings, mesh: Mesh):
+    """`[B, ...]` to parts `[A, G, b, ...]`, and the number of each group `[A, G]`."""
+    groups = settings.groups(len(batch[0]))
+    parts = settings.accumulate
+
+    def cut(values):
+        # Groups vary slowest, so that every part holds some of every device's images.
+        values = values.reshape(groups, parts, -1, *values.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(values, grouped(mesh, axis=1))
+
+    numbers = jnp.arange(groups * parts).reshape(groups, parts).T
+    return *map(cut, batch), numbers
+
+
+def _averaged(state: TrainState, params, stats, decay: float):
+    if not decay:
+        return {}
+    done = state.step.astype(jnp.float32)
+    decay = jnp.minimum(decay, (1 + done) / (10 + done))
+    new = {"params": params, "batch_stats": stats}
+    return jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state.average, new)

@@ -82,13 +82,29 @@ def _create(path: epath.PathLike) -> epath.Path:
     return workdir
 
 
-def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
+def read_config(path: epath.PathLike) -> dict[str, Any]:
+    """The config that a work directory belongs to.
+
+    Raises:
+      ValueError: if it is no work directory, or its `config.json` is damaged.
+    """
+    if not (absolute(path) / CONFIG).exists():
+        raise ValueError(f"{absolute(path)} is no work directory: it has no {CONFIG}")
+    return _read(absolute(path))["config"]
+
+
+def _read(workdir: epath.Path) -> dict[str, Any]:
     path = workdir / CONFIG
     try:
         content = json.loads(path.read_text())
-        written, version = _flat(content["config"]), content["version"]
+        return {"config": dict(content["config"]), "version": str(content["version"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is damaged: move {workdir} away, or choose another one") from None
+
+
+def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
+    content = _read(workdir)
+    written, version = _flat(content["config"]), content["version"]
     asked = _flat(config)
     absent = "(none)"
     differences = [

@@ -18,15 +18,24 @@ def get_config(form: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the initial parameters, the order of the images, crops, flips and dropout
     config.steps = 1000
-    config.batch_size = 64
+    config.epochs = config_dict.placeholder(float)  # goes before steps
+    config.batch_size = 64  # over all devices
     config.eval_batch_size = 256
+    config.statistics_batch = config_dict.placeholder(int)  # images that share batch moments; None is all
+    config.accumulate = 1  # parts that a batch is worked on in, to save memory
+    config.dtype = "float32"  # or "bfloat16", of activations; parameters and statistics stay float32
     config.label_smoothing = 0.0
+    config.mixup = 0.0  # alpha; 0 is none
+    config.average_decay = 0.0  # of a moving average of the parameters to evaluate with; 0 is none
     config.log_every = 20  # steps; so are the next two
     config.eval_every = 200
     config.checkpoint_every = 200
 
     # A name of evonorms_jax.models: an anchor or a full-size model.
+    # What is None is as the model has it; drop-connect is of the mobile networks, dropout of EfficientNet.
     config.model = ConfigDict({"name": "resnet_small", "width": config_dict.placeholder(float)})
+    config.model.dropout_rate = config_dict.placeholder(float)
+    config.model.drop_connect_rate = config_dict.placeholder(float)
 
     # A name, or a layer found by a search: runs/mnist5k/top_layers.json#0.
     config.layer = ConfigDict({"spec": "evonorm_b0", "epsilon": 1e-5, "momentum": 0.9})
@@ -41,10 +50,20 @@ def get_config(form: str = "full") -> ConfigDict:
     config.data.data_dir = config_dict.placeholder(str)
     config.data.crop = 24  # side of the square; the side of the images takes them whole
     config.data.flip = False  # a mirrored digit is none
+    # Reads pictures as they are needed, with random-resized crops; tfds:NAME only. Otherwise all are held in
+    # memory and the rest here has no meaning.
+    config.data.stream = False
+    config.data.threads = 16  # that decode
+    config.data.augment = "none"  # or "randaugment" or "autoaugment"
+    config.data.randaugment = ConfigDict({"layers": 2, "magnitude": 9})
 
-    config.optimizer = ConfigDict({"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4})
-    config.optimizer.schedule = "cosine"  # or "constant", or "step": x0.1 at 1/3, 2/3 and 8/9
+    config.optimizer = ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4})  # or "rmsprop"
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.reference_batch = config_dict.placeholder(int)  # that the rate is for; it scales with B
+    # Or "constant"; "step": x0.1 at 1/3, 2/3 and 8/9; "exponential": x0.97, 146 times.
+    config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
+    config.optimizer.warmup_epochs = config_dict.placeholder(float)  # goes before warmup_steps
 
     if quick:
         config.steps = 100

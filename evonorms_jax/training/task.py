@@ -1,0 +1,156 @@
+"""From a config to the pure functions of a training, bound to their data and keys."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from evonorms_jax import data
+from evonorms_jax.layers import norm_act
+from evonorms_jax.models import get_model
+from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
+from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
+from evonorms_jax.training.optimizer import make_optimizer, make_schedule
+from evonorms_jax.training.steps import (
+    Metrics,
+    StepSettings,
+    TrainState,
+    make_evaluate,
+    make_init,
+    make_train_step,
+)
+
+DTYPES = ("float32", "bfloat16")
+
+
+class Task(NamedTuple):
+    """The training that a config describes, without files or screen."""
+
+    init: Callable[[], TrainState]
+    batches: Callable[[int], Iterator[Any]]  # from the number of a step on
+    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]  # donates the state
+    evaluate: Callable[[TrainState, str], dict[str, float]]  # of "validation" or "test"; {} of an empty part
+    learning_rate: optax.Schedule
+    target: TrainState  # shapes and shardings of the state
+    steps: int
+    data: str  # name of the data set
+
+
+def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> Task:
+    """The task of a config; traced once, so that what cannot be trained fails here.
+
+    Args:
+      config: `experiments/configs/train.py` says what the keys mean.
+      devices: by default all of all hosts.
+
+    Raises:
+      ValueError: if the config asks for what is not there.
+      DataNotFoundError: if the data are not there.
+    """
+    for name in ("log_every", "eval_every", "checkpoint_every"):
+        if config[name] < 1:
+            raise ValueError(f"{name} must be at least 1, got {config[name]}")
+    settings = StepSettings(
+        statistics_batch=config.statistics_batch,
+        accumulate=config.accumulate,
+        label_smoothing=config.label_smoothing,
+        mixup=config.mixup,
+        average_decay=config.average_decay,
+    )
+    mesh = data_mesh(devices, groups=settings.groups(config.batch_size))
+    for name in ("batch_size", "eval_batch_size"):
+        check_divisible(name, config[name], mesh)
+    init_key, train_key, data_key = jax.random.split(jax.random.key(config.seed), 3)
+    feed = make_feed(config, data_key, mesh)
+    steps = _steps(config, feed.sizes["train"])
+    model = _make_model(config, feed.images.num_classes)
+    optimizer, schedule = _make_optimizer(config, steps, feed.sizes["train"])
+
+    init = make_init(model, optimizer, feed.images, mesh, average=bool(config.average_decay))
+    step = make_train_step(model, optimizer, feed.images, mesh, settings)
+    evaluate = make_evaluate(model, feed.images, mesh)
+    shapes = jax.eval_shape(init, init_key)
+    side, channels = config.data.crop or feed.images.shape[0], feed.images.shape[-1]
+    batch = (
+        jax.ShapeDtypeStruct((config.batch_size, side, side, channels), jnp.uint8),
+        jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
+    )
+    jax.eval_shape(step, shapes, batch, train_key)
+    return Task(
+        init=lambda: init(init_key),
+        batches=feed.batches,
+        train_step=lambda state, batch: step(state, batch, train_key),
+        evaluate=lambda state, part: evaluate(state, feed.evaluation(part)) if feed.sizes[part] else {},
+        learning_rate=schedule,
+        target=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), shapes
+        ),
+        steps=steps,
+        data=feed.name,
+    )
+
+
+def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
+    """The images of `config.data`: read into memory, or streamed. Errors as `build_task`."""
+    fields = config.data.to_dict()
+    crop, flip = fields.pop("crop"), fields.pop("flip")
+    streaming = fields.pop("stream")
+    options = {name: fields.pop(name) for name in ("augment", "threads")}
+    randaugment = data.RandAugment(**fields.pop("randaugment"))
+    batching = Batching(config.batch_size, config.eval_batch_size, crop, flip)
+    if not streaming:
+        if options["augment"] != "none":
+            raise ValueError(f"data.augment={options['augment']} needs data.stream=true")
+        images = data.load(**fields, with_test=True)
+        side = min(images.train.images.shape[1:3])
+        return resident_feed(images, batching._replace(crop=crop or side), key, mesh)
+    eval_size = fields.pop("image_size") or crop
+    share = {"host": jax.process_index(), "hosts": jax.process_count()}
+    stream = data.open_stream(
+        **fields,
+        **options,
+        **share,
+        randaugment=randaugment,
+        order_seed=config.seed,
+        image_size=crop,
+        eval_size=eval_size,
+        flip=flip,
+    )
+    return stream_feed(stream, batching, mesh)
+
+
+def _steps(config: ConfigDict, images: int) -> int:
+    steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    return steps
+
+
+def _make_model(config: ConfigDict, num_classes: int):
+    if config.dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
+    fields = config.model.to_dict()
+    network = get_model(fields.pop("name"))
+    overrides = {name: value for name, value in fields.items() if value is not None}
+    layer = config.layer.to_dict()
+    make = norm_act(layer.pop("spec"), **layer)
+    return network.build(make, num_classes, dtype=jnp.dtype(config.dtype), **overrides)
+
+
+def _make_optimizer(
+    config: ConfigDict, steps: int, images: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    settings = config.optimizer.to_dict()
+    name = settings.pop("name")
+    regularization = {key: settings.pop(key) for key in ("momentum", "weight_decay")}
+    epochs, reference = settings.pop("warmup_epochs"), settings.pop("reference_batch")
+    if epochs is not None:
+        settings["warmup_steps"] = round(epochs * images / config.batch_size)
+    if reference is not None:
+        settings["learning_rate"] *= config.batch_size / reference
+    schedule = make_schedule(steps=steps, **settings)
+    return make_optimizer(name, schedule, **regularization), schedule

@@ -1,0 +1,33 @@
+"""Loss and accuracy of a trained network, from a checkpoint of its work directory, on any part of its data.
+
+  python -m experiments.evaluate --workdir=runs/train
+  python -m experiments.evaluate --workdir=runs/train --part=validation --checkpoint=best
+
+The config is that of the training, as `config.json` has it.
+"""
+
+from absl import flags as absl_flags
+
+from evonorms_jax.training import loop
+from experiments import flags
+
+WORKDIR = flags.define_workdir("Work directory of the training.")
+PART = absl_flags.DEFINE_enum("part", "test", ["train", "validation", "test"], "Part of the data set.")
+CHECKPOINT = absl_flags.DEFINE_enum(
+    "checkpoint", "newest", ["newest", "best"], "Which one; the best is by validation accuracy."
+)
+DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Where the data are now, if not where they were.")
+
+
+def main(argv):
+    """Prints one line."""
+    del argv
+    step, found = loop.evaluate(
+        WORKDIR.value, PART.value, best=CHECKPOINT.value == "best", data_dir=DATA_DIR.value
+    )
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+    print(f"{PART.value} {figures} at step {step}")
+
+
+if __name__ == "__main__":
+    flags.run(main)
