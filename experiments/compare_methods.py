@@ -22,7 +22,7 @@ from rich.table import Table
 
 from evonorms_jax.training.workdir import CONFIG as CONFIG_FILE
 from evonorms_jax.training.workdir import absolute, write_whole
-from experiments import flags
+from experiments import drawing, flags
 from experiments.comparison.results import Json, apply_methods, make_results
 from experiments.comparison.retraining import check_settings, known_layers, retrain
 from experiments.comparison.searches import run_searches
@@ -36,7 +36,7 @@ NAME = "compare_methods"
 def main(argv):
     """Searches, trains again, and writes what came out."""
     del argv
-    render = _figure_renderer()
+    figure = drawing.load("experiments.comparison.figure")
     flags.use_cpu_devices(CPU_DEVICES.value)
     config, workdir = CONFIG.value, absolute(WORKDIR.value)
     if (workdir / CONFIG_FILE).exists():
@@ -48,22 +48,9 @@ def main(argv):
     chosen = [run.chosen.graph for run in runs if run.chosen is not None]
     trainings = retrain(config, workdir / "retraining", [*known.values(), *chosen])
     results = make_results(config, searches, known, trainings)
-    _write(results, workdir, render)
+    _write(results, workdir, figure.render)
     _show(results)
     print(f"written to {workdir / NAME}.json, .md, .svg and .png")
-
-
-def _figure_renderer() -> Callable[[Json, str], bytes]:
-    """`(results, kind) -> file`, imported before the hours that the rest takes."""
-    try:
-        from experiments.comparison import figure
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise ModuleNotFoundError(
-            "the figure needs matplotlib: pip install evonorms-jax[demo]", name="matplotlib"
-        ) from None
-    return lambda results, kind: figure.render(figure.draw(results), kind)
 
 
 def _write(results: Json, workdir: epath.Path, render: Callable[[Json, str], bytes]) -> None:

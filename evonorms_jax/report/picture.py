@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 
+import matplotlib
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,6 +58,15 @@ def box(figure: Figure, left: float, top: float, right: float, bottom: float) ->
     axes = figure.add_axes(area, facecolor="none")
     axes.set_axisbelow(True)
     return axes
+
+
+def as_file(figure: Figure, kind: str) -> bytes:
+    """The figure as a file of kind "svg" or "png"; letters are outlines, so it looks the same everywhere."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "evonorms_jax"}):
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+    return buffer.getvalue()
 
 
 def inline(figure: Figure, label: str, **options) -> Html:

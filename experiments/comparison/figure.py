@@ -1,17 +1,15 @@
 """The figure of a comparison: best validation accuracy so far against candidates examined."""
 
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evonorms_jax.report.palette import light
-from evonorms_jax.report.picture import box, canvas, styled
+from evonorms_jax.report.picture import as_file, box, canvas, styled
 from evonorms_jax.report.records import layer_title
 from evonorms_jax.report.spacing import spread
 
@@ -108,10 +106,6 @@ def _label_right(axes: Axes, labels: Sequence[_Label]) -> None:
         )
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as a file of kind "svg" or "png"; letters are outlines, so it looks the same everywhere."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "evonorms_jax"}):
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
-    return buffer.getvalue()
+def render(results: dict[str, Any], kind: str) -> bytes:
+    """The figure as a file of kind "svg" or "png"."""
+    return as_file(draw(results), kind)

@@ -1,0 +1,129 @@
+"""Trainings that make a table: each cell is one command, in a work directory of its own.
+
+Cells can be run here one after the other, or anywhere from the list of their commands. A cell is done when
+its `result.json` is there, or the `lost.json` of a training whose loss was not finite.
+"""
+
+import ast
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from evonorms_jax.training import loop
+from experiments import flags
+
+
+class Cell(NamedTuple):
+    """One training of a table.
+
+    Attributes:
+      row: of the table: a layer.
+      column: a network, or a network with a batch.
+      seed: of the training.
+      recipe: a config file, with its form.
+      overrides: of the config, by dotted key.
+      workdir: of the training.
+    """
+
+    row: str
+    column: str
+    seed: int
+    recipe: str
+    overrides: Mapping[str, Any]
+    workdir: epath.Path
+
+    def config(self) -> ConfigDict:
+        """The config of the training.
+
+        Raises:
+          ValueError: if the recipe has no such key, or it takes another type.
+        """
+        config = flags.load_config(self.recipe).lock()
+        try:
+            config.update_from_flattened_dict(dict(self.overrides))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.recipe} with {dict(self.overrides)}: {error.args[0]}") from None
+        return config
+
+    def command(self) -> str:
+        """The command that runs it, from the folder of this project."""
+        words = ["python", "-m", "experiments.train", f"--config={self.recipe}", f"--workdir={self.workdir}"]
+        words += [f"--config.{key}={value}" for key, value in self.overrides.items()]
+        return shlex.join(words)
+
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        return any((self.workdir / name).exists() for name in (loop.RESULT, loop.LOST))
+
+    def accuracy(self, part: str) -> float | None:
+        """On "validation" or "test"; 0 if the loss was not finite, None if the cell is not done."""
+        path = self.workdir / loop.RESULT
+        if path.exists():
+            return json.loads(path.read_text())[part]["accuracy"]
+        return 0.0 if self.done() else None
+
+
+class Network(NamedTuple):
+    """A column of a table: a network with the recipe that trains it."""
+
+    name: str
+    recipe: str
+    overrides: dict[str, Any]
+
+
+def networks(config: ConfigDict) -> list[Network]:
+    """What `config.networks` describes: `NAME = {"recipe": FILE, "overrides": ("KEY=VALUE", ...)}`."""
+    return [
+        Network(name, fields["recipe"], parse_overrides(fields["overrides"]))
+        for name, fields in config.networks.to_dict().items()
+    ]
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`("steps=100", "data.source=mnist5k")` as a dict; values are Python's literals, or else strings.
+
+    Raises:
+      ValueError: if one is not KEY=VALUE.
+    """
+    parsed = {}
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not (key and sign):
+            raise ValueError(f"an override must be KEY=VALUE, got {override!r}")
+        try:
+            parsed[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parsed[key] = text
+    return parsed
+
+
+def run(cells: Sequence[Cell]) -> None:
+    """Runs the cells that are not done.
+
+    Raises:
+      KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
+      ValueError, DataNotFoundError: as `loop.train`.
+    """
+    for cell in cells:
+        cell.config()  # what is wrong in any of them shows before hours have passed
+    for number, cell in enumerate(cells, 1):
+        name = f"cell {number} of {len(cells)}: {cell.row}, {cell.column}, seed {cell.seed}"
+        if cell.done():
+            continue
+        logging.info("%s", name)
+        try:
+            loop.train(cell.config(), cell.workdir)
+        except FloatingPointError as error:
+            logging.warning("%s: %s; it counts as accuracy 0", name, error)
+
+
+def print_commands(cells: Sequence[Cell]) -> None:
+    """Prints the command of every cell that is not done."""
+    for cell in cells:
+        if not cell.done():
+            print(cell.command())

@@ -1,0 +1,24 @@
+"""Layers on ResNet-50 and MobileNetV2 while the images of a device go from 128 to 4, on ImageNet.
+
+    python -m experiments.tables --config=experiments/configs/batch_size_imagenet.py \\
+        --workdir=gs://my-bucket/batch_size --commands
+
+Eight devices, whatever the number there really is: a batch of 8 x 128 to 8 x 4 images, the learning rate in
+proportion, the epochs of the recipes. Not run by us.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import transfer_imagenet
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The config; `form` is "full"."""
+    config = transfer_imagenet.get_config(form)
+    config.name = "images of a device, ImageNet"
+    config.layers = ("bn_relu", "gn_relu", "frn_tlu", "evonorm_s0", "evonorm_s1", "evonorm_s2")
+    config.batches = (128, 32, 16, 8, 4)
+    config.workers = 8
+    for name in ("mnasnet", "efficientnet_b0", "efficientnet_b5"):
+        del config.networks[name]
+    return config

@@ -1,0 +1,39 @@
+"""The paper's table: layers on ResNet-50, MobileNetV2, MnasNet, EfficientNet-B0 and B5, on ImageNet.
+
+    python -m experiments.tables --config=experiments/configs/transfer_imagenet.py \\
+        --workdir=gs://my-bucket/transfer --commands
+
+prints a command for each cell and seed; the recipes say what each needs. `--config.comparison=DIR` adds the
+rows of the four search methods. Not run by us. Published top-1 (arXiv 2004.02967), in the order of the
+columns: BN-ReLU 76.3, 76.2, 77.6, 77.7, 73.4 %; BN-SiLU 76.6, 77.3, 78.2, 78.2, 74.5; B0 76.6, 77.7, 77.9,
+78.4, 75.0; B1 76.1, 77.5, 77.7, 78.0, 74.6; B2 76.6, 77.7, 78.0, 78.4, 74.6.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments.configs.search_defaults import check_form
+
+RECIPES = {
+    "resnet50": "imagenet_resnet50.py",
+    "mobilenet_v2": "imagenet_mobilenet_v2.py",
+    "mnasnet": "imagenet_mnasnet.py",
+    "efficientnet_b0": "imagenet_efficientnet.py:b0",
+    "efficientnet_b5": "imagenet_efficientnet.py:b5",
+}
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The config; `form` is "full"."""
+    if check_form(form):
+        raise ValueError("there is no quick form; transfer_mnist5k.py has one")
+    config = ConfigDict()
+    config.name = "transfer on ImageNet"
+    config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2")
+    config.comparison = ""  # work directory of compare_methods
+    config.seeds = (0, 1, 2)
+    config.batches = config_dict.placeholder(tuple)
+    config.workers = config_dict.placeholder(int)
+    config.networks = ConfigDict()
+    for name, recipe in RECIPES.items():
+        config.networks[name] = ConfigDict({"recipe": f"experiments/configs/{recipe}", "overrides": ()})
+    return config

@@ -1,0 +1,40 @@
+"""How layers transfer to networks that no search has seen, on the 5,000 embedded digits.
+
+    python -m experiments.tables --config=experiments/configs/transfer_mnist5k.py --workdir=runs/transfer
+
+Takes the layers of the four methods from `runs/compare`, which `experiments.compare_methods` makes. The small
+networks of `experiments/configs/train.py`, 24x24 crops; the searches saw 10x10. `:quick` takes made-up images
+and no searches.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments.configs import rerank_mnist5k
+from experiments.configs.search_defaults import check_form
+
+NETWORKS = ("resnet_small", "mobilenet_small", "efficientnet_small", "mnasnet_small", "resnet_tiny")
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The config; `form` is "full" or "quick"."""
+    quick = check_form(form)
+    config = ConfigDict()
+    config.name = "transfer on 5,000 digits"
+    config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0")
+    config.comparison = "runs/compare"  # work directory of compare_methods; "" leaves its rows out
+    config.seeds = (0, 1, 2)
+    config.batches = config_dict.placeholder(tuple)  # those of the table of batch sizes
+    config.workers = config_dict.placeholder(int)
+    config.networks = ConfigDict()
+    recipe = "experiments/configs/train.py"
+    for name in NETWORKS[:2] if quick else NETWORKS:
+        overrides = (f"model.name={name}", "steps=300", "optimizer.warmup_steps=30")
+        if quick:
+            overrides = (f"model.name={name}", "steps=20", *rerank_mnist5k.QUICK)
+        form = ":quick" if quick else ""
+        config.networks[name] = ConfigDict({"recipe": recipe + form, "overrides": overrides})
+    if quick:
+        config.layers = ("bn_relu", "evonorm_b0")
+        config.comparison = ""
+        config.seeds = (0, 1)
+    return config

@@ -1,0 +1,53 @@
+"""Re-ranks the best layers of a search by training full networks with them.
+
+The proxy task ranks roughly. This takes the ten best layers of a search by mean proxy accuracy, or its
+Pareto front, trains each with the networks of the config on 90 % of the training set, scores them on the
+other 10 %, and keeps the best three. Examples:
+
+  python -m experiments.rerank --config=experiments/configs/rerank_mnist5k.py --search=runs/mnist5k \\
+      --workdir=runs/reranked
+  python -m experiments.rerank --config=experiments/configs/rerank_imagenet.py --search=runs/cifar10_b \\
+      --workdir=gs://my-bucket/reranked --commands
+
+Each layer and network is a training of its own, in WORKDIR/cells. The same command again goes on where it
+was stopped. `--commands` prints the command of every training that is not done, to be run anywhere that
+sees the work directory; afterwards the same command without it makes the table. The work directory gets
+candidates.json, rerank.json, rerank.md, and reranked_layers.json, of which
+norm_act("reranked_layers.json#0") makes a layer.
+"""
+
+from absl import flags as absl_flags
+from rich.console import Console
+from rich.table import Table
+
+from experiments import cells, flags, reranking
+
+CONFIG, WORKDIR = flags.define_config()
+SEARCH = absl_flags.DEFINE_string("search", None, "Work directory of the search.", required=True)
+COMMANDS = absl_flags.DEFINE_bool("commands", False, "Prints what is left to be run, and runs nothing.")
+
+
+def main(argv):
+    """Trains what is not trained, and ranks."""
+    del argv
+    config = CONFIG.value
+    workdir, layers = reranking.prepare(config, SEARCH.value, WORKDIR.value)
+    trainings = reranking.make_cells(config, workdir, layers)
+    if COMMANDS.value:
+        cells.print_commands(trainings)
+        return
+    cells.run(trainings)
+    results = reranking.rank(config, layers, trainings)
+    reranking.write(results, workdir)
+    header, rows = reranking.table(results)
+    shown = Table(title=config.name)
+    for title in header:
+        shown.add_column(title)
+    for place, row in enumerate(rows, 1):
+        shown.add_row(*row, end_section=place == config.best)
+    Console().print(shown)
+    print(f"the best {config.best}: {workdir / reranking.LAYERS}")
+
+
+if __name__ == "__main__":
+    flags.run(main, example="experiments/configs/rerank_mnist5k.py")

@@ -1,0 +1,56 @@
+"""The tables of classification results: how layers transfer to other networks, and to small batches.
+
+  python -m experiments.tables --config=experiments/configs/transfer_mnist5k.py --workdir=runs/transfer
+  python -m experiments.tables --config=experiments/configs/batch_size_mnist5k.py --workdir=runs/batch_size
+  python -m experiments.tables --config=experiments/configs/transfer_imagenet.py \\
+      --workdir=gs://my-bucket/transfer --commands
+
+A config says which table, `transfer` or `batch_size`, with which layers, networks and seeds. Each cell and
+seed is a training of its own, in WORKDIR/cells. The same command again goes on where it was stopped;
+`--commands` prints the command of every training that is not done, to be run anywhere that sees the work
+directory. `--partial` makes the table of what is done. The work directory gets the table as .json and .md
+and the figure as .svg and .png.
+"""
+
+from absl import flags as absl_flags
+from rich.console import Console
+from rich.table import Table
+
+from evonorms_jax.training.workdir import claim_workdir
+from experiments import cells, drawing, flags, tabulation
+
+CONFIG, WORKDIR = flags.define_config()
+COMMANDS = absl_flags.DEFINE_bool("commands", False, "Prints what is left to be run, and runs nothing.")
+PARTIAL = absl_flags.DEFINE_bool("partial", False, "Runs nothing, and makes the table of what is done.")
+
+
+def main(argv):
+    """Trains what is not trained, and writes the table."""
+    del argv
+    figure = drawing.load("experiments.tabulation_figure")
+    config = CONFIG.value
+    layers = tabulation.make_layers(config)
+    workdir = claim_workdir(WORKDIR.value, tabulation.describe(config, layers))
+    trainings = tabulation.make_cells(config, workdir, layers)
+    if COMMANDS.value:
+        cells.print_commands(trainings)
+        return
+    if not PARTIAL.value:
+        cells.run(trainings)
+    results = tabulation.collect(config, trainings)
+    paths = tabulation.write(results, workdir, figure.render)
+    header, rows = tabulation.table(results)
+    shown = Table(title=config.name)
+    for title in header:
+        shown.add_column(title)
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
+    missing = sum(not cell.done() for cell in trainings)
+    if missing:
+        print(f"{missing} of {len(trainings)} trainings are not done: --commands prints them")
+    print("written to", ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    flags.run(main, example="experiments/configs/transfer_mnist5k.py")

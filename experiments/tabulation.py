@@ -1,0 +1,167 @@
+"""Rows, columns and cells of the tables of classification results."""
+
+import datetime
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+import evonorms_jax
+from evonorms_jax.layers.norm_act import layer_file
+from evonorms_jax.report.records import layer_title, read_search
+from evonorms_jax.search_space import Graph
+from evonorms_jax.training.workdir import write_whole
+from experiments.cells import Cell, networks
+from experiments.comparison.results import summarize
+from experiments.comparison.searches import METHODS, apply_method, search_dir
+
+Json = dict[str, Any]
+_LAYER_FILE = "layers.json"
+_DASH = "\N{EN DASH}"
+#: A row: its layer for each seed, a name or a graph.
+Layers = dict[str, list[str | Graph]]
+
+
+def make_layers(config: ConfigDict) -> Layers:
+    """The rows: the named layers, and those that the methods of a comparison chose.
+
+    A named layer is trained with every seed. A method has as many layers as it was run with seeds, and each
+    of them is trained with one seed, so that its deviation is that of the method.
+
+    Raises:
+      ValueError: if the comparison is not there, or has too few seeds.
+    """
+    rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
+    if not config.comparison:
+        return rows
+    workdir = epath.Path(config.comparison)
+    for name, method in METHODS.items():
+        chosen = []
+        for seed in range(len(config.seeds)):
+            history = list(read_search(search_dir(workdir, method.search, seed)).history)
+            run = apply_method(name, seed, history)
+            if run.chosen is None:
+                raise ValueError(f"{workdir}: {method.title} with seed {seed} accepted no layer")
+            chosen.append(run.chosen.graph)
+        rows[method.title] = chosen
+    return rows
+
+
+def describe(config: ConfigDict, layers: Layers) -> Json:
+    """What the work directory belongs to: searches that go on would change the layers."""
+    return config.to_dict() | {"rows": {row: [str(layer) for layer in each] for row, each in layers.items()}}
+
+
+def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[Cell]:
+    """A training for each row, column and seed; layers that are no names go into a file beside them."""
+    graphs = list({layer for each in layers.values() for layer in each if isinstance(layer, Graph)})
+    graphs.sort(key=str)
+    rows = [{"graph": graph.to_json(), "equation": str(graph)} for graph in graphs]
+    write_whole(workdir / _LAYER_FILE, layer_file(rows))
+    made = []
+    for place, seed in enumerate(config.seeds):
+        for row, each in layers.items():
+            layer = each[place]
+            spec = layer if isinstance(layer, str) else f"{workdir / _LAYER_FILE}#{graphs.index(layer)}"
+            for network in networks(config):
+                for batch in config.batches or (None,):
+                    column = network.name if batch is None else f"{network.name}, {batch}"
+                    overrides = network.overrides | {"layer.spec": spec, "seed": seed}
+                    folder = f"{row}-{column}-{seed}".lower().replace(" ", "_").replace(",", "")
+                    made.append(
+                        Cell(
+                            row,
+                            column,
+                            seed,
+                            network.recipe,
+                            overrides | _batch(config, batch),
+                            workdir / "cells" / folder,
+                        )
+                    )
+    return made
+
+
+def _batch(config: ConfigDict, size: int | None) -> Mapping[str, int]:
+    """Overrides that let `size` images share statistics: those of one of `workers` devices."""
+    if size is None:
+        return {}
+    total = {} if config.workers is None else {"batch_size": config.workers * size}
+    return {"statistics_batch": size, **total}
+
+
+def collect(config: ConfigDict, cells: Sequence[Cell]) -> Json:
+    """Mean and deviation of the test accuracy over the seeds; None of a cell that has none yet."""
+    table: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        scores = table.setdefault(cell.row, {}).setdefault(cell.column, {})
+        scores[str(cell.seed)] = cell.accuracy("test")
+    rows = {
+        row: {
+            column: {
+                "by_seed": scores,
+                "summary": summarize([score for score in scores.values() if score is not None]),
+            }
+            for column, scores in columns.items()
+        }
+        for row, columns in table.items()
+    }
+    devices = jax.devices()
+    return {
+        "config": config.to_dict(),
+        "versions": {"evonorms_jax": evonorms_jax.__version__, "jax": jax.__version__},
+        "hardware": {
+            "device": devices[0].device_kind,
+            "devices": len(devices),
+            "machine": platform.machine(),
+        },
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "rows": rows,
+    }
+
+
+def table(results: Json) -> tuple[list[str], list[list[str]]]:
+    """The titles of the columns and the cells of the rows."""
+    columns = list(next(iter(results["rows"].values())))
+    rows = []
+    for row, cells in results["rows"].items():
+        rows.append([row, *(_percent(cells[column]) for column in columns)])
+    return ["layer", *columns], rows
+
+
+def _percent(cell: Json) -> str:
+    summary = cell["summary"]
+    if summary is None:
+        return _DASH
+    deviation = "" if summary["deviation"] is None else f" ± {100 * summary['deviation']:.1f}"
+    missing = len(cell["by_seed"]) - summary["number"]
+    return f"{100 * summary['mean']:.1f}{deviation}" + (f" ({missing} to come)" if missing else "")
+
+
+def notes(results: Json) -> str:
+    """What the numbers of the table are, in a paragraph."""
+    config, hardware = results["config"], results["hardware"]
+    batches = ""
+    if config["batches"]:
+        batches = " The number beside a network is that of the images that share batch statistics."
+    return (
+        f"{config['name'].capitalize()}: test accuracy in %, mean ± sample standard deviation over "
+        f"{len(config['seeds'])} seeds.{batches} A training whose loss is not finite counts as 0. "
+        f"{hardware['devices']} device(s) of kind {hardware['device']}, {hardware['machine']}, "
+        f"JAX {results['versions']['jax']}, {results['date'][:10]}."
+    )
+
+
+def write(results: Json, workdir: epath.Path, render: Callable[[Json, str], bytes]) -> list[epath.Path]:
+    """Writes the table as JSON and Markdown and the figure, `render(results, kind)`, as SVG and PNG."""
+    header, rows = table(results)
+    lines = ["| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows]]
+    paths = [workdir / f"table.{kind}" for kind in ("json", "md", "svg", "png")]
+    write_whole(paths[0], json.dumps(results, indent=1) + "\n")
+    write_whole(paths[1], "\n".join([*lines, "", notes(results), ""]))
+    for path in paths[2:]:
+        path.write_bytes(render(results, path.suffix[1:]))
+    return paths

@@ -1,0 +1,155 @@
+"""The tables of classification results: their cells, their numbers, and the files that show them."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+from report_workdirs import ANCHORS, write_workdir
+
+from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
+from evonorms_jax.search_space import CATALOG
+from evonorms_jax.training import loop
+from experiments import cells, tabulation, tabulation_figure
+from experiments.comparison.searches import SEARCHES, search_dir
+from experiments.configs import batch_size_imagenet, batch_size_mnist5k, transfer_imagenet, transfer_mnist5k
+
+
+def made(config, workdir):
+    layers = tabulation.make_layers(config)
+    return tabulation.make_cells(config, epath.Path(workdir), layers)
+
+
+def finish(cell, accuracy):
+    cell.workdir.mkdir(parents=True)
+    if accuracy is None:
+        (cell.workdir / loop.LOST).write_text("{}")
+    else:
+        (cell.workdir / loop.RESULT).write_text(json.dumps({"test": {"accuracy": accuracy}}))
+
+
+def test_a_table_by_hand(tmp_path):
+    config = transfer_mnist5k.get_config("quick")
+    trainings = made(config, tmp_path)
+    assert len(trainings) == len({cell.workdir for cell in trainings}) == 2 * 2 * 2
+    scores = {("BN-ReLU", "resnet_small"): (0.5, 0.7), ("EvoNorm-B0", "resnet_small"): (0.9, None)}
+    for cell in trainings:
+        if (cell.row, cell.column) in scores:
+            finish(cell, scores[cell.row, cell.column][cell.seed])
+    results = tabulation.collect(config, trainings)
+    header, rows = tabulation.table(results)
+    assert header == ["layer", "mobilenet_small", "resnet_small"]
+    assert rows == [
+        ["BN-ReLU", "\N{EN DASH}", f"60.0 ± {100 * np.std([0.5, 0.7], ddof=1):.1f}"],
+        ["EvoNorm-B0", "\N{EN DASH}", f"45.0 ± {100 * np.std([0.9, 0], ddof=1):.1f}"],
+    ]
+
+
+def test_a_seed_that_is_missing_is_told(tmp_path):
+    config = transfer_mnist5k.get_config("quick")
+    trainings = made(config, tmp_path)
+    finish(trainings[0], 0.5)
+    assert tabulation.table(tabulation.collect(config, trainings))[1][0][1] == "50.0 (1 to come)"
+
+
+@pytest.mark.parametrize(("workers", "batch"), [(None, {16}), (2, {16, 8})])
+def test_batches_are_groups_or_shares_of_devices(workers, batch, tmp_path):
+    config = batch_size_mnist5k.get_config("quick")
+    config.workers = workers
+    trainings = made(config, tmp_path)
+    assert len(trainings) == 2 * 2 * 2 * 2
+    found = {(cell.column, cell.config().statistics_batch) for cell in trainings}
+    assert found == {(f"{name}_small, {size}", size) for name in ("resnet", "mobilenet") for size in (8, 4)}
+    assert {cell.config().batch_size for cell in trainings} == batch
+
+
+def comparison(path, seeds):
+    """Searches of 4 candidates, of which the third and the last, the best, are accepted."""
+    names = list(CATALOG)
+    for seed in seeds:
+        for method in SEARCHES:
+            history = History()
+            for index in range(4):
+                scores = dict.fromkeys(ANCHORS, 0.1 * index) if index in (2, 3) else {}
+                outcome = "accepted" if scores else "low_quality"
+                graph = CATALOG[names[(index + seed) % len(names)]]
+                evaluation = Evaluation(outcome, {}, scores, fingerprint=str(index))
+                history.append(Record(index, Proposal(graph, "random"), evaluation))
+            folder = search_dir(epath.Path(path), method, seed)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            write_workdir(folder, history)
+    return str(path)
+
+
+def test_methods_are_rows_with_a_layer_for_each_seed(tmp_path):
+    config = transfer_mnist5k.get_config("quick")
+    config.comparison = comparison(tmp_path / "compare", seeds=(0, 1))
+    rows = tabulation.make_layers(config)
+    names = list(CATALOG)
+    assert rows["Random"] == [CATALOG[names[0]], CATALOG[names[1]]]
+    assert rows["Random + rejection"] == [CATALOG[names[2]], CATALOG[names[3]]]
+    assert rows["Evolution"] == [CATALOG[names[3]], CATALOG[names[4]]]
+    (tmp_path / "run").mkdir()
+    trainings = made(config, tmp_path / "run")
+    (cell,) = (
+        cell
+        for cell in trainings
+        if (cell.row, cell.column, cell.seed) == ("Evolution", "resnet_small", 1)
+    )
+    assert str(loop.describe(cell.config())["layer"]["equation"]) == str(CATALOG[names[4]])
+
+
+def test_a_comparison_with_too_few_seeds(tmp_path):
+    config = transfer_mnist5k.get_config("quick")
+    config.comparison = comparison(tmp_path / "compare", seeds=(0,))
+    with pytest.raises(ValueError, match="random_search-1"):
+        tabulation.make_layers(config)
+
+
+@pytest.mark.parametrize("module", [transfer_mnist5k, batch_size_mnist5k])
+def test_the_files_that_show_it(module, tmp_path):
+    config = module.get_config("quick")
+    trainings = made(config, tmp_path)
+    for number, cell in enumerate(trainings[:-1]):
+        finish(cell, number / len(trainings))
+    results = tabulation.collect(config, trainings)
+    paths = tabulation.write(results, epath.Path(tmp_path), tabulation_figure.render)
+    assert json.loads(paths[0].read_text()) == json.loads(json.dumps(results))
+    text = paths[1].read_text()
+    assert text.startswith("| layer |") and "(1 to come)" in text and "2 seeds" in text
+    assert b"<svg" in paths[2].read_bytes() and paths[3].read_bytes().startswith(b"\x89PNG")
+    figure = tabulation_figure.draw(results)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["mobilenet_small", "resnet_small"]
+
+
+@pytest.mark.parametrize(
+    ("module", "form"),
+    [
+        (transfer_mnist5k, "full"),
+        (batch_size_mnist5k, "full"),
+        (transfer_imagenet, "full"),
+        (batch_size_imagenet, "full"),
+    ],
+)
+def test_the_configs_are_ready_to_run(module, form, tmp_path):
+    config = module.get_config(form)
+    config.comparison = ""
+    for cell in made(config, tmp_path):
+        settings = cell.config()
+        settings.batch_size // (settings.statistics_batch or 1)
+
+
+def test_the_recipes_themselves_are_not_changed(tmp_path):
+    """A column on ImageNet is its recipe with a layer and a seed, and nothing else."""
+    config = transfer_imagenet.get_config()
+    for cell in made(config, tmp_path):
+        assert set(cell.overrides) == {"layer.spec", "seed"}
+
+
+def test_a_training_can_be_run_where_its_command_is(tmp_path, capsys):
+    trainings = made(transfer_mnist5k.get_config("quick"), tmp_path)
+    for cell in trainings[1:]:
+        finish(cell, 0.5)
+    cells.print_commands(trainings)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == trainings[0].command()
