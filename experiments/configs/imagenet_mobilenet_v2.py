@@ -1,7 +1,7 @@
 """MobileNetV2 on ImageNet, 224x224, 350 epochs.
 
-    python -m experiments.train --config=experiments/configs/imagenet_mobilenet_v2.py --workdir=runs/mobilenet \\
-        --config.layer.spec=evonorm_b0
+    python -m experiments.train --config=experiments/configs/imagenet_mobilenet_v2.py \\
+        --workdir=runs/mobilenet --config.layer.spec=evonorm_b0
 
 SGD, 0.1 for 256 images, warm-up and a cosine to 0, as is believed of the paper; the number of epochs, label
 smoothing, dropout and weight decay are not known and are those of the MobileNets' own papers or our choice.

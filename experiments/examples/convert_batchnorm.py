@@ -1,0 +1,127 @@
+"""From BatchNorm and ReLU to EvoNorm-B0: what to change in a model, and which trained weights carry over.
+
+    python -m experiments.examples.convert_batchnorm
+
+EvoNorm-B0 is another function than BatchNorm and ReLU: the converted network has to be trained further. The
+program shows how far off it is at once and after a few steps, beside as many steps from scratch. On two CPU
+cores it takes about half a minute. Validation accuracy with the seeds 0, 1 and 2: the trained network 97.0,
+96.2 and 96.4 %; converted 85.4, 72.2 and 87.4 %, and after 20 steps 95.6, 94.4 and 96.2 %; 20 steps from
+scratch 86.8, 89.6 and 85.4 %. This is one small network on digits, and says little about yours.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from evonorms_jax import EvoNormB0, norm_parameters
+from experiments.examples import digits
+from experiments.examples.linen_model import infer, train_step
+
+WIDTHS = (32, 64, 64)
+
+
+class Before(nn.Module):
+    """With BatchNorm and ReLU."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        for features in WIDTHS:
+            x = nn.Conv(features, (3, 3), strides=2, use_bias=False)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            x = nn.relu(x)
+        return nn.Dense(digits.NUM_CLASSES)(x.mean((1, 2)))
+
+
+class After(nn.Module):
+    """With EvoNorm-B0: two lines have become one. A BatchNorm without ReLU takes `nonlinearity=False`."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        for features in WIDTHS:
+            x = nn.Conv(features, (3, 3), strides=2, use_bias=False)(x)
+            x = EvoNormB0(use_running_average=not train)(x)
+        return nn.Dense(digits.NUM_CLASSES)(x.mean((1, 2)))
+
+
+def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0", v: float = -1.0):
+    """The variables of the new model with what was learned in the old one.
+
+    - Kernels, and the biases beside them, carry over.
+    - So does the moving variance: both layers keep that of the same tensor.
+    - gamma and beta stay fresh. They stood before the ReLU and now stand after the layer; to carry them over
+      made no difference that we could measure. The moving mean has no place: nothing is centred.
+    - v starts at -1 instead of 1. B0 with v = 1 grows without bound below zero and levels off above, with
+      v = -1 the other way round, like the ReLU that the next weights are used to: with v = 1 the example
+      falls to chance. EvoNorm-S0 resembles a ReLU at v = 1; B1, B2, S1 and S2 have no v.
+
+    Args:
+      trained: variables of the trained model.
+      fresh: variables of the new model from its `init`.
+      old: what the names of the trained norms have where those of the new ones have `new`. Names given by
+        hand are the same in both models and are found as they are.
+      new: see `old`.
+      v: the start of v.
+
+    Raises:
+      ValueError: if a weight of one model has no counterpart of its shape in the other.
+    """
+    source = flatten_dict(trained)
+    lost, wanted = _weights(trained), _weights(fresh)
+    carried = {}
+    for path, start in flatten_dict(fresh).items():
+        if path in wanted or path[0] == "batch_stats":
+            origin = tuple(part.replace(new, old) for part in path)
+            if origin not in source or source[origin].shape != start.shape:
+                raise ValueError(f"the trained model has no {'/'.join(origin)} of shape {start.shape}")
+            carried[path] = source[origin]
+            lost.discard(origin)
+        else:
+            carried[path] = jnp.full_like(start, v) if path[-1] == "v" else start
+    if lost:
+        raise ValueError(f"the new model has no {', '.join('/'.join(path) for path in sorted(lost))}")
+    return unflatten_dict(carried)
+
+
+def _weights(variables) -> set[tuple[str, ...]]:
+    """The paths of all parameters that are not a norm's."""
+    mask = flatten_dict({"params": norm_parameters(variables["params"])})
+    return {path for path, is_weight in mask.items() if is_weight}
+
+
+def main(steps: int = 300, tuning_steps: int = 20, seed: int = 0) -> dict[str, float]:
+    """Trains, converts, fine-tunes; returns the validation accuracies by stage."""
+    train, validation = digits.load()
+
+    def init(net, number):
+        key = jax.random.key(number)
+        return jax.jit(net.init, static_argnames="train")(key, train.images[:1], train=False)
+
+    def fit(net, variables, steps, learning_rate, number):
+        for batch in digits.batches(train, steps, seed=number):
+            variables = train_step(net, variables, batch, learning_rate)
+        return variables
+
+    def accuracy(net, variables):
+        return digits.accuracy(infer(net, variables, validation.images), validation.labels)
+
+    before, after = Before(), After()
+    trained = fit(before, init(before, seed), steps, 0.5, seed)
+    fresh = init(after, seed + 1)
+    converted = carry_over(trained, fresh)
+    # At a fifth of the rate: what has been learned shall stay.
+    tuned = fit(after, converted, tuning_steps, 0.1, seed + 1)
+    scratch = fit(after, fresh, tuning_steps, 0.5, seed + 1)
+    result = {
+        "BatchNorm and ReLU": accuracy(before, trained),
+        "converted": accuracy(after, converted),
+        "fine-tuned": accuracy(after, tuned),
+        "from scratch": accuracy(after, scratch),
+    }
+    figures = ", ".join(f"{stage} {value:.1%}" for stage, value in result.items())
+    print(f"validation accuracy: {figures}; {steps} steps before, {tuning_steps} after or from scratch")
+    return result
+
+
+if __name__ == "__main__":
+    main()
