@@ -121,6 +121,16 @@ def test_one_step_of_every_recipe_on_eight_devices(name):
     assert int(state.step) == 1 and jnp.isfinite(metrics["loss"])
 
 
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_small", "mnasnet_small", "efficientnet_small"])
+def test_every_family_learns_sixteen_images_by_heart(name):
+    overrides = {"model.name": name, "data.train_size": 16, "layer.spec": "evonorm_b0", "steps": 200}
+    task = build_task(small(**overrides), jax.devices()[:1])
+    state, batches = task.init(), task.batches(0)
+    for _ in range(task.steps):
+        state, metrics = task.train_step(state, next(batches))
+    assert float(metrics["accuracy"]) == 1.0
+
+
 # -- Photographs read as they are needed
 
 

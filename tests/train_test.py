@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,8 +131,8 @@ def test_a_layer_file_that_changed_is_refused(config, monkeypatch, tmp_path):
 # -- Whole runs in a process of their own, on made-up images
 
 
-def start(workdir, **overrides):
-    flags = [f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items()]
+def start(workdir, *flags, **overrides):
+    flags = [*flags, *(f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items())]
     config = "--config=experiments/configs/train.py:quick"
     # One device: with the eight of the tests a step takes many times as long.
     return subprocess.Popen(
@@ -203,3 +204,35 @@ def test_wrong_settings_claim_no_work_directory(tmp_path):
     status, _, err = run(tmp_path / "run", **{"data.crop": 9})
     assert status == 2 and err.splitlines()[-1] == "error: crop size must be from 1 to 8, got 9"
     assert not (tmp_path / "run").exists()
+
+
+def test_two_hosts_train_as_one(uninterrupted, tmp_path):
+    """Two processes with a device each, of which the first one writes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    hosts = [
+        start(
+            tmp_path / "run",
+            f"--coordinator_address={address}",
+            "--num_processes=2",
+            f"--process_id={number}",
+        )
+        for number in range(2)
+    ]
+    for host in hosts:
+        with host:
+            out, err = host.communicate()
+        assert host.returncode == 0, err
+        assert "test accuracy" in out
+    found, expected = (
+        json.loads((path / "result.json").read_text()) for path in (tmp_path / "run", uninterrupted[0])
+    )
+    for part in ("validation", "test"):
+        assert found[part] == pytest.approx(expected[part], rel=0.05)
+
+
+def test_a_host_that_is_told_half_is_an_error(tmp_path):
+    with start(tmp_path / "run", "--num_processes=2") as child:
+        _, err = child.communicate()
+    assert child.returncode == 2 and err.startswith("error: several hosts: give coordinator_address, ")
