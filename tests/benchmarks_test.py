@@ -159,3 +159,16 @@ def test_wrong_flags_of_search_benchmarks_are_one_clear_line(name, flags, messag
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+def test_trainings_are_measured_beside_the_first(tmp_path):
+    command = [sys.executable, "-m", "experiments.benchmarks.training", f"--workdir={tmp_path}"]
+    command += ["--model=resnet_tiny", "--image_size=8", "--batch_size=8", "--steps=1", "--rounds=1"]
+    command += ["--layers=bn_relu,evonorm_s0", "--peak_tflops=1"]
+    environment = os.environ | {"EVONORMS_CACHE": str(ROOT / ".cache" / "jax"), "XLA_FLAGS": ""}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((tmp_path / "training.json").read_text())
+    assert [row["layer"] for row in figures["rows"]] == ["bn_relu", "evonorm_s0"]
+    assert figures["rows"][0]["ratio"] == 1
+    assert all(0 < row["peak_share"] < 1 and row["operations"] > 1e5 for row in figures["rows"])
