@@ -77,11 +77,22 @@ class Network(NamedTuple):
 
 
 def networks(config: ConfigDict) -> list[Network]:
-    """What `config.networks` describes: `NAME = {"recipe": FILE, "overrides": ("KEY=VALUE", ...)}`."""
-    return [
-        Network(name, fields["recipe"], parse_overrides(fields["overrides"]))
-        for name, fields in config.networks.to_dict().items()
-    ]
+    """The columns of a table, from texts "NAME RECIPE KEY=VALUE ..." and overrides that hold for all of them.
+
+    Args:
+      config: its `networks` are the texts, a recipe being a config file with its form; its `overrides` are
+        KEY=VALUE each.
+
+    Raises:
+      ValueError: if a text lacks its recipe, or an override is not KEY=VALUE.
+    """
+    found = []
+    for text in config.networks:
+        name, *rest = text.split()
+        if not rest or "=" in rest[0]:
+            raise ValueError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
+        found.append(Network(name, rest[0], parse_overrides([*rest[1:], *config.overrides])))
+    return found
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -71,12 +71,13 @@ def rank(config: ConfigDict, layers: Sequence[Record], cells: Sequence[Cell]) ->
         row = _row(record) | {"proxy_rank": place, "validation": scores}
         rows.append(row | {"mean": float(np.mean(list(scores.values())))})
     rows.sort(key=lambda row: -row["mean"])
-    return {"config": config.to_dict(), "layers": rows}
+    names = [network.name for network in networks(config)]
+    return {"config": config.to_dict(), "networks": names, "layers": rows}
 
 
 def table(results: Json) -> tuple[list[str], list[list[str]]]:
     """The titles of the columns and the cells of the rows."""
-    columns = list(results["config"]["networks"])
+    columns = results["networks"]
     header = ["layer", *(f"{name} %" for name in columns), "mean %", "proxy %", "proxy rank"]
     rows = []
     for row in results["layers"]:

@@ -112,6 +112,7 @@ def collect(config: ConfigDict, cells: Sequence[Cell]) -> Json:
     devices = jax.devices()
     return {
         "config": config.to_dict(),
+        "networks": [network.name for network in networks(config)],
         "versions": {"evonorms_jax": evonorms_jax.__version__, "jax": jax.__version__},
         "hardware": {
             "device": devices[0].device_kind,

@@ -19,7 +19,7 @@ _PANEL, _ROW = 250, 24
 def draw(results: dict[str, Any]) -> Figure:
     """Accuracy against the size of the groups with batch statistics, or, without sizes, layer by layer."""
     batches = results["config"]["batches"]
-    panels = list(results["config"]["networks"])
+    panels = list(results["networks"])
     return _draw_curves(results, panels, batches) if batches else _draw_dots(results, panels)
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.search_defaults import check_form
 
-RECIPES = {"resnet50": "resnet50", "mobilenet_v2": "mobilenet_v2", "mnasnet": "mnasnet"}
+NETWORKS = ("resnet50", "mobilenet_v2", "mnasnet")
 
 
 def get_config(form: str = "full") -> ConfigDict:
@@ -23,10 +23,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.top = 2 if quick else 10
     config.best = 1 if quick else 3
     config.seed = 0  # of the trainings
-    config.networks = ConfigDict()
     suffix = ":quick" if quick else ""
-    overrides = () if quick else ("data.validation_size=128117",)  # a tenth
-    for name, recipe in RECIPES.items():
-        path = f"experiments/configs/imagenet_{recipe}.py{suffix}"
-        config.networks[name] = ConfigDict({"recipe": path, "overrides": overrides})
+    config.networks = tuple(f"{name} experiments/configs/imagenet_{name}.py{suffix}" for name in NETWORKS)
+    config.overrides = ("data.validation_size=32" if quick else "data.validation_size=128117",)  # a tenth
     return config

@@ -25,9 +25,8 @@ def get_config(form: str = "full") -> ConfigDict:
     config.top = 2 if quick else 10
     config.best = 1 if quick else 3
     config.seed = 0  # of the trainings
-    config.networks = ConfigDict()
     recipe = "experiments/configs/train.py" + (":quick" if quick else "")
-    for name in NETWORKS[:2] if quick else NETWORKS:
-        overrides = (f"model.name={name}", *(QUICK if quick else ()))
-        config.networks[name] = ConfigDict({"recipe": recipe, "overrides": overrides})
+    names = NETWORKS[:2] if quick else NETWORKS
+    config.networks = tuple(f"{name} {recipe} model.name={name}" for name in names)
+    config.overrides = QUICK if quick else ("steps=1000",)  # of the recipes of all networks
     return config

@@ -13,13 +13,13 @@ from ml_collections import ConfigDict, config_dict
 
 from experiments.configs.search_defaults import check_form
 
-RECIPES = {
-    "resnet50": "imagenet_resnet50.py",
-    "mobilenet_v2": "imagenet_mobilenet_v2.py",
-    "mnasnet": "imagenet_mnasnet.py",
-    "efficientnet_b0": "imagenet_efficientnet.py:b0",
-    "efficientnet_b5": "imagenet_efficientnet.py:b5",
-}
+NETWORKS = (
+    "resnet50 experiments/configs/imagenet_resnet50.py",
+    "mobilenet_v2 experiments/configs/imagenet_mobilenet_v2.py",
+    "mnasnet experiments/configs/imagenet_mnasnet.py",
+    "efficientnet_b0 experiments/configs/imagenet_efficientnet.py:b0",
+    "efficientnet_b5 experiments/configs/imagenet_efficientnet.py:b5",
+)
 
 
 def get_config(form: str = "full") -> ConfigDict:
@@ -33,7 +33,6 @@ def get_config(form: str = "full") -> ConfigDict:
     config.seeds = (0, 1, 2)
     config.batches = config_dict.placeholder(tuple)
     config.workers = config_dict.placeholder(int)
-    config.networks = ConfigDict()
-    for name, recipe in RECIPES.items():
-        config.networks[name] = ConfigDict({"recipe": f"experiments/configs/{recipe}", "overrides": ()})
+    config.networks = NETWORKS
+    config.overrides = ()  # of the recipes of all networks, KEY=VALUE each
     return config

@@ -25,15 +25,12 @@ def get_config(form: str = "full") -> ConfigDict:
     config.seeds = (0, 1, 2)
     config.batches = config_dict.placeholder(tuple)  # those of the table of batch sizes
     config.workers = config_dict.placeholder(int)
-    config.networks = ConfigDict()
-    recipe = "experiments/configs/train.py"
-    for name in NETWORKS[:2] if quick else NETWORKS:
-        overrides = (f"model.name={name}", "steps=300", "optimizer.warmup_steps=30")
-        if quick:
-            overrides = (f"model.name={name}", "steps=20", *rerank_mnist5k.QUICK)
-        form = ":quick" if quick else ""
-        config.networks[name] = ConfigDict({"recipe": recipe + form, "overrides": overrides})
+    recipe = "experiments/configs/train.py" + (":quick" if quick else "")
+    names = NETWORKS[:2] if quick else NETWORKS
+    config.networks = tuple(f"{name} {recipe} model.name={name}" for name in names)
+    config.overrides = ("steps=300", "optimizer.warmup_steps=30")  # of the recipes of all networks
     if quick:
+        config.overrides = ("steps=20", *rerank_mnist5k.QUICK)
         config.layers = ("bn_relu", "evonorm_b0")
         config.comparison = ""
         config.seeds = (0, 1)
