@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evonorms_jax.evolution.devices import Devices, Program, pack
+from evonorms_jax.evolution.devices import Devices, Program, pack, release_programs
 
 
 class Figures(NamedTuple):
@@ -87,3 +87,15 @@ def test_idle_is_what_the_devices_wait_for_the_last_one():
     lonely, program = make(2)
     run(program, [1000])
     assert lonely.idle_share == pytest.approx(0.5)
+
+
+def test_programs_are_released():
+    client = jax.devices()[0].client
+    release_programs()
+    before = len(client.live_executables())
+    for _ in range(3):
+        _, program = make(2)
+        run(program, [3, 1])
+        del program
+        release_programs()
+    assert len(client.live_executables()) <= before + 1

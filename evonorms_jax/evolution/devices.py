@@ -176,6 +176,15 @@ def pack(costs: Sequence[float], bins: int) -> list[list[int]]:
     return packed
 
 
+def release_programs() -> None:
+    """Drops all programs built so far.
+
+    JAX keeps those of `pmap` for good. The ones of a search take some 9,000 memory maps, and Linux allows a
+    process 65,530: several searches in one process would end in the compiler's "Cannot allocate memory".
+    """
+    jax.clear_caches()
+
+
 def part(tree: Any, device: jax.Device) -> Any:
     """What a device holds of a tree `[D, ...]`, `[1, ...]`."""
 

@@ -8,6 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from evonorms_jax import data
+from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.hosts import Hosts
@@ -49,6 +50,7 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
     # search goes on.
     hosts = hosts or Hosts()
     settings = _evolution_settings(config)
+    release_programs()
     evaluator = make_evaluator(config, hosts)
     hosts.check_same("the config", config.to_dict())
     keeper = Keeper(config, workdir, evaluator.devices) if hosts.leader else Spectator()

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.executors import step_cost
 from evonorms_jax.evolution.rejection import RejectionSettings
@@ -132,6 +133,7 @@ def _train(config: ConfigDict, seed: int, graphs: Sequence[Graph]) -> Iterator[l
     """Trains the layers with one seed, and yields as many at a time as there are devices."""
     if not graphs:
         return
+    release_programs()
     evaluator = _make_evaluator(config, seed)
     # Neighbours cost about the same, so no device waits long for another one.
     graphs = sorted(graphs, key=step_cost)
