@@ -15,7 +15,7 @@ of plain JAX; the fourth is measured on those of its candidates that are neither
 last two are measured on all candidates. Verdicts are compared one by one. Where a training is chaotic,
 rounding alone can carry it over a threshold: such candidates are listed with both figures.
 
-Two CPU cores: a quarter of an hour with `--baseline_candidates=6`, most of it plain JAX, and longer by default.
+Two CPU cores: a quarter of an hour with `--baseline_candidates=6`, most of it plain JAX; longer by default.
 The goal is thirty times its candidates an hour. Writes screening.json into the work directory.
 """
 
