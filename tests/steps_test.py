@@ -173,11 +173,19 @@ def test_the_average_follows_the_parameters(images):
         ({"statistics_batch": 5}, "statistics_batch x accumulate, 5 x 1, got 16"),
         ({"statistics_batch": 8, "accumulate": 4}, "8 x 4, got 16"),
         ({"accumulate": 2}, "without statistics_batch it must be 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, got 1.0"),
+        ({"average_decay": -0.1}, "average_decay must be at least 0"),
+        ({"mixup": -1.0}, "mixup=-1.0 and batch_size=16"),
     ],
 )
 def test_a_batch_that_cannot_be_grouped_is_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         StepSettings(**settings).groups(16)
+
+
+def test_mixup_takes_pairs():
+    with pytest.raises(ValueError, match=r"images in pairs: got mixup=0\.2 and batch_size=15"):
+        StepSettings(mixup=0.2).groups(15)
 
 
 def test_groups_that_devices_cannot_share_are_an_error():

@@ -62,8 +62,16 @@ class StepSettings(NamedTuple):
         """How many groups of images with statistics of their own a step works on at a time.
 
         Raises:
-          ValueError: if the batch cannot be cut so.
+          ValueError: if the batch cannot be cut so, or a setting is out of range.
         """
+        for name in ("label_smoothing", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.mixup < 0 or (self.mixup and batch_size % 2):
+            raise ValueError(
+                "mixup must be at least 0, and takes images in pairs: got "
+                f"mixup={self.mixup} and batch_size={batch_size}"
+            )
         group = self.statistics_batch or batch_size
         if self.accumulate < 1 or group < 1 or batch_size % (group * self.accumulate):
             hint = "" if self.statistics_batch else "; without statistics_batch it must be 1"
