@@ -55,7 +55,7 @@ def test_the_search_is_installed_once_and_takes_overrides(checkout):
 def test_the_tests_are_linted_and_run(checkout):
     assert run(checkout, "test.sh", "-k", "graph").returncode == 0
     calls = (checkout / "calls").read_text().splitlines()
-    assert calls[-2:] == ["python check .", "python -m pytest -k graph"]
+    assert calls[-2:] == ["python check .", "python -m pytest --numprocesses=2 --dist=loadfile -k graph"]
 
 
 def test_an_old_python_is_named(checkout):

@@ -65,11 +65,11 @@ class Devices:
     def wait(self, array: jax.Array, started: float) -> list[float]:
         """Seconds from `started` until each device had its part `[1, ...]` of the array ready."""
 
-        def until_ready(device):
-            part(array, device).block_until_ready()
+        def until_ready(mine):
+            mine.block_until_ready()
             return time.monotonic() - started
 
-        return list(self._waiters.map(until_ready, self.devices))
+        return list(self._waiters.map(until_ready, [part(array, device) for device in self.devices]))
 
     def count(self, seconds: Sequence[float]) -> None:
         """Adds the busy times of the devices in one call to the account of `idle_share`."""
@@ -186,7 +186,10 @@ def release_programs() -> None:
 
 
 def part(tree: Any, device: jax.Device) -> Any:
-    """What a device holds of a tree `[D, ...]`, `[1, ...]`."""
+    """What a device holds of a tree `[D, ...]`, `[1, ...]`.
+
+    Not for several threads at a time: JAX lists the shards of an array when first asked.
+    """
 
     def of_device(leaf):
         return next(shard.data for shard in leaf.addressable_shards if shard.device == device)

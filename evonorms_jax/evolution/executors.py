@@ -116,13 +116,14 @@ class Compiled:
     """Builds a program for each job: seconds to a minute to build, and faster a step."""
 
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
-        self._task, self._shared, self._devices = task, shared, devices
-        self._pool = ThreadPoolExecutor(len(devices.devices))
+        self._task, self._template = task, devices.fetch(shared.template)
+        self._shares = {device: part(shared, device) for device in devices.devices}
+        self._pool = ThreadPoolExecutor(len(self._shares))
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Trains the jobs, one at a time on each device."""
         free: queue.SimpleQueue[jax.Device] = queue.SimpleQueue()
-        for device in self._devices.devices:
+        for device in self._shares:
             free.put(device)
 
         def run(job):
@@ -137,14 +138,14 @@ class Compiled:
     def _train_on(self, device: jax.Device, job: Job) -> Trained:
         state = job.state
         if state is None:
-            state = restart(self._devices.fetch(self._shared.template), encode(job.graph))
+            state = restart(self._template, encode(job.graph))
 
         def train(state, shared, stop):
             shared = jax.tree.map(lambda leaf: leaf[0], shared)
             return _train(self._task, job.graph, state, shared, stop)
 
         state, stop = jax.device_put((state, np.int32(job.stop)), device)
-        arguments = state, part(self._shared, device), stop
+        arguments = state, self._shares[device], stop
         started = time.monotonic()
         program = jax.jit(train).lower(*arguments).compile()
         built = time.monotonic()
