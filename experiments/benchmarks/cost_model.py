@@ -11,7 +11,7 @@ candidates the paper's budget pays for: 5,000 workers of two cores for two days.
 printed; prices and sustained speeds are flags.
 
 On a machine with a GPU, its figures are measured. To have CPU and GPU in one table, run it on both, and give
-one the figures of the other: `--measured=OTHER/cost_model.json`. On two CPU cores about 15 minutes for the
+one the figures of the other: `--measured=OTHER/cost_model.json`. On two CPU cores 10 to 15 minutes for the
 paper's anchors, images being made up. Writes cost_model.json into the work directory.
 """
 
