@@ -25,6 +25,7 @@ _CACHE_FROM_SECONDS = 0.3  # programs that build faster are not worth a file
 _OURS = (Path(evonorms_jax.__file__).parent, Path(__file__).parent)
 _HELP = ("--help", "-help", "-h", "--helpshort")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+_LOST = "a step with the other hosts failed; if one was lost, start all of them again, and they go on"
 _STOPPED, _BAD_USAGE, _FAILED = 130, 2, 1  # exit statuses; 130 is what a shell gives after Ctrl-C
 
 
@@ -129,12 +130,20 @@ def run(main: Callable[[Sequence[str]], Any], *, example: str | None = None) -> 
             if not _is_report(error):
                 raise
             _fail(error, _BAD_USAGE if isinstance(error, ValueError) else _FAILED)
+        except jax.errors.JaxRuntimeError as error:
+            if not jax.distributed.is_initialized():
+                raise
+            _fail(f"{_LOST}: {error}", _FAILED)
 
     app.run(guarded, flags_parser=functools.partial(_parse, example))
 
 
-def _fail(error: Exception, status: int) -> None:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
+def _fail(error: Exception | str, status: int) -> None:
+    print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        # An orderly end would wait minutes for hosts that are lost or wait for this one, and then abort.
+        sys.stdout.flush()
+        os._exit(status)
     sys.exit(status)
 
 

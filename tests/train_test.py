@@ -151,13 +151,22 @@ def run(workdir, **overrides):
     return child.returncode, out, err
 
 
+def manifests(workdir):
+    return set((workdir / "checkpoints").glob("*/manifest.json"))
+
+
+def await_checkpoint(workdir, child, before=frozenset()):
+    """Returns when there is a new checkpoint, which `child` is to write."""
+    while not manifests(workdir) - before:
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.01)
+
+
 def interrupt(workdir, signum):
     """Starts a run and sends it a signal once it has a new checkpoint; its exit status and log."""
-    before = set((workdir / "checkpoints").glob("*/manifest.json"))
+    before = manifests(workdir)
     with start(workdir) as child:
-        while not set((workdir / "checkpoints").glob("*/manifest.json")) - before:
-            assert child.poll() is None, child.communicate()
-            time.sleep(0.01)
+        await_checkpoint(workdir, child, before)
         child.send_signal(signum)
         _, err = child.communicate()
     assert not (workdir / "result.json").exists()
@@ -206,21 +215,25 @@ def test_wrong_settings_claim_no_work_directory(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_hosts_train_as_one(uninterrupted, tmp_path):
+def start_hosts(workdir, **settings):
     """Two processes with a device each, of which the first one writes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    hosts = [
+    return [
         start(
-            tmp_path / "run",
+            workdir,
             f"--coordinator_address={address}",
             "--num_processes=2",
             f"--process_id={number}",
+            **settings,
         )
         for number in range(2)
     ]
-    for host in hosts:
+
+
+def test_two_hosts_train_as_one(uninterrupted, tmp_path):
+    for host in start_hosts(tmp_path / "run"):
         with host:
             out, err = host.communicate()
         assert host.returncode == 0, err
@@ -230,6 +243,31 @@ def test_two_hosts_train_as_one(uninterrupted, tmp_path):
     )
     for part in ("validation", "test"):
         assert found[part] == pytest.approx(expected[part], rel=0.05)
+
+
+def test_a_host_that_is_lost_ends_the_other_with_a_line(tmp_path):
+    workdir = tmp_path / "run"
+    stays, goes = start_hosts(workdir, steps=100_000)
+    with stays, goes:
+        await_checkpoint(workdir, stays)
+        goes.kill()
+        _, err = stays.communicate()
+    assert stays.returncode == 1
+    assert err.splitlines()[-1].startswith("error: a step with the other hosts failed; if one was lost, ")
+    assert "Traceback" not in err
+
+
+def test_what_one_host_alone_finds_wrong_ends_both(tmp_path):
+    """The first one looks at the work directory, while the other waits for it."""
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "thesis.txt").write_text("not a training")
+    first, second = start_hosts(workdir)
+    with first, second:
+        _, err = first.communicate()
+        second.communicate()
+    assert first.returncode == 2 and err.splitlines()[-1].startswith("error: ")
+    assert second.returncode != 0
 
 
 def test_a_host_that_is_told_half_is_an_error(tmp_path):
