@@ -1,6 +1,6 @@
 """Writes the report of a search again, at any time, also of a running or a copied work directory.
 
-    python -m experiments.report --workdir=runs/mnist5k
+python -m experiments.report --workdir=runs/mnist5k
 """
 
 from absl import app, flags

@@ -121,9 +121,7 @@ def test_drop_connect_grows_with_the_block():
 
 def test_drop_connect_drops_the_branch_of_whole_examples(rng):
     x = normal(rng, 64, 4, 4, 8)
-    block = InvertedBottleneck(
-        Constructor(), features=8, stride=1, expansion=2, kernel=3, drop_rate=0.25
-    )
+    block = InvertedBottleneck(Constructor(), features=8, stride=1, expansion=2, kernel=3, drop_rate=0.25)
     variables = block.init(jax.random.key(0), x, train=False)
     branch = block.apply(variables, x, train=False) - x
 

@@ -23,9 +23,7 @@ def test_training_equals_the_oracle_and_advances_the_statistics(name, rng):
     assert_close(y, oracle(name, variables["params"], x))
     if "batch_stats" in variables:
         batch = x.astype(np.float64).var((0, 1, 2))
-        assert_close(
-            updates["batch_stats"]["var"], 0.8 * variables["batch_stats"]["var"] + 0.2 * batch
-        )
+        assert_close(updates["batch_stats"]["var"], 0.8 * variables["batch_stats"]["var"] + 0.2 * batch)
 
 
 @six

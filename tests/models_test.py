@@ -109,9 +109,7 @@ def test_resolutions(name, side, expected):
         ("efficientnet_b0_cifar", 0.5, "efficientnet_b0"),
     ],
 )
-def test_cifar_anchors_differ_from_the_full_model_in_width_strides_and_dropping_only(
-    name, width, full_size
-):
+def test_cifar_anchors_differ_from_the_full_model_in_width_strides_and_dropping_only(name, width, full_size):
     anchor = models.get_anchor(name).build(Constructor(), 10)
     full = models.get_model(full_size).build(Constructor(), 10)
     changed = {

@@ -40,9 +40,7 @@ def history_of(count):
 
 
 def dominated_by_definition(scores, i):
-    return any(
-        (scores[j] >= scores[i]).all() and (scores[j] > scores[i]).any() for j in range(len(scores))
-    )
+    return any((scores[j] >= scores[i]).all() and (scores[j] > scores[i]).any() for j in range(len(scores)))
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3])

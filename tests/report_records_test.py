@@ -113,5 +113,3 @@ def test_the_command(workdir):
     bad = run_main(workdir)
     assert bad.returncode != 0
     assert bad.stderr == f"error: {workdir / 'history.jsonl'} is damaged: line 7 is not JSON\n"
-
-

@@ -162,9 +162,7 @@ def test_the_average_follows_the_parameters(images):
         decay = min(0.9, (1 + step) / (10 + step))
         now = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
         expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, expected, now)  # noqa: B023
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average, expected
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average, expected)
 
 
 @pytest.mark.parametrize(

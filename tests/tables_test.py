@@ -92,9 +92,7 @@ def test_methods_are_rows_with_a_layer_for_each_seed(tmp_path):
     (tmp_path / "run").mkdir()
     trainings = made(config, tmp_path / "run")
     (cell,) = (
-        cell
-        for cell in trainings
-        if (cell.row, cell.column, cell.seed) == ("Evolution", "resnet_small", 1)
+        cell for cell in trainings if (cell.row, cell.column, cell.seed) == ("Evolution", "resnet_small", 1)
     )
     assert str(loop.describe(cell.config())["layer"]["equation"]) == str(CATALOG[names[4]])
 

@@ -61,9 +61,7 @@ def eval_batches(image_set: ImageSet, batch_size: int) -> EvalBatches:
     """
     count = len(image_set.images)
     if batch_size < 1 or count < 1:
-        raise ValueError(
-            f"cannot cut {count} images into batches of {batch_size}: both must be at least 1"
-        )
+        raise ValueError(f"cannot cut {count} images into batches of {batch_size}: both must be at least 1")
     number = -(-count // batch_size)
     places = np.arange(number * batch_size)
     # Filled up with the images from the start again, not with blanks: what a candidate layer makes

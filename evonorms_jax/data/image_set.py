@@ -92,15 +92,11 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _check(where: str, image_set: ImageSet, shape: tuple[int, ...], num_classes: int) -> None:
     images, labels = image_set
     if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(
-            f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}"
-        )
+        raise ValueError(f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}")
     if images.shape[1:] != shape:
         raise ValueError(f"{where}: images are {images.shape[1:]}, those of the train part {shape}")
     if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"{where}: labels must be int32 [{len(images)}], got {labels.dtype} {labels.shape}"
-        )
+        raise ValueError(f"{where}: labels must be int32 [{len(images)}], got {labels.dtype} {labels.shape}")
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
         raise ValueError(f"{where}: label {wrong[0]} is not in 0 to {num_classes - 1}")

@@ -56,7 +56,5 @@ def load(
         near = difflib.get_close_matches(source, SOURCES, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ";"
         names = ", ".join(SOURCES)
-        raise ValueError(
-            f"unknown data source {source!r}{hint} there are {names} and {TFDS_PREFIX}NAME"
-        )
+        raise ValueError(f"unknown data source {source!r}{hint} there are {names} and {TFDS_PREFIX}NAME")
     return SOURCES[source](request)

@@ -73,9 +73,7 @@ def stratified_order(labels: np.ndarray, generator: np.random.Generator) -> np.n
     return np.argsort(places)
 
 
-def _shuffled(
-    indices: np.ndarray, labels: np.ndarray | None, entropy: tuple[int, int]
-) -> np.ndarray:
+def _shuffled(indices: np.ndarray, labels: np.ndarray | None, entropy: tuple[int, int]) -> np.ndarray:
     generator = np.random.default_rng(np.random.SeedSequence(entropy))
     if labels is None:
         return generator.permutation(indices)

@@ -27,9 +27,7 @@ def read_synthetic(request: Request) -> ImageData:
         return stripes(rng, count, size=size)
 
     train_size = TRAIN_SIZE if request.train_size is None else request.train_size
-    validation_size = (
-        VALIDATION_SIZE if request.validation_size is None else request.validation_size
-    )
+    validation_size = VALIDATION_SIZE if request.validation_size is None else request.validation_size
     return image_data(
         "synthetic",
         NUM_CLASSES,

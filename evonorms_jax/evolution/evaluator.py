@@ -219,9 +219,7 @@ class Evaluator:
         """The proxy task of each anchor, and what its trainings share."""
         tasks = {}
         for anchor in self.anchors:
-            task = make_proxy_task(
-                anchor, self._num_classes, self._layer_fields, self._proxy, self._channels
-            )
+            task = make_proxy_task(anchor, self._num_classes, self._layer_fields, self._proxy, self._channels)
             init_key, train_key = jax.random.split(self._keys[anchor.name])
             # The weights at the start do not depend on the candidate.
             template = jax.jit(task.init)(encode(CATALOG["evonorm_b0"]), init_key)

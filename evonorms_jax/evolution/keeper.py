@@ -71,9 +71,7 @@ class Keeper(Spectator):
             self._archive = opened.enter_context(Archive(path, config.top_k))
             self.history = self._archive.restore()
             display = opened.enter_context(Display(f"{config.name}, {config.method}"))
-            self._scalars = opened.enter_context(
-                Scalars(path / "tensorboard", step=len(self.history))
-            )
+            self._scalars = opened.enter_context(Scalars(path / "tensorboard", step=len(self.history)))
             self._progress = Progress(display, self._scalars, self.history, config.budget, devices)
             self._opened = opened.pop_all()
 

@@ -13,9 +13,7 @@ from evonorms_jax.training.metrics import Scalars
 class Progress:
     """Counts, speed, use of the devices, the best layer so far beside BN-ReLU."""
 
-    def __init__(
-        self, display: Display, scalars: Scalars, history: History, budget: int, devices: Devices
-    ):
+    def __init__(self, display: Display, scalars: Scalars, history: History, budget: int, devices: Devices):
         self._display, self._scalars, self._devices = display, scalars, devices
         self._history, self._budget = history, budget
         self._outcomes = Counter(record.evaluation.outcome for record in history)
@@ -31,17 +29,17 @@ class Progress:
 
     def preparing(self, what: str) -> None:
         """Shows what is done before the first candidate."""
-        self._display.update(
-            completed=len(self._history), total=self._budget, rows=[("preparing", what)]
-        )
+        self._display.update(completed=len(self._history), total=self._budget, rows=[("preparing", what)])
 
     def examined(self, records: Sequence[Record]) -> None:
         """Shows the state after a round."""
         for record in records:
             self._outcomes[record.evaluation.outcome] += 1
             original = record.evaluation.duplicate_of is None
-            if record.selectable and original and (
-                self._best is None or record.mean_score > self._best.mean_score
+            if (
+                record.selectable
+                and original
+                and (self._best is None or record.mean_score > self._best.mean_score)
             ):
                 self._best = record
         minutes = max(time.monotonic() - self._started, 1e-9) / 60

@@ -52,8 +52,7 @@ def _make_probes() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     rng = np.random.default_rng(20200406)
     shape = (3, 4, 3, 8)
     inputs = [
-        scale * (rng.normal(size=shape) + rng.normal(size=(3, 1, 1, 8)))
-        for scale in (1.0, 1.0, 0.1, 10.0)
+        scale * (rng.normal(size=shape) + rng.normal(size=(3, 1, 1, 8))) for scale in (1.0, 1.0, 0.1, 10.0)
     ]
     return inputs, rng.normal(size=8), rng.normal(size=8)
 

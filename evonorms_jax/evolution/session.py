@@ -152,9 +152,7 @@ def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
 def _seed_layer(name: str) -> Graph:
     known = BASELINES | CATALOG
     if name not in known and ".json" not in name:
-        raise ValueError(
-            f"evolution.seed_layers must be of {', '.join(known)} or file.json#0, got {name!r}"
-        )
+        raise ValueError(f"evolution.seed_layers must be of {', '.join(known)} or file.json#0, got {name!r}")
     return known[name] if name in known else load_layer(name)
 
 

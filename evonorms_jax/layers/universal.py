@@ -65,9 +65,7 @@ class UniversalNormAct(Layer):
 
     def _compiled(self, x, v0, v1, stats, *, train):
         graph = self.candidate
-        layer = compile_graph(
-            graph, self.groups, self.epsilon, self.momentum, group_size=self.group_size
-        )
+        layer = compile_graph(graph, self.groups, self.epsilon, self.momentum, group_size=self.group_size)
         names, rows = layer.init(x.shape[-1])[1], _statistic_rows(graph)
         by_name = {name: stats[row] for name, row in zip(names, rows, strict=True)}
         y, by_name = layer.apply({"v0": v0, "v1": v1}, by_name, x, train=train)

@@ -52,9 +52,7 @@ def _at_cifar_resolution(constructor, width):
         strides[i] = 1
     stages = tuple(s._replace(stride=n) for s, n in zip(stages, strides[1:], strict=True))
     rates = {name: 0.0 for name in ("dropout_rate", "drop_connect_rate") if name in fields}
-    return functools.partial(
-        constructor, width=width, stem_stride=strides[0], stages=stages, **rates
-    )
+    return functools.partial(constructor, width=width, stem_stride=strides[0], stages=stages, **rates)
 
 
 # For images of about 12x12: 6x6 feature maps and few sites, of which each has its price on a CPU.

@@ -56,9 +56,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", fan_out_normal(groups), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:]) if self.use_bias else None
         x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = convolve(
-            x, kernel, stride=self.stride, groups=groups, implementation=self.implementation
-        )
+        y = convolve(x, kernel, stride=self.stride, groups=groups, implementation=self.implementation)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
@@ -118,9 +116,7 @@ def convolve(
     return _patches_times_matrix(x, kernel, stride, groups)
 
 
-def max_pool(
-    x: jax.Array, size: int, *, stride: int = 1, implementation: str | None = None
-) -> jax.Array:
+def max_pool(x: jax.Array, size: int, *, stride: int = 1, implementation: str | None = None) -> jax.Array:
     """The maximum of `x` `[B, H, W, C]` over square windows, padded SAME with -inf.
 
     Args:
@@ -142,10 +138,7 @@ def max_pool(
     for axis in (2, 1):
         out = -(-x.shape[axis] // stride)
         padded = _pad_same(x, (size, size), stride, axes=(axis,), value=-jnp.inf)
-        shifts = (
-            lax.slice_in_dim(padded, i, i + stride * (out - 1) + 1, stride, axis)
-            for i in range(size)
-        )
+        shifts = (lax.slice_in_dim(padded, i, i + stride * (out - 1) + 1, stride, axis) for i in range(size))
         x = functools.reduce(jnp.maximum, shifts)
     return x
 
@@ -154,9 +147,7 @@ def _check_input(x, features, groups):
     if x.ndim != 4:
         raise ValueError(f"a convolution takes [B, H, W, C], got shape {x.shape}")
     if x.shape[-1] % groups or features % groups:
-        raise ValueError(
-            f"{groups} groups must divide the {x.shape[-1]} channels in and the {features} out"
-        )
+        raise ValueError(f"{groups} groups must divide the {x.shape[-1]} channels in and the {features} out")
 
 
 def _resolve(implementation):

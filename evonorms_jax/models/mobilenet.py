@@ -18,6 +18,4 @@ MOBILENET_V2_STAGES = (
     InvertedStage(features=320, blocks=1, stride=1, expansion=6, kernel=3),
 )
 
-MobileNetV2 = functools.partial(
-    InvertedBottleneckNet, stages=MOBILENET_V2_STAGES, dropout_rate=0.2
-)
+MobileNetV2 = functools.partial(InvertedBottleneckNet, stages=MOBILENET_V2_STAGES, dropout_rate=0.2)

@@ -42,6 +42,5 @@ def variables() -> str:
     first = "".join(f"--{name}:{color};" for name, (color, _) in COLORS.items())
     second = "".join(f"--{name}:{color};" for name, (_, color) in COLORS.items())
     return (
-        f":root{{color-scheme:light dark;{first}}}\n"
-        f"@media (prefers-color-scheme:dark){{:root{{{second}}}}}\n"
+        f":root{{color-scheme:light dark;{first}}}\n@media (prefers-color-scheme:dark){{:root{{{second}}}}}\n"
     )

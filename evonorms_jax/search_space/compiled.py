@@ -79,10 +79,7 @@ def compile_graph(
             if i < len(LEAVES) and LEAVES[i] in LEAF_INIT
         }
         starts = dict(_STATISTIC.values())
-        stats = {
-            name: jnp.full((channels,), starts[kind], jnp.float32)
-            for kind, name in statistics.values()
-        }
+        stats = {name: jnp.full((channels,), starts[kind], jnp.float32) for kind, name in statistics.values()}
         return params, stats
 
     def apply(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None):

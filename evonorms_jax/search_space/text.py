@@ -183,9 +183,7 @@ class _Parser:
     def _call(self, name: str, args: list[ast.expr]) -> int:
         op = self._lookup(name.replace("whcg", "whc/g"), {op: op for op in OPS}, "op")
         if len(args) != OPS[op].arity:
-            raise ValueError(
-                f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}"
-            )
+            raise ValueError(f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}")
         return self.node(op, tuple(self._visit(arg) for arg in args))
 
     def _lookup(self, name: str, known: dict, what: str):

@@ -35,9 +35,7 @@ CAPACITY = 10
 # An instruction is an element-wise op or a kind of aggregation; the index set is a field of its own.
 _INSTRUCTIONS = [op.name for op in OPS.values() if op.kind is None] + ["mean", "rms", "std"]
 # An edge of the backward tape is an instruction and the number of the input that the cotangent goes to.
-_EDGES = [
-    (name, k) for name in _INSTRUCTIONS for k in range(OPS[name].arity if name in OPS else 1)
-]
+_EDGES = [(name, k) for name in _INSTRUCTIONS for k in range(OPS[name].arity if name in OPS else 1)]
 
 
 class Genome(NamedTuple):
