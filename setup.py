@@ -26,6 +26,7 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.5; sys_platform != 'win32'",  # tfds reads its own format with it
+        "etils[epath]>=1.9",
         "flax>=0.12",
         "importlib_resources>=6.0",  # tfds.data_source imports it and does not declare it
         "jax>=0.10",

@@ -15,6 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from evonorms_jax.training import loop
+from evonorms_jax.training.interrupt import stop_requested
 from experiments import flags
 
 
@@ -62,10 +63,18 @@ class Cell(NamedTuple):
 
     def accuracy(self, part: str) -> float | None:
         """On "validation" or "test"; 0 if the loss was not finite, None if the cell is not done."""
-        path = self.workdir / loop.RESULT
-        if path.exists():
-            return json.loads(path.read_text())[part]["accuracy"]
+        result = self._result()
+        if result is not None:
+            return result[part]["accuracy"]
         return 0.0 if self.done() else None
+
+    def hardware(self) -> dict[str, Any] | None:
+        """What trained it, as `loop.hardware`; None if it is not known."""
+        return (self._result() or {}).get("hardware")
+
+    def _result(self) -> dict[str, Any] | None:
+        path = self.workdir / loop.RESULT
+        return json.loads(path.read_text()) if path.exists() else None
 
 
 class Network(NamedTuple):
@@ -120,21 +129,30 @@ def run(cells: Sequence[Cell]) -> None:
       KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
       ValueError, DataNotFoundError: as `loop.train`.
     """
-    for cell in cells:
+    trainings = left(cells)
+    for cell in trainings:
         cell.config()  # what is wrong in any of them shows before hours have passed
-    for number, cell in enumerate(cells, 1):
-        name = f"cell {number} of {len(cells)}: {cell.row}, {cell.column}, seed {cell.seed}"
-        if cell.done():
-            continue
-        logging.info("%s", name)
-        try:
-            loop.train(cell.config(), cell.workdir)
-        except FloatingPointError as error:
-            logging.warning("%s: %s; it counts as accuracy 0", name, error)
+    with stop_requested() as stopped:
+        for number, cell in enumerate(trainings, 1):
+            name = f"training {number} of {len(trainings)}: {cell.row}, {cell.column}, seed {cell.seed}"
+            if stopped():
+                raise KeyboardInterrupt("stopped between two trainings; the same command goes on from there")
+            logging.info("%s", name)
+            try:
+                loop.train(cell.config(), cell.workdir)
+            except FloatingPointError as error:
+                logging.warning("%s: %s; it counts as accuracy 0", name, error)
+
+
+def left(cells: Sequence[Cell]) -> list[Cell]:
+    """Those that are not done; of cells that have one training, the first."""
+    first: dict[epath.Path, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.workdir, cell)
+    return [cell for cell in first.values() if not cell.done()]
 
 
 def print_commands(cells: Sequence[Cell]) -> None:
-    """Prints the command of every cell that is not done."""
-    for cell in cells:
-        if not cell.done():
-            print(cell.command())
+    """Prints the command of every training that is not done."""
+    for cell in left(cells):
+        print(cell.command())

@@ -46,9 +46,8 @@ def main(argv):
     for row in rows:
         shown.add_row(*row)
     Console().print(shown)
-    missing = sum(not cell.done() for cell in trainings)
-    if missing:
-        print(f"{missing} of {len(trainings)} trainings are not done: --commands prints them")
+    if missing := len(cells.left(trainings)):
+        print(f"{missing} trainings are not done: --commands prints them")
     print("written to", ", ".join(map(str, paths)))
 
 

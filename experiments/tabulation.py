@@ -1,21 +1,21 @@
 """Rows, columns and cells of the tables of classification results."""
 
 import datetime
+import itertools
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-import evonorms_jax
-from evonorms_jax.layers.norm_act import layer_file
+from evonorms_jax.layers.norm_act import layer_file, norm_act
 from evonorms_jax.report.records import layer_title, read_search
 from evonorms_jax.search_space import Graph
 from evonorms_jax.training.workdir import write_whole
-from experiments.cells import Cell, networks
+from experiments.cells import Cell, Network, networks
 from experiments.comparison.results import summarize
 from experiments.comparison.searches import METHODS, apply_method, search_dir
 
@@ -33,7 +33,7 @@ def make_layers(config: ConfigDict) -> Layers:
     of them is trained with one seed, so that its deviation is that of the method.
 
     Raises:
-      ValueError: if the comparison is not there, or has too few seeds.
+      ValueError: if the comparison is not there or not finished, or has too few seeds.
     """
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
     if not config.comparison:
@@ -42,8 +42,11 @@ def make_layers(config: ConfigDict) -> Layers:
     for name, method in METHODS.items():
         chosen = []
         for seed in range(len(config.seeds)):
-            history = list(read_search(search_dir(workdir, method.search, seed)).history)
-            run = apply_method(name, seed, history)
+            folder = search_dir(workdir, method.search, seed)
+            search = read_search(folder)
+            if not search.finished:
+                raise ValueError(f"the search in {folder} is not finished; compare_methods goes on with it")
+            run = apply_method(name, seed, list(search.history))
             if run.chosen is None:
                 raise ValueError(f"{workdir}: {method.title} with seed {seed} accepted no layer")
             chosen.append(run.chosen.graph)
@@ -57,7 +60,11 @@ def describe(config: ConfigDict, layers: Layers) -> Json:
 
 
 def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[Cell]:
-    """A training for each row, column and seed; layers that are no names go into a file beside them."""
+    """A training for each row, column and seed; layers that are no names go into a file beside them.
+
+    Where a column differs from another only in how many images share batch statistics, a layer that has none
+    has one training for both.
+    """
     graphs = list({layer for each in layers.values() for layer in each if isinstance(layer, Graph)})
     graphs.sort(key=str)
     rows = [{"graph": graph.to_json(), "equation": str(graph)} for graph in graphs]
@@ -67,22 +74,35 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[
         for row, each in layers.items():
             layer = each[place]
             spec = layer if isinstance(layer, str) else f"{workdir / _LAYER_FILE}#{graphs.index(layer)}"
-            for network in networks(config):
-                for batch in config.batches or (None,):
-                    column = network.name if batch is None else f"{network.name}, {batch}"
-                    overrides = network.overrides | {"layer.spec": spec, "seed": seed}
-                    folder = f"{row}-{column}-{seed}".lower().replace(" ", "_").replace(",", "")
-                    made.append(
-                        Cell(
-                            row,
-                            column,
-                            seed,
-                            network.recipe,
-                            overrides | _batch(config, batch),
-                            workdir / "cells" / folder,
-                        )
+            batches = config.batches or (None,)
+            alike = config.workers is None and not _has_batch_statistics(layer)
+            for network, batch in itertools.product(networks(config), batches):
+                trained = batches[0] if alike else batch
+                overrides = network.overrides | {"layer.spec": spec, "seed": seed} | _batch(config, trained)
+                folder = (
+                    f"{row}-{_column(network, trained)}-{seed}".lower().replace(" ", "_").replace(",", "")
+                )
+                made.append(
+                    Cell(
+                        row,
+                        _column(network, batch),
+                        seed,
+                        network.recipe,
+                        overrides,
+                        workdir / "cells" / folder,
                     )
+                )
     return made
+
+
+def _column(network: Network, batch: int | None) -> str:
+    return network.name if batch is None else f"{network.name}, {batch}"
+
+
+def _has_batch_statistics(layer: str | Graph) -> bool:
+    """Whether moments of a layer are over the images of a batch: it keeps moving ones of them."""
+    init = norm_act(layer)(use_running_average=False).init
+    return "batch_stats" in jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 8, 8)))
 
 
 def _batch(config: ConfigDict, size: int | None) -> Mapping[str, int]:
@@ -109,16 +129,11 @@ def collect(config: ConfigDict, cells: Sequence[Cell]) -> Json:
         }
         for row, columns in table.items()
     }
-    devices = jax.devices()
+    hardware = [found for cell in cells if (found := cell.hardware()) is not None]
     return {
         "config": config.to_dict(),
         "networks": [network.name for network in networks(config)],
-        "versions": {"evonorms_jax": evonorms_jax.__version__, "jax": jax.__version__},
-        "hardware": {
-            "device": devices[0].device_kind,
-            "devices": len(devices),
-            "machine": platform.machine(),
-        },
+        "hardware": [found for place, found in enumerate(hardware) if found not in hardware[:place]],
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "rows": rows,
     }
@@ -144,15 +159,18 @@ def _percent(cell: Json) -> str:
 
 def notes(results: Json) -> str:
     """What the numbers of the table are, in a paragraph."""
-    config, hardware = results["config"], results["hardware"]
+    config = results["config"]
     batches = ""
     if config["batches"]:
         batches = " The number beside a network is that of the images that share batch statistics."
+    hardware = "".join(
+        f"{one['devices']} device(s) of kind {one['device']}, {one['machine']}, JAX {one['jax']}; "
+        for one in results["hardware"]
+    )
     return (
         f"{config['name'].capitalize()}: test accuracy in %, mean ± sample standard deviation over "
         f"{len(config['seeds'])} seeds.{batches} A training whose loss is not finite counts as 0. "
-        f"{hardware['devices']} device(s) of kind {hardware['device']}, {hardware['machine']}, "
-        f"JAX {results['versions']['jax']}, {results['date'][:10]}."
+        f"{hardware}{results['date'][:10]}."
     )
 
 

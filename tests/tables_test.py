@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from etils import epath
-from report_workdirs import ANCHORS, write_workdir
+from report_workdirs import ANCHORS, CONFIG, write_workdir
 
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
 from evonorms_jax.search_space import CATALOG
@@ -58,12 +58,22 @@ def test_batches_are_groups_or_shares_of_devices(workers, batch, tmp_path):
     config.workers = workers
     trainings = made(config, tmp_path)
     assert len(trainings) == 2 * 2 * 2 * 2
-    found = {(cell.column, cell.config().statistics_batch) for cell in trainings}
+    of_batches = [cell for cell in trainings if workers or cell.row == "BN-ReLU"]
+    found = {(cell.column, cell.config().statistics_batch) for cell in of_batches}
     assert found == {(f"{name}_small, {size}", size) for name in ("resnet", "mobilenet") for size in (8, 4)}
     assert {cell.config().batch_size for cell in trainings} == batch
 
 
-def comparison(path, seeds):
+def test_without_batch_statistics_one_training_does_for_all_groups(tmp_path, capsys):
+    trainings = made(batch_size_mnist5k.get_config("quick"), tmp_path)
+    per_image = [cell for cell in trainings if cell.row == "EvoNorm-S0"]
+    assert len(per_image) == 8 and len({cell.workdir for cell in per_image}) == 4
+    assert {cell.config().statistics_batch for cell in per_image} == {8}
+    cells.print_commands(trainings)
+    assert len(capsys.readouterr().out.splitlines()) == len(cells.left(trainings)) == 8 + 4
+
+
+def comparison(path, seeds, budget=4):
     """Searches of 4 candidates, of which the third and the last, the best, are accepted."""
     names = list(CATALOG)
     for seed in seeds:
@@ -77,7 +87,7 @@ def comparison(path, seeds):
                 history.append(Record(index, Proposal(graph, "random"), evaluation))
             folder = search_dir(epath.Path(path), method, seed)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            write_workdir(folder, history)
+            write_workdir(folder, history, CONFIG | {"budget": budget})
     return str(path)
 
 
@@ -104,11 +114,36 @@ def test_a_comparison_with_too_few_seeds(tmp_path):
         tabulation.make_layers(config)
 
 
+def test_a_comparison_that_is_not_finished(tmp_path):
+    config = transfer_mnist5k.get_config("quick")
+    config.comparison = comparison(tmp_path / "compare", seeds=(0, 1), budget=5)
+    with pytest.raises(ValueError, match=r"random_search-0 is not finished; compare_methods goes on"):
+        tabulation.make_layers(config)
+
+
+def test_what_trained_the_cells_stands_below_the_table(tmp_path):
+    """Wherever the table is made."""
+    config = transfer_mnist5k.get_config("quick")
+    trainings = made(config, tmp_path)
+    for number, cell in enumerate(trainings):
+        finish(cell, 0.5)
+        if number:
+            kind = "TPU v5e" if number % 2 else "cpu"
+            hardware = {"device": kind, "devices": 8, "machine": "x86_64", "jax": "0.10.2"}
+            result = {"test": {"accuracy": 0.5}, "hardware": hardware}
+            (cell.workdir / loop.RESULT).write_text(json.dumps(result))
+    results = tabulation.collect(config, trainings)
+    assert [one["device"] for one in results["hardware"]] == ["TPU v5e", "cpu"]
+    assert "8 device(s) of kind TPU v5e, x86_64, JAX 0.10.2; 8 device(s) of kind cpu" in tabulation.notes(
+        results
+    )
+
+
 @pytest.mark.parametrize("module", [transfer_mnist5k, batch_size_mnist5k])
 def test_the_files_that_show_it(module, tmp_path):
     config = module.get_config("quick")
     trainings = made(config, tmp_path)
-    for number, cell in enumerate(trainings[:-1]):
+    for number, cell in enumerate(cells.left(trainings)[:-1]):
         finish(cell, number / len(trainings))
     results = tabulation.collect(config, trainings)
     paths = tabulation.write(results, epath.Path(tmp_path), tabulation_figure.render)

@@ -24,6 +24,7 @@ from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models.anchors import Anchor
+from evonorms_jax.models.costs import operations
 from evonorms_jax.search_space import CATALOG, Graph
 from evonorms_jax.search_space.universal import encode
 
@@ -246,7 +247,7 @@ class Evaluator:
         image = jax.ShapeDtypeStruct((self._proxy.batch_size, size, size, self._channels), jnp.float32)
         apply = functools.partial(model.apply, train=False)
         variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
-        return jax.jit(apply).lower(variables, image).cost_analysis()["flops"]
+        return operations(apply, variables, image)
 
 
 class _Candidate:

@@ -5,10 +5,10 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from flax import linen as nn
 
 from evonorms_jax.layers import baselines, linen
@@ -83,10 +83,10 @@ def layer_file(rows: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps({"schema": SCHEMA, "layers": list(rows)}, indent=1) + "\n"
 
 
-def save_layers(path: str | Path, layers: Sequence[dict[str, Any]]) -> None:
+def save_layers(path: epath.PathLike, layers: Sequence[dict[str, Any]]) -> None:
     """Writes a layer file, atomically: each layer is an object whose `graph` is a `Graph`."""
     rows = [{**layer, "graph": layer["graph"].to_json(), "equation": str(layer["graph"])} for layer in layers]
-    path = Path(path)
+    path = epath.Path(path)
     draft = path.with_name(path.name + ".tmp")
     draft.write_text(layer_file(rows))
     draft.replace(path)
@@ -96,9 +96,9 @@ def load_layer(spec: str) -> Graph:
     """The graph of one layer of a saved file, `path.json#number`; errors as `norm_act`."""
     path, _, number = spec.partition("#")
     try:
-        data = json.loads(Path(path).read_text())
+        data = json.loads(epath.Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"cannot read the layer file {path}: {error.strerror}") from None
+        raise ValueError(f"cannot read the layer file {path}: {error.strerror or error}") from None
     except ValueError:
         raise ValueError(f"the layer file {path} is damaged: it is not JSON") from None
     if not isinstance(data, dict) or not isinstance(data.get("layers"), list):

@@ -128,10 +128,13 @@ class Checkpoints:
         for old in set(steps[: -self._max_to_keep]) - {self._best(steps)}:
             self._manager.delete(old)
 
+    def score(self, step: int) -> float | None:
+        """What `save` was given for the checkpoint; None if it was not known, or there is none."""
+        return (_manifest(self._directory / str(step)) or {}).get("score")
+
     def _best(self, steps: Sequence[int]) -> int | None:
         """The step with the best score, the latest of equals."""
-        manifests = {step: _manifest(self._directory / str(step)) for step in steps}
-        scores = {step: (found or {}).get("score") for step, found in manifests.items()}
+        scores = {step: self.score(step) for step in steps}
         scored = [step for step in steps if scores[step] is not None]
         return max(scored, key=lambda step: (scores[step], step), default=None)
 

@@ -6,12 +6,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+_ACTIVE: list[threading.Event] = []  # of the loops that ask, the outer ones first
 _NOTE = b"\nstopping after this step; once more to stop at once\n"
 
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C or SIGTERM has come since.
+    """Yields a function that tells whether Ctrl-C or SIGTERM has come since, also while an inner one asked.
 
     An exception in the middle of a step could leave the state half updated: its buffers are donated to the
     step. The second signal raises `KeyboardInterrupt` at once. Outside the main thread, where Python allows
@@ -22,7 +23,8 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     def note(signum, frame):
         del frame
         signal.signal(signum, at_once)
-        came.set()
+        for event in _ACTIVE:
+            event.set()
         # Not print: the signal may have come in the middle of another one.
         os.write(2, _NOTE)
 
@@ -33,9 +35,11 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
+    _ACTIVE.append(came)
     before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield came.is_set
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        _ACTIVE.remove(came)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
     Args:
       config: `experiments/configs/train.py` says what the keys mean.
       workdir: gets `config.json`, `checkpoints/`, `tensorboard/`, `metrics.jsonl` and, at the end,
-        `result.json`, or `lost.json` if the loss was not finite.
+        `result.json`, or `lost.json` if the loss was not finite. One that has its result is left as it is.
 
     Raises:
       ValueError: if the config asks for what is not there, or the work directory is not its own.
@@ -61,11 +62,15 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
     workdir = claim_workdir(workdir, described) if writes else absolute(workdir)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("work directory")
+    if (workdir / RESULT).exists():
+        written = json.loads((workdir / RESULT).read_text())
+        return Result(**{name: written[name] for name in Result._fields})
     with contextlib.ExitStack() as stack:
         folder = workdir / CHECKPOINTS
         checkpoints = stack.enter_context(Checkpoints(folder, background=True, write=writes))
         stopped = stack.enter_context(stop_requested())
-        state = start(task, checkpoints)
+        restored = checkpoints.restore(task.target)
+        state = task.init() if restored is None else restored.arrays
         step = int(state.step)
         about = [("model", config.model.name), ("layer", config.layer.spec), ("data", task.data)]
         curves = []
@@ -74,23 +79,42 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
             curves.append(JsonLines(workdir / "metrics.jsonl", step=step))
         display = stack.enter_context(Display("training", console=None if writes else Console(quiet=True)))
         run = _Run(task, about, {"config": described}, checkpoints, curves, display, stopped, writes)
+        if step and _due(step, task.steps, config.eval_every) and checkpoints.score(step) is None:
+            # What was stopped here had no time for it.
+            run.save(step, state, run.validate(step, state))
         try:
             state = _train(run, state, config)
         except FloatingPointError as error:
             if writes:
                 write_whole(workdir / LOST, json.dumps({"error": str(error)}) + "\n")
             raise
-        result = Result(
-            steps=int(state.step),
-            parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-            validation=task.evaluate(state, "validation"),
-            test=task.evaluate(state, "test"),
-        )
+        result = _result(task, state)
         run.write(result.steps, "test", result.test)
         run.flush()
     if writes:
-        write_whole(workdir / RESULT, json.dumps(result._asdict(), indent=1) + "\n")
+        written = result._asdict() | {"hardware": hardware()}
+        write_whole(workdir / RESULT, json.dumps(written, indent=1) + "\n")
     return result
+
+
+def _result(task: Task, state: TrainState) -> Result:
+    return Result(
+        steps=int(state.step),
+        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        validation=task.evaluate(state, "validation"),
+        test=task.evaluate(state, "test"),
+    )
+
+
+def hardware() -> dict[str, str | int]:
+    """What trains here, as `result.json` has it."""
+    devices = jax.devices()
+    return {
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "machine": platform.machine(),
+        "jax": jax.__version__,
+    }
 
 
 def evaluate(
@@ -129,16 +153,6 @@ def evaluate(
     return restored.step, found
 
 
-def start(task: Task, checkpoints: Checkpoints) -> TrainState:
-    """The state that a training goes on from.
-
-    1. The newest sound checkpoint of the work directory.
-    2. Where there is none, the initial state of the config's seed.
-    """
-    restored = checkpoints.restore(task.target)
-    return task.init() if restored is None else restored.arrays
-
-
 class _Run(NamedTuple):
     """A task with all that it reads and writes while it runs."""
 
@@ -155,6 +169,12 @@ class _Run(NamedTuple):
         """Adds a point to the curves `PART/NAME`."""
         for curves in self.curves if values else ():
             curves.write(step, {f"{part}/{name}": value for name, value in values.items()})
+
+    def validate(self, step: int, state: TrainState) -> float | None:
+        """The accuracy on the validation part, which goes to the curves; None if the part is empty."""
+        found = self.task.evaluate(state, "validation")
+        self.write(step, "validation", found)
+        return found.get("accuracy")
 
     def save(self, step: int, state: TrainState, score: float | None) -> None:
         """Saves where the run could go on."""
@@ -206,11 +226,9 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
             run.write(done, "train", means)
             rows.update({name.replace("_", " "): f"{value:.4g}" for name, value in means.items()})
         score = None
-        if (done % config.eval_every == 0 and not stop) or done == task.steps:
-            found = task.evaluate(state, "validation")
-            run.write(done, "validation", found)
-            if found:
-                score = found["accuracy"]
+        if _due(done, task.steps, config.eval_every) and (not stop or done == task.steps):
+            score = run.validate(done, state)
+            if score is not None:
                 rows["validation accuracy"] = f"{score:.4f} at step {done}"
             since = None  # the evaluation would count as training
         show()
@@ -224,6 +242,11 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
                 f"stopped and saved at step {done} of {task.steps}; the same command goes on from there"
             )
     return state
+
+
+def _due(done: int, steps: int, every: int) -> bool:
+    """Whether an evaluation belongs to a step."""
+    return done % every == 0 or done == steps
 
 
 def _speed(since: float | None, steps: int, batch_size: int) -> dict[str, float]:

@@ -16,6 +16,7 @@ from evonorms_jax.evolution.executors import Job, Shared, Universal
 from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task
 from evonorms_jax.evolution.session import KNOWN_LAYERS, proxy_settings
 from evonorms_jax.models import get_anchor
+from evonorms_jax.models.costs import operations
 from evonorms_jax.report.records import read_search
 from evonorms_jax.search_space import CATALOG, Graph
 from evonorms_jax.search_space.universal import encode
@@ -62,8 +63,8 @@ def _measure(name: str, task: ProxyTask, proxy: ProxySettings, steps: int) -> An
     def gradient(params, stats, images, labels):
         return jax.grad(lambda params: task.loss(graph, params, stats, images, labels)[0])(params)
 
-    step = proxy.replicas * _operations(gradient, params, stats, crops, jnp.zeros(len(crops), jnp.int32))
-    of_batch = _operations(lambda state, data: task.accuracy(graph, state, data), template, data)
+    step = proxy.replicas * operations(gradient, params, stats, crops, jnp.zeros(len(crops), jnp.int32))
+    of_batch = operations(lambda state, data: task.accuracy(graph, state, data), template, data)
     validation = of_batch * _VALIDATION_IMAGES / _EVAL_BATCH
     return AnchorCost(
         name,
@@ -95,10 +96,6 @@ def _made_for(graph: Graph, task: ProxyTask) -> ProxyTask:
         train=lambda _, *arguments: task.train(graph, *arguments),
         accuracy=lambda _, *arguments: task.accuracy(graph, *arguments),
     )
-
-
-def _operations(function, *arguments) -> float:
-    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
 
 
 def _images(count: int) -> ProxyData:

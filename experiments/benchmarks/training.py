@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.models.costs import operations
 from evonorms_jax.training.task import Task, build_task
 from experiments import flags
 from experiments.benchmarks.candidates import headline, machine, write_figures
@@ -80,11 +81,11 @@ class _Run:
         self.task: Task = build_task(config)
         self.batch = next(self.task.batches(0))
         self.state = self.task.init()
-        lowered = jax.jit(self.task.train_step).lower(self.task.target, self.batch)
-        self.operations = float(lowered.cost_analysis()["flops"])
         self.state, metrics = self.task.train_step(self.state, self.batch)
         jax.block_until_ready(metrics)
         self.build_seconds = time.monotonic() - started
+        counted = build_task(config, jax.local_devices(backend="cpu")[:1])
+        self.operations = operations(counted.train_step, counted.target, self.batch)
         self.seconds: list[float] = []
 
     def round(self, steps: int) -> None:

@@ -33,7 +33,6 @@ def get_config(form: str = "b0") -> ConfigDict:
     )
     cap_statistics_batch(config, 64)  # a device's share of a batch on 32 devices
     config.layer.spec = "bn_silu"
-    config.layer.momentum = 0.99
     config.label_smoothing = 0.1
     config.average_decay = 0.9999
     config.optimizer.name = "rmsprop"

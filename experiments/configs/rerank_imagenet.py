@@ -11,8 +11,6 @@ from ml_collections import ConfigDict
 
 from experiments.configs.search_defaults import check_form
 
-NETWORKS = ("resnet50", "mobilenet_v2", "mnasnet")
-
 
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
@@ -23,7 +21,11 @@ def get_config(form: str = "full") -> ConfigDict:
     config.top = 2 if quick else 10
     config.best = 1 if quick else 3
     config.seed = 0  # of the trainings
-    suffix = ":quick" if quick else ""
-    config.networks = tuple(f"{name} experiments/configs/imagenet_{name}.py{suffix}" for name in NETWORKS)
+    form, variant = ("quick", "b0-quick") if quick else ("full", "b0")
+    config.networks = (
+        f"resnet50 experiments/configs/imagenet_resnet50.py:{form}",
+        f"mobilenet_v2 experiments/configs/imagenet_mobilenet_v2.py:{form}",
+        f"efficientnet_b0 experiments/configs/imagenet_efficientnet.py:{variant}",
+    )
     config.overrides = ("data.validation_size=32" if quick else "data.validation_size=128117",)  # a tenth
     return config

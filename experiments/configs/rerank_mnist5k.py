@@ -28,5 +28,6 @@ def get_config(form: str = "full") -> ConfigDict:
     recipe = "experiments/configs/train.py" + (":quick" if quick else "")
     names = NETWORKS[:2] if quick else NETWORKS
     config.networks = tuple(f"{name} {recipe} model.name={name}" for name in names)
-    config.overrides = QUICK if quick else ("steps=1000",)  # of the recipes of all networks
+    # Of the recipes of all networks; groups of channels are those that the layers were found with.
+    config.overrides = QUICK if quick else ("steps=1000", "layer.group_size=32")
     return config

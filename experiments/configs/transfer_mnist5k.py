@@ -28,7 +28,8 @@ def get_config(form: str = "full") -> ConfigDict:
     recipe = "experiments/configs/train.py" + (":quick" if quick else "")
     names = NETWORKS[:2] if quick else NETWORKS
     config.networks = tuple(f"{name} {recipe} model.name={name}" for name in names)
-    config.overrides = ("steps=300", "optimizer.warmup_steps=30")  # of the recipes of all networks
+    # Of the recipes of all networks; groups of channels are those that the layers were found with.
+    config.overrides = ("steps=300", "optimizer.warmup_steps=30", "layer.group_size=32")
     if quick:
         config.overrides = ("steps=20", *rerank_mnist5k.QUICK)
         config.layers = ("bn_relu", "evonorm_b0")
