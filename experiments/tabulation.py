@@ -12,12 +12,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from evonorms_jax.layers.norm_act import layer_file, norm_act
-from evonorms_jax.report.records import layer_title, read_search
+from evonorms_jax.report.records import layer_title
 from evonorms_jax.search_space import Graph
 from evonorms_jax.training.workdir import write_whole
 from experiments.cells import Cell, Network, networks
+from experiments.comparison.chosen import chosen_layers
 from experiments.comparison.results import summarize
-from experiments.comparison.searches import METHODS, apply_method, search_dir
 
 Json = dict[str, Any]
 _LAYER_FILE = "layers.json"
@@ -33,25 +33,10 @@ def make_layers(config: ConfigDict) -> Layers:
     of them is trained with one seed, so that its deviation is that of the method.
 
     Raises:
-      ValueError: if the comparison is not there or not finished, or has too few seeds.
+      ValueError: as `chosen_layers`.
     """
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
-    if not config.comparison:
-        return rows
-    workdir = epath.Path(config.comparison)
-    for name, method in METHODS.items():
-        chosen = []
-        for seed in range(len(config.seeds)):
-            folder = search_dir(workdir, method.search, seed)
-            search = read_search(folder)
-            if not search.finished:
-                raise ValueError(f"the search in {folder} is not finished; compare_methods goes on with it")
-            run = apply_method(name, seed, list(search.history))
-            if run.chosen is None:
-                raise ValueError(f"{workdir}: {method.title} with seed {seed} accepted no layer")
-            chosen.append(run.chosen.graph)
-        rows[method.title] = chosen
-    return rows
+    return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
 
 
 def describe(config: ConfigDict, layers: Layers) -> Json:

@@ -121,6 +121,52 @@ def test_a_comparison_that_is_not_finished(tmp_path):
         tabulation.make_layers(config)
 
 
+def results_file(path, text):
+    path.write_text(text)
+    config = transfer_mnist5k.get_config("quick")
+    config.comparison = str(path)
+    return config
+
+
+def results_text(graphs, title="Evolution"):
+    runs = [{"chosen": graph and {"graph": graph.to_json()}} for graph in graphs]
+    return json.dumps({"methods": [{"title": title, "runs": runs}]})
+
+
+def test_what_a_comparison_wrote_does_for_its_searches(tmp_path):
+    graphs = list(CATALOG.values())[:3]
+    config = results_file(tmp_path / "comparison.json", results_text(graphs))
+    assert tabulation.make_layers(config)["Evolution"] == graphs[: len(config.seeds)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "damaged, or was not written by compare_methods"),
+        ('{"layers": []}', "damaged, or was not written by compare_methods"),
+        (results_text([CATALOG["evonorm_b0"]]), "has 1 layers that Evolution accepted, for 2 seeds"),
+        (results_text([CATALOG["evonorm_b0"], None]), "has 1 layers that Evolution accepted, for 2 seeds"),
+    ],
+)
+def test_results_that_do_not_do(text, message, tmp_path):
+    config = results_file(tmp_path / "comparison.json", text)
+    with pytest.raises(ValueError, match=message):
+        tabulation.make_layers(config)
+
+
+def test_results_that_are_not_there(tmp_path):
+    config = transfer_mnist5k.get_config("quick")
+    config.comparison = str(tmp_path / "none.json")
+    with pytest.raises(ValueError, match=r"cannot read the comparison .*none\.json"):
+        tabulation.make_layers(config)
+
+
+def test_the_comparison_of_the_docs_has_a_layer_for_every_seed():
+    rows = tabulation.make_layers(transfer_mnist5k.get_config())
+    methods = ("Random", "Random + rejection", "Random search + rejection", "Evolution")
+    assert [len(rows[title]) for title in methods] == [3] * 4
+
+
 def test_what_trained_the_cells_stands_below_the_table(tmp_path):
     """Wherever the table is made."""
     config = transfer_mnist5k.get_config("quick")

@@ -4,9 +4,10 @@
         --workdir=gs://my-bucket/transfer --commands
 
 prints a command for each cell and seed; the recipes say what each needs. `--config.comparison=DIR` adds the
-rows of the four search methods. Not run by us. Published top-1 (arXiv 2004.02967), in the order of the
-columns: BN-ReLU 76.3, 76.2, 77.6, 77.7, 73.4 %; BN-SiLU 76.6, 77.3, 78.2, 78.2, 74.5; B0 76.6, 77.7, 77.9,
-78.4, 75.0; B1 76.1, 77.5, 77.7, 78.0, 74.6; B2 76.6, 77.7, 78.0, 78.4, 74.6.
+rows of the four search methods, from searches on CIFAR-10 in DIR/searches. Not run by us. Published top-1
+(arXiv 2004.02967), in the order of the columns: BN-ReLU 76.3, 76.2, 77.6, 77.7, 73.4 %; BN-SiLU 76.6, 77.3,
+78.2, 78.2, 74.5; B0 76.6, 77.7, 77.9, 78.4, 75.0; B1 76.1, 77.5, 77.7, 78.0, 74.6; B2 76.6, 77.7, 78.0,
+78.4, 74.6.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -29,7 +30,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.name = "transfer on ImageNet"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2")
-    config.comparison = ""  # work directory of compare_methods
+    config.comparison = ""  # experiments/comparison/chosen.py says what it takes
     config.seeds = (0, 1, 2)
     config.batches = config_dict.placeholder(tuple)
     config.workers = config_dict.placeholder(int)

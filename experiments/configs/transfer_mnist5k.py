@@ -2,9 +2,9 @@
 
     python -m experiments.tables --config=experiments/configs/transfer_mnist5k.py --workdir=runs/transfer
 
-Takes the layers of the four methods from `runs/compare`, which `experiments.compare_methods` makes. The small
-networks of `experiments/configs/train.py`, 24x24 crops; the searches saw 10x10. `:quick` takes made-up images
-and no searches.
+Takes the layers of the four methods from the comparison in `docs/`; `--config.comparison=runs/compare` takes
+them from searches of one's own. The small networks of `experiments/configs/train.py`, 24x24 crops; the
+searches saw 10x10. `:quick` takes made-up images and no searches.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -21,7 +21,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.name = "transfer on 5,000 digits"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0")
-    config.comparison = "runs/compare"  # work directory of compare_methods; "" leaves its rows out
+    config.comparison = "docs/compare_methods.json"  # or a folder with searches; "" leaves its rows out
     config.seeds = (0, 1, 2)
     config.batches = config_dict.placeholder(tuple)  # those of the table of batch sizes
     config.workers = config_dict.placeholder(int)
