@@ -72,6 +72,10 @@ class Cell(NamedTuple):
         """What trained it, as `loop.hardware`; None if it is not known."""
         return (self._result() or {}).get("hardware")
 
+    def date(self) -> str | None:
+        """The day on which its training ended, YYYY-MM-DD; None if it is not known."""
+        return (self._result() or {}).get("date")
+
     def _result(self) -> dict[str, Any] | None:
         path = self.workdir / loop.RESULT
         return json.loads(path.read_text()) if path.exists() else None

@@ -1,8 +1,8 @@
 """Rows, columns and cells of the tables of classification results."""
 
-import datetime
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -64,17 +64,15 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[
             for network, batch in itertools.product(networks(config), batches):
                 trained = batches[0] if alike else batch
                 overrides = network.overrides | {"layer.spec": spec, "seed": seed} | _batch(config, trained)
-                folder = (
-                    f"{row}-{_column(network, trained)}-{seed}".lower().replace(" ", "_").replace(",", "")
-                )
+                name = f"{row} {_column(network, trained)} {seed}"
                 made.append(
                     Cell(
-                        row,
-                        _column(network, batch),
-                        seed,
-                        network.recipe,
-                        overrides,
-                        workdir / "cells" / folder,
+                        row=row,
+                        column=_column(network, batch),
+                        seed=seed,
+                        recipe=network.recipe,
+                        overrides=overrides,
+                        workdir=workdir / "cells" / re.sub(r"\W+", "-", name.lower()),
                     )
                 )
     return made
@@ -119,7 +117,7 @@ def collect(config: ConfigDict, cells: Sequence[Cell]) -> Json:
         "config": config.to_dict(),
         "networks": [network.name for network in networks(config)],
         "hardware": [found for place, found in enumerate(hardware) if found not in hardware[:place]],
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": max((found for cell in cells if (found := cell.date()) is not None), default=None),
         "rows": rows,
     }
 
@@ -152,10 +150,11 @@ def notes(results: Json) -> str:
         f"{one['devices']} device(s) of kind {one['device']}, {one['machine']}, JAX {one['jax']}; "
         for one in results["hardware"]
     )
+    title = config["name"][:1].upper() + config["name"][1:]
     return (
-        f"{config['name'].capitalize()}: test accuracy in %, mean ± sample standard deviation over "
+        f"{title}: test accuracy in %, mean ± sample standard deviation over "
         f"{len(config['seeds'])} seeds.{batches} A training whose loss is not finite counts as 0. "
-        f"{hardware}{results['date'][:10]}."
+        f"{hardware}{results['date'] or 'none is done'}."
     )
 
 

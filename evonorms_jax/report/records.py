@@ -201,5 +201,7 @@ _SPELLING = {"evonorm": "EvoNorm", "relu": "ReLU", "silu": "SiLU"}
 
 
 def layer_title(name: str) -> str:
-    """The printed name of a named layer: `bn_relu` is BN-ReLU, `evonorm_b0` EvoNorm-B0."""
+    """The printed name of a layer: `bn_relu` is BN-ReLU, `evonorm_b0` EvoNorm-B0; of a file, its path."""
+    if ".json" in name:
+        return name
     return "-".join(_SPELLING.get(part, part.upper()) for part in name.split("_"))

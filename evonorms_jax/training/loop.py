@@ -1,6 +1,7 @@
 """Trains one network with one layer on one data set, from a config to the test accuracy."""
 
 import contextlib
+import datetime
 import json
 import math
 import platform
@@ -92,7 +93,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
         run.write(result.steps, "test", result.test)
         run.flush()
     if writes:
-        written = result._asdict() | {"hardware": hardware()}
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        written = result._asdict() | {"hardware": hardware(), "date": today}
         write_whole(workdir / RESULT, json.dumps(written, indent=1) + "\n")
     return result
 

@@ -21,9 +21,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.batches = (8, 4) if quick else (128, 16, 8, 4)
     config.workers = None  # or a number: batch_size is that many times the group
     config.networks = config.networks[:2]
+    config.overrides += ("batch_size=16" if quick else "batch_size=128",)
     if quick:
         config.layers = ("bn_relu", "evonorm_s0")
-        config.overrides += ("batch_size=16",)
-    else:
-        config.overrides = ("steps=300", "optimizer.warmup_steps=30", "batch_size=128")
     return config

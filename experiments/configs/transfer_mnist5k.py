@@ -1,10 +1,12 @@
-"""How layers transfer to networks that no search has seen, on the 5,000 embedded digits.
+"""How layers do where they were not found: larger images, longer training, two networks more.
 
     python -m experiments.tables --config=experiments/configs/transfer_mnist5k.py --workdir=runs/transfer
 
 Takes the layers of the four methods from the comparison in `docs/`; `--config.comparison=runs/compare` takes
-them from searches of one's own. The small networks of `experiments/configs/train.py`, 24x24 crops; the
-searches saw 10x10. `:quick` takes made-up images and no searches.
+them from searches of one's own. The networks and the recipe of `experiments/configs/train.py` on the
+5,000 embedded digits: 24x24 crops where the searches saw 10x10, 300 steps where they took 150. The first
+three networks are those of the searches, the other two took no part. `:quick` takes made-up images and no
+searches.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -19,7 +21,7 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
     config = ConfigDict()
-    config.name = "transfer on 5,000 digits"
+    config.name = "transfer, 5,000 digits, the last two networks unknown to the searches"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0")
     config.comparison = "docs/compare_methods.json"  # or a folder with searches; "" leaves its rows out
     config.seeds = (0, 1, 2)
