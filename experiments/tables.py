@@ -8,8 +8,8 @@
 A config says which table, `transfer` or `batch_size`, with which layers, networks and seeds. Each cell and
 seed is a training of its own, in WORKDIR/cells. The same command again goes on where it was stopped;
 `--commands` prints the command of every training that is not done, to be run anywhere that sees the work
-directory. `--partial` makes the table of what is done. The work directory gets the table as .json and .md
-and the figure as .svg and .png.
+directory; on a TPU slice of several hosts, on all of them with `--distributed` added. `--partial` makes the
+table of what is done. The work directory gets the table as .json and .md and the figure as .svg and .png.
 """
 
 from absl import flags as absl_flags
@@ -27,7 +27,6 @@ PARTIAL = absl_flags.DEFINE_bool("partial", False, "Runs nothing, and makes the 
 def main(argv):
     """Trains what is not trained, and writes the table."""
     del argv
-    figure = drawing.load("experiments.tabulation_figure")
     config = CONFIG.value
     layers = tabulation.make_layers(config)
     workdir = claim_workdir(WORKDIR.value, tabulation.describe(config, layers))
@@ -35,6 +34,7 @@ def main(argv):
     if COMMANDS.value:
         cells.print_commands(trainings)
         return
+    figure = drawing.load("experiments.tabulation_figure")
     if not PARTIAL.value:
         cells.run(trainings)
     results = tabulation.collect(config, trainings)

@@ -3,10 +3,9 @@
     python -m experiments.tables --config=experiments/configs/transfer_mnist5k.py --workdir=runs/transfer
 
 Takes the layers of the four methods from the comparison in `docs/`; `--config.comparison=runs/compare` takes
-them from searches of one's own. The networks and the recipe of `experiments/configs/train.py` on the
-5,000 embedded digits: 24x24 crops where the searches saw 10x10, 300 steps where they took 150. The first
-three networks are those of the searches, the other two took no part. `:quick` takes made-up images and no
-searches.
+them from searches of one's own. The recipe of `experiments/configs/train.py` on the 5,000 embedded
+digits: 14x14 crops where the searches saw 10x10, 300 steps where they took 150. The first three networks are
+those of the searches, the other two took no part. `:quick` takes made-up images and no searches.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -31,7 +30,12 @@ def get_config(form: str = "full") -> ConfigDict:
     names = NETWORKS[:2] if quick else NETWORKS
     config.networks = tuple(f"{name} {recipe} model.name={name}" for name in names)
     # Of the recipes of all networks; groups of channels are those that the layers were found with.
-    config.overrides = ("steps=300", "optimizer.warmup_steps=30", "layer.group_size=32")
+    config.overrides = (
+        "steps=300",
+        "optimizer.warmup_steps=30",
+        "layer.group_size=32",
+        *rerank_mnist5k.DIGITS,
+    )
     if quick:
         config.overrides = ("steps=20", *rerank_mnist5k.QUICK)
         config.layers = ("bn_relu", "evonorm_b0")
