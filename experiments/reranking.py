@@ -46,8 +46,12 @@ def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, 
 
 
 def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[Record]) -> list[Cell]:
-    """A training for each layer and network."""
-    return [
+    """A training for each layer and network.
+
+    Raises:
+      ValueError: if a recipe is wrong, or has no images to score on.
+    """
+    cells = [
         Cell(
             row=f"candidate {record.index}",
             column=network.name,
@@ -60,6 +64,10 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[Record]
         for number, record in enumerate(layers)
         for network in networks(config)
     ]
+    for cell in cells:
+        if cell.config().data.validation_size == 0:
+            raise ValueError(f"{cell.column}: data.validation_size=0 leaves no images to score layers on")
+    return cells
 
 
 def rank(config: ConfigDict, layers: Sequence[Record], cells: Sequence[Cell]) -> Json:

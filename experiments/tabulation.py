@@ -145,7 +145,10 @@ def notes(results: Json) -> str:
     config = results["config"]
     batches = ""
     if config["batches"]:
-        batches = " The number beside a network is that of the images that share batch statistics."
+        batches = (
+            " The number beside a network is that of the images that share batch statistics; a layer without"
+            " any has one training for all of them, unless the batch differs, too."
+        )
     hardware = "".join(
         f"{one['devices']} device(s) of kind {one['device']}, {one['machine']}, JAX {one['jax']}; "
         for one in results["hardware"]

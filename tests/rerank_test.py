@@ -135,6 +135,14 @@ def test_wrong_settings(changes, message, search, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_without_images_to_score_on(search, tmp_path):
+    config = configured()
+    config.overrides += ("data.validation_size=0",)
+    workdir, layers = reranking.prepare(config, str(search), str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"resnet_small: data\.validation_size=0 leaves no images"):
+        reranking.make_cells(config, workdir, layers)
+
+
 def test_a_search_that_found_nothing(tmp_path):
     search = write_workdir(tmp_path / "search", History())
     with pytest.raises(ValueError, match="has accepted no layer yet"):

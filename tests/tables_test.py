@@ -208,6 +208,8 @@ def test_the_files_that_show_it(module, tmp_path):
         (batch_size_mnist5k, "full"),
         (transfer_imagenet, "full"),
         (batch_size_imagenet, "full"),
+        (transfer_imagenet, "quick"),
+        (batch_size_imagenet, "quick"),
     ],
 )
 def test_the_configs_are_ready_to_run(module, form, tmp_path):

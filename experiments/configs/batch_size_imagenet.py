@@ -4,7 +4,8 @@
         --workdir=gs://my-bucket/batch_size --commands
 
 Eight devices, whatever the number there really is: a batch of 8 x 128 to 8 x 4 images, the learning rate in
-proportion, the epochs of the recipes. Not run by us.
+proportion, the epochs of the recipes. `:quick` takes two layers and small made-up images. Not run by us in
+full.
 """
 
 from ml_collections import ConfigDict
@@ -13,11 +14,14 @@ from experiments.configs import transfer_imagenet
 
 
 def get_config(form: str = "full") -> ConfigDict:
-    """The config; `form` is "full"."""
+    """The config; `form` is "full" or "quick"."""
     config = transfer_imagenet.get_config(form)
     config.name = "images of a device, ImageNet"
     config.layers = ("bn_relu", "gn_relu", "frn_tlu", "evonorm_s0", "evonorm_s1", "evonorm_s2")
     config.batches = (128, 32, 16, 8, 4)
     config.workers = 8
     config.networks = config.networks[:2]
+    if form == "quick":
+        config.layers = ("bn_relu", "evonorm_s0")
+        config.batches = (4, 2)
     return config
