@@ -39,13 +39,16 @@ def main(argv):
     cells.run(trainings)
     results = reranking.rank(config, layers, trainings)
     reranking.write(results, workdir)
-    header, rows = reranking.table(results)
+    (_, *titles), rows = reranking.table(results)
     shown = Table(title=config.name)
-    for title in header:
-        shown.add_column(title)
-    for place, row in enumerate(rows, 1):
-        shown.add_row(*row, end_section=place == config.best)
+    for title in ("", *titles):
+        shown.add_column(title, justify="right")
+    for place, (_, *figures) in enumerate(rows, 1):
+        shown.add_row(str(place), *figures, end_section=place == config.best)
     Console().print(shown)
+    # Below the table, whose columns would have cut them.
+    for place, (equation, *_) in enumerate(rows, 1):
+        print(f"{place:2}. {equation}")
     print(f"the best {config.best}: {workdir / reranking.LAYERS}")
 
 
