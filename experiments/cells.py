@@ -63,22 +63,25 @@ class Cell(NamedTuple):
 
     def accuracy(self, part: str) -> float | None:
         """On "validation" or "test"; 0 if the loss was not finite, None if the cell is not done."""
-        result = self._result()
+        result = self.result()
         if result is not None:
             return result[part]["accuracy"]
         return 0.0 if self.done() else None
 
-    def hardware(self) -> dict[str, Any] | None:
-        """What trained it, as `loop.hardware`; None if it is not known."""
-        return (self._result() or {}).get("hardware")
-
-    def date(self) -> str | None:
-        """The day on which its training ended, YYYY-MM-DD; None if it is not known."""
-        return (self._result() or {}).get("date")
-
-    def _result(self) -> dict[str, Any] | None:
+    def result(self) -> dict[str, Any] | None:
+        """What `loop.train` wrote; None of a cell that is not done or lost."""
         path = self.workdir / loop.RESULT
         return json.loads(path.read_text()) if path.exists() else None
+
+
+def provenance(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Where and until when the cells were trained: the different `hardware`, and the last `date` or None."""
+    results = [result for cell in cells if (result := cell.result()) is not None]
+    hardware = [result["hardware"] for result in results if "hardware" in result]
+    return {
+        "hardware": [found for place, found in enumerate(hardware) if found not in hardware[:place]],
+        "date": max((result["date"] for result in results if "date" in result), default=None),
+    }
 
 
 class Network(NamedTuple):

@@ -42,7 +42,7 @@ def main(argv):
     (_, *titles), rows = reranking.table(results)
     shown = Table(title=config.name)
     for title in ("", *titles):
-        shown.add_column(title, justify="right")
+        shown.add_column(title.replace("_", " "), justify="right")  # so that it can be broken
     for place, (_, *figures) in enumerate(rows, 1):
         shown.add_row(str(place), *figures, end_section=place == config.best)
     Console().print(shown)

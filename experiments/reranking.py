@@ -13,7 +13,7 @@ from evonorms_jax.evolution.history import Record
 from evonorms_jax.layers.norm_act import layer_file
 from evonorms_jax.report.records import read_search
 from evonorms_jax.training.workdir import claim_workdir, write_whole
-from experiments.cells import Cell, networks
+from experiments.cells import Cell, networks, provenance
 
 CANDIDATES, LAYERS, NAME = "candidates.json", "reranked_layers.json", "rerank"
 Json = dict[str, Any]
@@ -80,7 +80,7 @@ def rank(config: ConfigDict, layers: Sequence[Record], cells: Sequence[Cell]) ->
         rows.append(row | {"mean": float(np.mean(list(scores.values())))})
     rows.sort(key=lambda row: -row["mean"])
     names = [network.name for network in networks(config)]
-    return {"config": config.to_dict(), "networks": names, "layers": rows}
+    return {"config": config.to_dict(), "networks": names, **provenance(cells), "layers": rows}
 
 
 def table(results: Json) -> tuple[list[str], list[list[str]]]:

@@ -15,7 +15,7 @@ from evonorms_jax.layers.norm_act import layer_file, norm_act
 from evonorms_jax.report.records import layer_title
 from evonorms_jax.search_space import Graph
 from evonorms_jax.training.workdir import write_whole
-from experiments.cells import Cell, Network, networks
+from experiments.cells import Cell, Network, networks, provenance
 from experiments.comparison.chosen import chosen_layers
 from experiments.comparison.results import summarize
 
@@ -112,12 +112,10 @@ def collect(config: ConfigDict, cells: Sequence[Cell]) -> Json:
         }
         for row, columns in table.items()
     }
-    hardware = [found for cell in cells if (found := cell.hardware()) is not None]
     return {
         "config": config.to_dict(),
         "networks": [network.name for network in networks(config)],
-        "hardware": [found for place, found in enumerate(hardware) if found not in hardware[:place]],
-        "date": max((found for cell in cells if (found := cell.date()) is not None), default=None),
+        **provenance(cells),
         "rows": rows,
     }
 
