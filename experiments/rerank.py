@@ -40,7 +40,7 @@ def main(argv):
     results = reranking.rank(config, layers, trainings)
     reranking.write(results, workdir)
     (_, *titles), rows = reranking.table(results)
-    shown = Table(title=config.name)
+    shown = Table(title=f"{config.name}: validation accuracy in %")
     for title in ("", *titles):
         shown.add_column(title.replace("_", " "), justify="right")  # so that it can be broken
     for place, (_, *figures) in enumerate(rows, 1):

@@ -84,9 +84,9 @@ def rank(config: ConfigDict, layers: Sequence[Record], cells: Sequence[Cell]) ->
 
 
 def table(results: Json) -> tuple[list[str], list[list[str]]]:
-    """The titles of the columns and the cells of the rows."""
+    """The titles of the columns and the cells of the rows; accuracies in %."""
     columns = results["networks"]
-    header = ["layer", *(f"{name} %" for name in columns), "mean %", "proxy %", "proxy rank"]
+    header = ["layer", *columns, "mean", "proxy", "proxy rank"]
     rows = []
     for row in results["layers"]:
         figures = [row["validation"][name] for name in columns] + [row["mean"], row["mean_score"]]
@@ -101,7 +101,10 @@ def write(results: Json, workdir: epath.Path) -> None:
     rows = [[f"`{row[0]}`", *row[1:]] for row in rows]
     lines = [header, ["---"] * len(header), *rows]
     write_whole(workdir / f"{NAME}.json", json.dumps(results, indent=1) + "\n")
-    write_whole(workdir / f"{NAME}.md", "".join("| " + " | ".join(line) + " |\n" for line in lines))
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    write_whole(
+        workdir / f"{NAME}.md", f"{text}\nValidation accuracy in %; the proxy's is that of the search.\n"
+    )
     write_whole(workdir / LAYERS, layer_file(results["layers"][: results["config"]["best"]]))
 
 
