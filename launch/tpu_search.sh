@@ -17,8 +17,8 @@ Commands:
   status  what the TPU and its workers are doing
   logs    follows the log of a worker
   stop    ends the search as Ctrl-C does; up goes on with it
-  fetch   copies the work directory to runs/NAME
-  report  fetch, then runs/NAME/report/index.html
+  fetch   copies the work directory to runs/tpu/NAME, apart from the searches of this machine
+  report  fetch, then runs/tpu/NAME/report/index.html
   delete  deletes the TPU, which ends the costs; the work directory stays
   help    this text
 
@@ -97,14 +97,14 @@ stop() {
 }
 
 fetch() {
-  run mkdir -p "runs/$name"
-  run gcloud storage rsync --recursive "$workdir" "runs/$name"
+  run mkdir -p "runs/tpu/$name"
+  run gcloud storage rsync --recursive "$workdir" "runs/tpu/$name"
 }
 
 report() {
   fetch
   run source launch/environment.sh demo
-  run python -m experiments.report --workdir="runs/$name"
+  run python -m experiments.report --workdir="runs/tpu/$name"
 }
 
 delete() {
