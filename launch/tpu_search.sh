@@ -69,8 +69,12 @@ watch() {
         say "$name does not answer or was interrupted, getting it up again"
         launch/tpu_search.sh up "${arguments[@]}" || say "that failed, trying again in ${option[poll]} s"
         ;;
+      *": refused"* | *": failed"*)
+        # One that has given up does not come back: the others would only wait for it.
+        error "the search ended: $(stop || echo "$states")"
+        ;;
       *": running"*) ;;
-      *": refused"* | *": failed"* | *": stopped"*) error "the search ended: $states" ;;
+      *": stopped"*) error "the search ended: $states" ;;
       *) say "finished; the TPU costs until 'launch/tpu_search.sh delete'" && return ;;
     esac
   done

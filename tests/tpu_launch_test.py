@@ -192,6 +192,16 @@ def test_a_search_that_ended_otherwise_is_not_watched_on(cloud, status, outcome)
     assert names(cloud.calls()).count(UP[0]) == 1
 
 
+@pytest.mark.parametrize(("given_up", "other"), [("0", "1"), ("1", "0")])
+def test_a_worker_that_gave_up_ends_the_others(cloud, given_up, other):
+    cloud.plan(2, workers=given_up)
+    cloud.plan("wait", workers=other)
+    done = cloud.run("watch", *NEEDED, status=1)
+    assert "error: the search ended: " in done.stderr
+    assert f"w-{given_up}: refused" in done.stderr and f"w-{other}: stopped" in done.stderr
+    assert cloud.outcomes()[int(other)] == "stopped"
+
+
 def test_watching_ends_if_the_first_attempt_fails(cloud):
     cloud.set(broken="tpu-vm scp")
     cloud.run("watch", *NEEDED, status=1)
