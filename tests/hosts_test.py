@@ -207,8 +207,7 @@ def test_a_host_that_ends_too_early_ends_the_others(start, step, reason):
     first.ended_with(f"{reason}; {AGAIN}")
 
 
-@pytest.mark.parametrize("refuses", [0, 1])
-@pytest.mark.parametrize("others", ["gather gather", "gather compute"])
+@pytest.mark.parametrize(("refuses", "others"), [(0, "gather compute"), (1, "gather gather")])
 def test_what_one_host_refuses_all_refuse(start, refuses, others):
     """Whether they wait or compute: starting again would not mend it."""
     steps = [others] * 3
