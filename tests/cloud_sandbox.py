@@ -51,7 +51,7 @@ class Cloud:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == status, done.stderr
         return done

@@ -23,7 +23,7 @@ from evonorms_jax.training.processes import listen
 
 CHILD = Path(__file__).parent / "hosts_child.py"
 AGAIN = "start the same command again on all hosts to go on"
-PATIENCE = 60  # s, after which something hangs
+PATIENCE = 300  # s, after which something hangs
 
 pytestmark = pytest.mark.slow
 
