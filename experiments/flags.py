@@ -18,6 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import evonorms_jax
+from evonorms_jax.training.processes import joined
 
 CACHE_VARIABLE = "EVONORMS_CACHE"
 CACHE = "~/.cache/evonorms_jax/xla"
@@ -26,6 +27,7 @@ _OURS = (Path(evonorms_jax.__file__).parent, Path(__file__).parent)
 _HELP = ("--help", "-help", "-h", "--helpshort")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 _LOST = "a step with the other hosts failed; if one was lost, start all of them again, and they go on"
+_FULL = "a device is out of memory: lower batch_size or evolution.round_size, or raise accumulate"
 _STOPPED, _BAD_USAGE, _FAILED = 130, 2, 1  # exit statuses; 130 is what a shell gives after Ctrl-C
 
 
@@ -131,7 +133,9 @@ def run(main: Callable[[Sequence[str]], Any], *, example: str | None = None) -> 
                 raise
             _fail(error, _BAD_USAGE if isinstance(error, ValueError) else _FAILED)
         except jax.errors.JaxRuntimeError as error:
-            if not jax.distributed.is_initialized():
+            if str(error).startswith("RESOURCE_EXHAUSTED"):
+                _fail(f"{_FULL}; {str(error).splitlines()[0]}", _FAILED)
+            if not joined():
                 raise
             _fail(f"{_LOST}: {error}", _FAILED)
 
@@ -158,8 +162,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _prepare_process() -> None:
-    cache = os.environ.get(CACHE_VARIABLE, CACHE)
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(os.environ.get(CACHE_VARIABLE, CACHE)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_FROM_SECONDS)
     logging.get_absl_handler().addFilter(_worth_showing)
 
@@ -287,8 +290,7 @@ def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 def _help(path: str | None) -> str:
     main = sys.modules["__main__"]
     lines = [(main.__doc__ or "").strip(), "", "Flags:"]
-    for flag in flags.FLAGS.get_key_flags_for_module(main):
-        lines.append(f"  --{flag.name}: {flag.help}")
+    lines += [f"  --{flag.name}: {flag.help}" for flag in flags.FLAGS.get_key_flags_for_module(main)]
     if path is None:
         return "\n".join(lines)
     lines += ["", f"Keys of {path}, set by --config.KEY=VALUE after --config=FILE, with its values:"]

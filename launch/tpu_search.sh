@@ -17,8 +17,8 @@ Commands:
   status  what the TPU and its workers are doing
   logs    follows the log of a worker
   stop    ends the search as Ctrl-C does; up goes on with it
-  fetch   copies the work directory to runs/NAME
-  report  fetch, then runs/NAME/report/index.html
+  fetch   copies the work directory to runs/tpu/NAME, apart from the searches of this machine
+  report  fetch, then runs/tpu/NAME/report/index.html
   delete  deletes the TPU, which ends the costs; the work directory stays
   help    this text
 
@@ -69,8 +69,12 @@ watch() {
         say "$name does not answer or was interrupted, getting it up again"
         launch/tpu_search.sh up "${arguments[@]}" || say "that failed, trying again in ${option[poll]} s"
         ;;
+      *": refused"* | *": failed"*)
+        # One that has given up does not come back: the others would only wait for it.
+        error "the search ended: $(stop || echo "$states")"
+        ;;
       *": running"*) ;;
-      *": refused"* | *": failed"* | *": stopped"*) error "the search ended: $states" ;;
+      *": stopped"*) error "the search ended: $states" ;;
       *) say "finished; the TPU costs until 'launch/tpu_search.sh delete'" && return ;;
     esac
   done
@@ -97,14 +101,14 @@ stop() {
 }
 
 fetch() {
-  run mkdir -p "runs/$name"
-  run gcloud storage rsync --recursive "$workdir" "runs/$name"
+  run mkdir -p "runs/tpu/$name"
+  run gcloud storage rsync --recursive "$workdir" "runs/tpu/$name"
 }
 
 report() {
   fetch
   run source launch/environment.sh demo
-  run python -m experiments.report --workdir="runs/$name"
+  run python -m experiments.report --workdir="runs/tpu/$name"
 }
 
 delete() {

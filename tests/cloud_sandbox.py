@@ -51,7 +51,7 @@ class Cloud:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == status, done.stderr
         return done
@@ -66,8 +66,8 @@ class Cloud:
         for name, content in files.items():
             (self.cloud / name).write_text(content + "\n")
 
-    def plan(self, *steps):
-        for worker in fake_cloud.WORKERS:
+    def plan(self, *steps, workers=fake_cloud.WORKERS):
+        for worker in workers:
             (self.cloud / "plan" / worker).write_text("".join(f"{step}\n" for step in steps))
 
     def worker(self, number=0):

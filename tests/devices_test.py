@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from search_configs import quick
 
+from evonorms_jax.evolution import session
 from evonorms_jax.evolution.devices import Devices, Program, pack, release_programs
 
 
@@ -99,3 +101,11 @@ def test_programs_are_released():
         del program
         release_programs()
     assert len(client.live_executables()) <= before + 1
+
+
+@pytest.mark.parametrize(("round_size", "slots"), [(8, 8), (1024, 32)])
+def test_a_long_round_takes_no_more_memory(monkeypatch, round_size, slots):
+    monkeypatch.setattr(session, "Evaluator", lambda *_, **options: options["slots"])
+    config = quick()
+    config.evolution.round_size = round_size
+    assert session.make_evaluator(config) == slots

@@ -32,6 +32,7 @@ import json, os, sys, tempfile, traceback, warnings
 warnings.simplefilter("ignore")
 import jax, numpy
 from absl import logging
+from jax._src import distributed
 from evonorms_jax.data import load
 from evonorms_jax.models import get_model
 from evonorms_jax.training import loop
@@ -46,6 +47,11 @@ def main(argv):
         case "bug": loop._means([{"loss": numpy.ones(2)}], 1)  # a ValueError from within the package
         case "absent": load("tfds:nothing", data_dir=".")
         case "stopped": raise KeyboardInterrupt("stopped and saved at step 3")
+        case "memory": jax.numpy.zeros(2**50)
+        case "error": raise jax.errors.JaxRuntimeError("INTERNAL: what else there is")
+        case "lost":
+            distributed.global_state.num_processes = 2
+            raise jax.errors.JaxRuntimeError("INTERNAL: what else there is")
         case "settings": print(jax.config.jax_compilation_cache_dir)
         case _: print(json.dumps(CONFIG.value.to_dict()))
 
@@ -111,6 +117,7 @@ OTHERS = {
     ],
     "bug": ["--config=config.py", "--workdir=bug"],
     "absent": ["--config=config.py", "--workdir=absent"],
+    **{name: ["--config=config.py", f"--workdir={name}"] for name in ("memory", "error", "lost")},
     "stopped": ["--config=config.py", "--workdir=stopped"],
     "settings": ["--config=config.py", "--workdir=settings"],
 }
@@ -157,6 +164,21 @@ def test_what_goes_wrong_later_is_one_line_too(outcomes):
     status, out, err = outcomes["absent"]
     assert (status, out) == (1, "")
     assert err.splitlines()[-1].startswith("error: no array_record data of tfds:nothing")
+
+
+def test_too_little_memory_says_what_to_lower(outcomes):
+    status, out, err = outcomes["memory"]
+    assert (status, out) == (1, "") and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: a device is out of memory: ")
+    assert "batch_size" in err and "round_size" in err and "RESOURCE_EXHAUSTED: " in err
+
+
+def test_a_host_can_be_lost_only_where_several_train_together(outcomes):
+    status, _, err = outcomes["lost"]
+    assert status == 1 and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: a step with the other hosts failed; ")
+    status, _, err = outcomes["error"]
+    assert status == 1 and "Traceback" in err and "other hosts" not in err
 
 
 def test_ctrl_c_says_what_was_saved(outcomes):

@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from etils import epath
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
 
+from evonorms_jax.evolution import archive as archive_module
 from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
 from evonorms_jax.layers import norm_act
@@ -64,6 +68,30 @@ def test_the_original_of_a_function_is_its_first_record():
 
 def test_nothing_is_lost_without_a_checkpoint(workdir):
     fill(workdir, RECORDS)
+    assert restored(workdir) == RECORDS
+
+
+class NoCheckpoints:
+    """What a search in a bucket that is killed before its first checkpoint has of them."""
+
+    def __init__(self, _):
+        pass
+
+    def restore(self):
+        return None
+
+    def close(self):
+        pass
+
+
+def test_nothing_is_lost_in_a_bucket_either(monkeypatch):
+    bucket = MemoryFileSystem(skip_instance_cache=True)
+    monkeypatch.setattr(backend._FileSystemSpecBackend, "_get_filesystem", lambda *_: bucket)
+    monkeypatch.setattr(archive_module, "Checkpoints", NoCheckpoints)
+    workdir = epath.Path("gs://bucket/run")
+    fill(workdir, RECORDS[:3])
+    assert restored(workdir) == RECORDS[:3]
+    fill(workdir, RECORDS[3:])
     assert restored(workdir) == RECORDS
 
 

@@ -53,6 +53,7 @@ STEPS = {
     "compute": lambda hosts: compute(2_000_000_000),
     "work": lambda hosts: work(3.0) > 0,
     "fail": lambda hosts: 1 // 0,
+    "refuse": lambda hosts: int("no\nnumber"),
     "exit": lambda hosts: sys.exit(0),
     "vanish": lambda hosts: os._exit(0),
     "close": Hosts.close,
@@ -75,4 +76,5 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except (ValueError, OSError) as error:  # as the mains of the experiments do
-        sys.exit(f"error: {error}")
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2 if isinstance(error, ValueError) else 1)

@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 from hosts_child import abridged, values
 
-from evonorms_jax.evolution.link import Link, dial, listen
+from evonorms_jax.evolution.link import Link, dial
 from evonorms_jax.evolution.meeting import connect
+from evonorms_jax.training.processes import listen
 
 CHILD = Path(__file__).parent / "hosts_child.py"
 AGAIN = "start the same command again on all hosts to go on"
-PATIENCE = 60  # s, after which something hangs
+PATIENCE = 300  # s, after which something hangs
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +65,10 @@ class Process:
         output, errors = self._child.communicate(timeout=PATIENCE)
         return self._child.returncode, output, errors
 
-    def ended_with(self, line: str) -> str:
-        """Exit status 1 and this line, which is the only one of its kind and the last of all; the output."""
+    def ended_with(self, line: str, expected: int = 1) -> str:
+        """The exit status and this line, the only one of its kind and the last of all; the output."""
         status, output, errors = self.end()
-        assert status == 1, errors
+        assert status == expected, errors
         assert errors.splitlines()[-1:] == [f"error: {line}"]
         assert errors.count("error:") == 1 and "Traceback" not in errors and "***" not in errors
         return output
@@ -144,7 +145,7 @@ def test_one_of_one_needs_nobody():
 
 def test_hosts_that_were_started_differently_all_say_so(start):
     for process in start("differ", "differ"):
-        process.ended_with("the config differs between process 0 and process 1")
+        process.ended_with("the config differs between process 0 and process 1", 2)
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -206,6 +207,16 @@ def test_a_host_that_ends_too_early_ends_the_others(start, step, reason):
     first.ended_with(f"{reason}; {AGAIN}")
 
 
+@pytest.mark.parametrize(("refuses", "others"), [(0, "gather compute"), (1, "gather gather")])
+def test_what_one_host_refuses_all_refuse(start, refuses, others):
+    """Whether they wait or compute: starting again would not mend it."""
+    steps = [others] * 3
+    steps[refuses] = "gather refuse"
+    line = "invalid literal for int() with base 10: 'no\\nnumber'"
+    for index, process in enumerate(start(*steps)):
+        process.ended_with(line if index == refuses else f"process {refuses}: {line}", 2)
+
+
 def test_hosts_with_the_same_error_each_say_their_own(start):
     for process in start("gather fail", "gather fail"):
         status, _, errors = process.end()
@@ -253,7 +264,7 @@ def test_arguments_that_do_not_fit_together(arguments, message):
 )
 def test_processes_that_do_not_fit_together_both_say_why(start, other, line):
     for process in start("gather", "gather", each=({}, other)):
-        process.ended_with(line)
+        process.ended_with(line, 2)
 
 
 @pytest.mark.parametrize("arguments", [(), ("h:1", 2, 0)])
@@ -266,7 +277,7 @@ def test_a_host_of_a_pod_does_not_take_itself_for_the_only_one(monkeypatch, argu
 def test_two_processes_with_the_same_index(start):
     one = {"process_id": 1}
     for process in start("gather", "gather", "gather", each=({}, one, one)):
-        process.ended_with("two processes have the process_id 1")
+        process.ended_with("two processes have the process_id 1", 2)
 
 
 def test_a_stranger_at_the_door_is_turned_away(start):
@@ -332,5 +343,5 @@ def test_no_job_is_found(start):
     nothing = dict.fromkeys(("coordinator_address", "num_processes", "process_id"))
     (only,) = start("gather", automatic=True, **nothing)
     status, _, errors = only.end()
-    assert status == 1
+    assert status == 2
     assert errors.splitlines()[-1].startswith("error: cannot join a Cloud TPU pod, Slurm or Open MPI job: ")

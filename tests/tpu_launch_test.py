@@ -192,10 +192,38 @@ def test_a_search_that_ended_otherwise_is_not_watched_on(cloud, status, outcome)
     assert names(cloud.calls()).count(UP[0]) == 1
 
 
+@pytest.mark.parametrize(("given_up", "other"), [("0", "1"), ("1", "0")])
+def test_a_worker_that_gave_up_ends_the_others(cloud, given_up, other):
+    cloud.plan(2, workers=given_up)
+    cloud.plan("wait", workers=other)
+    done = cloud.run("watch", *NEEDED, status=1)
+    assert "error: the search ended: " in done.stderr
+    assert f"w-{given_up}: refused" in done.stderr and f"w-{other}: stopped" in done.stderr
+    assert cloud.outcomes()[int(other)] == "stopped"
+
+
 def test_watching_ends_if_the_first_attempt_fails(cloud):
     cloud.set(broken="tpu-vm scp")
     cloud.run("watch", *NEEDED, status=1)
     assert names(cloud.calls())[-1] == UP[0]
+
+
+def test_from_nothing_over_a_preemption_to_the_report_and_nothing(cloud):
+    cloud.plan("wait")
+    cloud.set(event="preempt 3")
+    follow_logs_once(cloud)
+    cloud.run("watch", *NEEDED, "--spot", *OVERRIDES)
+    assert cloud.run("logs", *NEEDED).stdout == "tail -n 100 -F evonorms/search.log\n"
+    reported = cloud.python()[-1]  # of a worker that is gone after the deletion
+    report, last = report_on(cloud)
+    cloud.run("delete", *NEEDED)
+    calls = [call for call in cloud.calls() if not any("worker.sh state" in word for word in call)]
+    log, copy = TPU + "tpu-vm ssh mine", "storage rsync gs://b/runs/mine runs/tpu/mine"
+    assert names(calls) == [BUCKET, CREATE, *UP, BUCKET, DELETE, CREATE, *UP, log, copy, DELETE]
+    # Both times the same, and on the worker the words are what they were here.
+    assert calls[4] == calls[10] and reported == START + OVERRIDES
+    assert report.returncode == 0 and last == ["-m", "experiments.report", "--workdir=runs/tpu/mine"]
+    assert cloud.run("status", *NEEDED).stdout == "mine: ABSENT\n"
 
 
 # -- Dry runs
@@ -231,18 +259,15 @@ def test_a_dry_run_runs_nothing(cloud, command):
 # -- Results
 
 
-def test_logs_are_followed(cloud):
-    cloud.set(request="ACTIVE", node="READY")
+def follow_logs_once(cloud):
+    """`tail -F` would not end."""
     tail = cloud.bin / "tail"
     tail.write_text('#!/bin/sh\necho "tail $*"\n')
     tail.chmod(0o755)
-    assert cloud.run("logs", *NEEDED).stdout == "tail -n 100 -F evonorms/search.log\n"
-    cloud.run("logs", *NEEDED, "--worker=all", "--ssh_flags=--internal-ip")
-    first, second = cloud.calls()
-    assert "--worker=0" in first and "--worker=all" in second and "--internal-ip" in second
 
 
-def test_results_are_fetched_and_reported(cloud):
+def report_on(cloud):
+    """Runs `report` where the environment is made already; gives the process and what its Python was told."""
     place = cloud.checkout / ".venv" / "bin"
     place.mkdir(parents=True)
     shutil.copy(cloud.bin / "python", place)
@@ -250,11 +275,25 @@ def test_results_are_fetched_and_reported(cloud):
     home = cloud.cloud / "me"
     home.mkdir()
     needed = ("--bucket=gs://b/runs/", "--name=mine")
-    cloud.run("report", *needed, HOME=str(home), PYTHON=str(place / "python"))
-    assert cloud.calls() == [["storage", "rsync", "--recursive", "gs://b/runs/mine", "runs/mine"]]
-    assert (cloud.checkout / "runs" / "mine").is_dir()
-    last = json.loads(fake_cloud.lines(home / "python")[-1])
-    assert last == ["-m", "experiments.report", "--workdir=runs/mine"]
+    done = cloud.run("report", *needed, HOME=str(home), PYTHON=str(place / "python"))
+    return done, json.loads(fake_cloud.lines(home / "python")[-1])
+
+
+def test_logs_are_followed(cloud):
+    cloud.set(request="ACTIVE", node="READY")
+    follow_logs_once(cloud)
+    assert cloud.run("logs", *NEEDED).stdout == "tail -n 100 -F evonorms/search.log\n"
+    cloud.run("logs", *NEEDED, "--worker=all", "--ssh_flags=--internal-ip")
+    first, second = cloud.calls()
+    assert "--worker=0" in first and "--worker=all" in second and "--internal-ip" in second
+
+
+def test_results_are_fetched_and_reported(cloud):
+    _, last = report_on(cloud)
+    # Not to runs/mine, which may be a search of this machine.
+    assert cloud.calls() == [["storage", "rsync", "--recursive", "gs://b/runs/mine", "runs/tpu/mine"]]
+    assert (cloud.checkout / "runs" / "tpu" / "mine").is_dir()
+    assert last == ["-m", "experiments.report", "--workdir=runs/tpu/mine"]
 
 
 # -- The command line

@@ -4,9 +4,10 @@ import json
 import logging
 
 import pytest
+from etils.epath import backend
 
 import evonorms_jax
-from evonorms_jax.training.workdir import CONFIG, absolute, claim_workdir, write_whole
+from evonorms_jax.training.workdir import CONFIG, absolute, claim_workdir, read_config, write_whole
 
 SETTINGS = {"seed": 0, "anchors": ("a", "b"), "proxy": {"steps": 5, "rates": {}}, "width": None}
 
@@ -74,6 +75,17 @@ def test_a_file_in_the_way_is_an_error(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ValueError, match="cannot be made: a file is in the way"):
             claim_workdir(path, SETTINGS)
+
+
+def test_a_bucket_that_cannot_be_opened_says_what_to_install(monkeypatch):
+    def absent(*_):
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr(backend._FileSystemSpecBackend, "_get_filesystem", absent)
+    for use in (read_config, lambda path: claim_workdir(path, SETTINGS)):
+        with pytest.raises(ImportError, match=r"^gs://b/run .*: Please .* 'evonorms-jax\[gcs\]'") as caught:
+            use("gs://b/run")
+        assert caught.traceback[-1].path.name == "workdir.py"
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ before the next round begins: between two checkpoints nothing but the round in f
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import logging
@@ -31,15 +31,15 @@ class Archive:
     """The history of one search on disk.
 
     Args:
-      workdir: claimed, local or `gs://`. In a bucket, where files cannot be appended to, `history.jsonl` is
-        written at checkpoints only.
+      workdir: claimed, local or `gs://`. In a bucket, where files cannot be appended to, the whole of
+        `history.jsonl` is written each time: a few MB at the end of a long search.
       top_k: layers in `top_layers.json`, besides the Pareto front.
     """
 
     def __init__(self, workdir: epath.Path, top_k: int):
         self._workdir, self._top_k = workdir, top_k
         self._checkpoints = Checkpoints(workdir / CHECKPOINTS)
-        self._log = None
+        self._log, self._text = None, ""  # the open file, or in a bucket what is in it
 
     def __enter__(self) -> "Archive":
         return self
@@ -60,8 +60,8 @@ class Archive:
         history = History(Record.from_json(record) for record in records)
         for record in self._logged(len(history)):
             history.append(record)
-        lines = [json.dumps(record.to_json()) + "\n" for record in history]
-        write_whole(self._workdir / HISTORY, "".join(lines))
+        self._text = _lines(history)
+        write_whole(self._workdir / HISTORY, self._text)
         if str(self._workdir).startswith("/"):
             self._log = open(self._workdir / HISTORY, "a")  # noqa: SIM115 - closed by __exit__
         if len(history):
@@ -86,16 +86,17 @@ class Archive:
 
     def append(self, records: Sequence[Record]) -> None:
         """Adds a line each to the log; they are on disk when this returns."""
-        if self._log is not None:
-            self._log.write("".join(json.dumps(record.to_json()) + "\n" for record in records))
+        if self._log is None:
+            self._text += _lines(records)
+            write_whole(self._workdir / HISTORY, self._text)
+        else:
+            self._log.write(_lines(records))
             self._log.flush()
             os.fsync(self._log.fileno())
 
     def checkpoint(self, history: History) -> None:
         """Saves the whole history and the top layers."""
         records = [record.to_json() for record in history]
-        if self._log is None:
-            write_whole(self._workdir / HISTORY, "".join(json.dumps(r) + "\n" for r in records))
         layers = [_top_layer(i, *pair) for i, pair in enumerate(top_records(history, self._top_k), 1)]
         write_whole(self._workdir / TOP_LAYERS, layer_file(layers))
         if len(history):
@@ -114,6 +115,10 @@ class Archive:
         layer = {"name": name, "graph": graph.to_json(), "equation": str(graph), **evaluation.to_json()}
         layers = self.known_layers() | {name: layer}
         write_whole(self._workdir / KNOWN_LAYERS, layer_file(list(layers.values())))
+
+
+def _lines(records: Iterable[Record]) -> str:
+    return "".join(json.dumps(record.to_json()) + "\n" for record in records)
 
 
 def top_records(history: History, top_k: int) -> list[tuple[Record, bool]]:

@@ -6,11 +6,11 @@ process. `meeting.connect` makes them.
 """
 
 import json
-import os
 import threading
 from typing import Any, Self
 
-from evonorms_jax.evolution.link import AGAIN, BYE, OVER, VALUE, Link
+from evonorms_jax.evolution.link import AGAIN, BYE, OVER, REFUSED, VALUE, Link
+from evonorms_jax.training.processes import exit_now
 
 _GRACE = 2.0  # s that a process gets to end by itself, perhaps over an error of its own
 
@@ -23,7 +23,8 @@ class Hosts:
     process: what has to survive must be on disk at any moment. A host is lost if its process ends before
     `close`, or if nothing comes from its machine; it may take any time over its work.
 
-    A context manager: at an exception, the others are told.
+    A context manager: at an exception, the others are told. A `ValueError`, which starting again does not
+    mend, ends them with its line and exit status 2.
 
     Attributes:
       index: of this process.
@@ -45,6 +46,7 @@ class Hosts:
 
         Raises:
           ConnectionError: if a host is lost.
+          ValueError: if one ended by a `ValueError`.
         """
         own = json.dumps(value).encode()
         if self.leader:
@@ -70,25 +72,30 @@ class Hosts:
     def receive(self, index: int) -> bytes:
         """The next value that a process sends to this one; errors as `gather`."""
         line = self.links[index].received.get()
-        if line.startswith(OVER):
-            self._ended.set()
-            raise ConnectionError(line.removeprefix(OVER).decode())
-        return line.removeprefix(VALUE)
+        kind, content = line[:1], line[1:]
+        if kind == VALUE:
+            return content
+        self._ended.set()
+        if kind == REFUSED:
+            raise ValueError(content.decode())
+        raise ConnectionError(content.decode())
 
     def close(self) -> None:
         """Takes leave: from here on, nobody counts this process as lost, nor this process anybody."""
         self._end(BYE)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, refused: bool = False) -> None:
         """Takes leave and ends all others with this line."""
-        self._end(OVER + reason.encode())
+        self._end(_last_line(reason, refused))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _) -> None:
         if kind is None:
             self.close()
+        elif issubclass(kind, ValueError):
+            self.fail(f"process {self.index}: {' '.join(str(error).split())}", refused=True)
         else:
             self.fail(f"process {self.index} ended by {kind.__name__}, see what it printed; {AGAIN}")
 
@@ -98,21 +105,21 @@ class Hosts:
             for link in self.links.values():
                 link.leave(line)
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, refused: bool) -> None:
         """For a link, in its thread: tells the others and ends the process unless the main thread does."""
         if self._ended.is_set() or not self._losing.acquire(blocking=False):
             return
         try:
-            for link in list(self.links.values()):
-                link.received.put(OVER + reason.encode())
-                link.leave(OVER + reason.encode())
+            line, links = _last_line(reason, refused), list(self.links.values())
+            for link in links:
+                link.leave(line)
+            # After the others are told: the main thread, once it hears, may end the process.
+            for link in links:
+                link.received.put(line)
         finally:
             if not self._ended.wait(_GRACE):
-                exit_now(reason)
+                exit_now(reason, 2 if refused else 1)
 
 
-def exit_now(reason: str) -> None:
-    """Ends the process with one line, whatever the main thread does."""
-    terminal = "\x1b[?25h\n" if os.isatty(2) else ""  # a live display hides the cursor
-    os.write(2, f"{terminal}error: {reason}\n".encode())
-    os._exit(1)
+def _last_line(reason: str, refused: bool) -> bytes:
+    return (REFUSED if refused else OVER) + reason.encode()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 # What goes over a connection is lines; the first byte says what one is.
-VALUE, ALIVE, BYE, OVER = b"=", b".", b"/", b"!"
+VALUE, ALIVE, BYE, OVER, REFUSED = b"=", b".", b"/", b"!", b"?"
 AGAIN = "start the same command again on all hosts to go on"
 _BEATS = 5  # signs of life within the time after which a silent peer is lost
 _PATIENCE = 1.0  # s that sending a last line may take; four attempts to connect
@@ -20,12 +20,14 @@ class Link:
     Args:
       connection: connected.
       peer: its name, for people.
-      lost: called with a reason, in a thread, when the peer is lost: it closed the connection without a last
-        line (the system does that for a process that is killed), its last line gave a reason, or it was
-        silent for `lost_after` seconds, as a machine without power is.
+      lost: called with a reason, and whether it is a refusal, in a thread, when the peer is lost: it closed
+        the connection without a last line (the system does that for a process that is killed), its last line
+        gave a reason, or it was silent for `lost_after` seconds, as a machine without power is.
     """
 
-    def __init__(self, connection: socket.socket, peer: str, lost: Callable[[str], None], lost_after: float):
+    def __init__(
+        self, connection: socket.socket, peer: str, lost: Callable[[str, bool], None], lost_after: float
+    ):
         connection.settimeout(lost_after)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # lines that carry something
@@ -45,7 +47,7 @@ class Link:
                     self._connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
 
     def leave(self, line: bytes) -> None:
-        """Sends the last line: `BYE`, and waits until it has arrived, or `OVER` and a reason."""
+        """Sends the last line: `BYE`, and waits until it has arrived, or `OVER` or `REFUSED` and a reason."""
         self._done.set()
         if self._sending.acquire(timeout=_PATIENCE):
             with contextlib.suppress(OSError):  # it may be closed already
@@ -62,15 +64,15 @@ class Link:
             self.send(ALIVE)
 
     def _read(self) -> None:
-        reason = f"lost {self._peer}: its connection closed; {AGAIN}"
+        reason, refused = f"lost {self._peer}: its connection closed; {AGAIN}", False
         try:
             with self._connection, self._connection.makefile("rb") as lines:
                 for line in lines:
                     kind, whole = line[:1], line.endswith(b"\n")
-                    if whole and kind in (VALUE, OVER):
+                    if whole and kind == VALUE:
                         self.received.put(line[:-1])
-                    if whole and kind in (BYE, OVER):
-                        reason = line[1:-1].decode()
+                    if whole and kind in (BYE, OVER, REFUSED):
+                        reason, refused = line[1:-1].decode(), kind == REFUSED
                         break
         except TimeoutError:
             reason = f"lost {self._peer}: silent for {self._lost_after:g} s; {AGAIN}"
@@ -78,23 +80,9 @@ class Link:
             pass  # a connection that broke is as good as closed
         self._done.set()
         if reason:
-            self._lost(reason)
+            self._lost(reason, refused)
         else:
             self.received.put(OVER + f"{self._peer} has left the run".encode())
-
-
-def listen(port: int) -> socket.socket:
-    """A socket for connections to any address of this machine.
-
-    Raises:
-      OSError: if it cannot be had.
-    """
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    try:
-        return socket.create_server(("", port), family=family, dualstack_ipv6=both)
-    except OSError as error:
-        raise OSError(f"cannot listen on port {port}: {error.strerror}") from None
 
 
 def dial(host: str, port: int, timeout: float) -> socket.socket:

@@ -6,15 +6,15 @@ aborts all others, wherever they are, and so does a coordinator that does not an
 
 import json
 import socket
-import threading
 import time
 
 import jax
 from absl import logging
 from jax._src import distributed  # the address of process 0 is not public
 
-from evonorms_jax.evolution.hosts import Hosts, exit_now
-from evonorms_jax.evolution.link import OVER, VALUE, Link, dial, listen
+from evonorms_jax.evolution.hosts import Hosts
+from evonorms_jax.evolution.link import REFUSED, VALUE, Link, dial
+from evonorms_jax.training.processes import check_no_pod, check_place, join, listen, split_address
 
 _NEWCOMER = 5.0  # s that one gets to say who it is
 
@@ -42,25 +42,16 @@ def connect(
     Raises:
       ValueError: if the arguments do not fit together or to those of the others, nothing is found out, or
         this is a host of a TPU pod, where the start has to be automatic.
-      OSError: if not all hosts come in time, or process 0 cannot have its port.
+      OSError: if not all hosts come in time, process 0 cannot have its port, or the devices are in use.
     """
-    given = (coordinator_address, num_processes, process_id)
-    names = "coordinator_address, num_processes and process_id"
+    check_place(coordinator_address, num_processes, process_id, automatic)
     if automatic:
-        if given != (None, None, None):
-            raise ValueError(f"an automatic start finds {names} out by itself: give none of them")
         coordinator_address, num_processes, process_id = _find_out(timeout)
-    elif jax.process_count() > 1:
-        raise ValueError(
-            f"this is one of {jax.process_count()} hosts of a pod: start automatically (--distributed)"
-        )
-    elif given == (None, None, None):
+    else:
+        check_no_pod()
+    if coordinator_address is None:
         return Hosts()
-    if coordinator_address is None or num_processes is None or process_id is None:
-        raise ValueError(f"{names} go together, got {', '.join(map(str, given))}")
-    if not 0 <= process_id < num_processes:
-        raise ValueError(f"process_id must be from 0 to {num_processes - 1}, got {process_id}")
-    host, port = _split(coordinator_address)
+    host, port = split_address(coordinator_address)
     hosts = Hosts(process_id, num_processes)
     if num_processes > 1 and hosts.leader:
         _wait_for_all(hosts, port, timeout, lost_after)
@@ -110,28 +101,18 @@ def _admit(hosts: Hosts, connection: socket.socket, address: str, lost_after: fl
     elif index in hosts.links:
         reason = f"two processes have the process_id {index}"
     if reason:
-        hosts.fail(reason)
-        link.leave(OVER + reason.encode())
+        hosts.fail(reason, refused=True)
+        link.leave(REFUSED + reason.encode())
         raise ValueError(reason)
     hosts.links[index] = link
 
 
 def _find_out(timeout: float) -> tuple[str, int, int]:
     """Address, number and index of the processes, from the pod or job that this one is part of."""
-    # JAX's own deadline, which comes later, is an abort, and devices of a pod wait for each other for ever.
-    late = threading.Timer(timeout, exit_now, [f"not all processes of this job came within {timeout:g} s"])
-    late.daemon = True
-    late.start()
     jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM for itself
-    try:
-        jax.distributed.initialize(initialization_timeout=round(timeout) + 60)
-        jax.devices()  # those of a pod start together
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot join a Cloud TPU pod, Slurm or Open MPI job: {error}") from None
-    finally:
-        late.cancel()
+    join(timeout=timeout)
     job = distributed.global_state
-    host, port = _split(job.coordinator_address)
+    host, port = split_address(job.coordinator_address)
     found = f"{host}:{port - 1}", job.num_processes, job.process_id
     jax.distributed.shutdown()
     # In a pod Orbax does not save without such a service, and JAX keeps no programs where it is not process 0
@@ -143,10 +124,3 @@ def _find_out(timeout: float) -> tuple[str, int, int]:
 def _free_port() -> int:
     with socket.create_server(("localhost", 0)) as probe:
         return probe.getsockname()[1]
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ValueError(f"coordinator_address must be host:port, got {address!r}")
-    return host.strip("[]"), int(port)

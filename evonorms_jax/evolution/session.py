@@ -27,6 +27,7 @@ KNOWN_LAYERS: dict[str, Graph] = {
     name: (BASELINES | CATALOG)[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
 }
 METHODS = ("evolution", "random_search", "random")
+_SLOTS = 32  # trainings that a device holds; of a longer round it gets its share in several calls
 
 
 def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> bool:
@@ -95,7 +96,7 @@ def make_evaluator(
         tests,
         config.layer.to_dict(),
         executor=config.executor,
-        slots=config.evolution.round_size,
+        slots=min(config.evolution.round_size, _SLOTS),
         hosts=hosts,
         devices=devices,
         seed=config.seed,

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from evonorms_jax.training.processes import check_no_pod, check_place, join
+
 GROUP, MEMBER = "group", "member"
 
 
@@ -27,15 +29,17 @@ def join_hosts(
       automatic: finds all that out where the cluster tells it. Without anything, there is one process.
 
     Raises:
-      ValueError: if only some of the first three are given.
+      ValueError: if that does not fit together, there is no cluster that tells, or this is one host of a pod.
+      OSError: if the others cannot be joined now.
     """
     place = coordinator_address, num_processes, process_id
+    check_place(*place, automatic)
     if automatic:
-        jax.distributed.initialize()
-    elif all(value is not None for value in place):
-        jax.distributed.initialize(*place)
-    elif any(value is not None for value in place):
-        raise ValueError("several hosts: give coordinator_address, num_processes and process_id, all three")
+        join()
+    elif coordinator_address is None:
+        check_no_pod()
+    elif num_processes > 1:
+        join(*place)
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -> Mesh:

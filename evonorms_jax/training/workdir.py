@@ -32,6 +32,7 @@ def claim_workdir(
     Raises:
       ValueError: if the directory cannot be made or written, belongs to another config (the message names
         the keys that differ), holds other things, or its `config.json` is damaged.
+      ImportError: if it is in a bucket and what opens it is not installed.
     """
     workdir = _create(path)
     # Through JSON and back, as it will be read: tuples become lists.
@@ -79,7 +80,15 @@ def _create(path: epath.PathLike) -> epath.Path:
         raise ValueError(f"the work directory {workdir} cannot be made: a file is in the way") from None
     except OSError as error:
         raise ValueError(f"the work directory {workdir} cannot be made: {error.strerror}") from None
+    except ImportError as error:
+        raise _no_bucket(workdir, error) from None
     return workdir
+
+
+def _no_bucket(path: epath.Path, error: ImportError) -> ImportError:
+    return ImportError(
+        f"{path} cannot be opened: {error}; pip install 'evonorms-jax[gcs]' brings what it takes"
+    )
 
 
 def read_config(path: epath.PathLike) -> dict[str, Any]:
@@ -87,10 +96,16 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
 
     Raises:
       ValueError: if it is no work directory, or its `config.json` is damaged.
+      ImportError: if it is in a bucket and what opens it is not installed.
     """
-    if not (absolute(path) / CONFIG).exists():
-        raise ValueError(f"{absolute(path)} is no work directory: it has no {CONFIG}")
-    return _read(absolute(path))["config"]
+    path = absolute(path)
+    try:
+        found = (path / CONFIG).exists()
+    except ImportError as error:
+        raise _no_bucket(path, error) from None
+    if not found:
+        raise ValueError(f"{path} is no work directory: it has no {CONFIG}")
+    return _read(path)["config"]
 
 
 def _read(workdir: epath.Path) -> dict[str, Any]:
