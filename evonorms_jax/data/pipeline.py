@@ -22,6 +22,7 @@ from evonorms_jax.data.crops import Box
 from evonorms_jax.data.jpeg import DamagedPictureError, decode_crop
 from evonorms_jax.data.policies import Policy
 from evonorms_jax.data.prepared import Records
+from evonorms_jax.data.stream import Share
 
 MOST_DAMAGED = 100  # pictures in a row, after which no more are tried
 
@@ -32,13 +33,6 @@ class Sample(NamedTuple):
     image: np.ndarray  # uint8 [P, P, 3]
     label: np.int32
     weight: np.float32  # 1, or 0 for filling
-
-
-class Share(NamedTuple):
-    """Which pictures of a batch are this host's."""
-
-    host: int  # from 0
-    hosts: int
 
 
 class Pictures:
@@ -148,7 +142,11 @@ def batches(
 ) -> Iterator[Sample]:
     """This host's share of the batches from number `start` on; reads up to two batches ahead."""
     own = batch_size // share.hosts
-    mine = samples[start * batch_size + share.host :: share.hosts]
+
+    def place(index):
+        return share.first(batch_size, start + index // own) + index % own
+
+    mine = grain.MapDataset.range(len(samples) // share.hosts).map(lambda index: samples[place(index)])
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * own))
     iterator = iter(mine.to_iter_dataset(options).batch(own))
     try:
