@@ -30,6 +30,7 @@ def open_stream(
     seed: int = 0,
     order_seed: int = 0,
     threads: int = 16,
+    workers: int = 0,
     host: int = 0,
     hosts: int = 1,
 ) -> Stream:
@@ -57,7 +58,9 @@ def open_stream(
         data_dir: folder of tfds; None is $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
         seed: from 0; of the split into train and validation.
         order_seed: from 0; of the order of training, of crops, flips and the policy.
-        threads: that read and decode.
+        threads: that read and decode, of each process.
+        workers: processes that do, for training; 0 is this one alone, as in evaluation. The threads of a
+            process take turns at a third of the work, so three cores or so are all that one can use.
         host: number of this one, from 0.
         hosts: how many share the batches.
 
@@ -68,7 +71,7 @@ def open_stream(
     """
     eval_size = image_size if eval_size is None else eval_size
     _check_least(1, image_size=image_size, eval_size=eval_size, threads=threads)
-    _check_least(0, **{"data.seed": seed, "order_seed": order_seed})
+    _check_least(0, **{"workers": workers, "data.seed": seed, "order_seed": order_seed})
     if not 0 <= host < hosts:
         raise ValueError(f"host must be from 0 to {hosts - 1}, the number of hosts less 1, got {host}")
     policy, share = _policy(augment, randaugment), Share(host, hosts)
@@ -106,7 +109,7 @@ def open_stream(
 
     def train(batch_size, start):
         samples = pipeline.train_samples(parts["train"], image_size, policy, flip, order_seed)
-        for images, labels, _ in pipeline.batches(samples, batch_size, start, share, threads):
+        for images, labels, _ in pipeline.batches(samples, batch_size, start, share, threads, workers):
             yield Batch(images, labels)
 
     def evaluate(part, batch_size):

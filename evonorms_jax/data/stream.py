@@ -15,7 +15,10 @@ STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
 
 class Share(NamedTuple):
-    """Which pictures of a batch are this host's: b in a row, so that all shares in order are the batch."""
+    """Which pictures of a batch are this host's: b in a row, so that all shares in order are the batch.
+
+    So it is on a mesh whose devices go host by host. On another, a batch is the same images in another order.
+    """
 
     host: int  # from 0
     hosts: int

@@ -99,7 +99,7 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
     fields = config.data.to_dict()
     crop, flip = fields.pop("crop"), fields.pop("flip")
     streaming = fields.pop("stream")
-    options = {name: fields.pop(name) for name in ("augment", "threads")}
+    options = {name: fields.pop(name) for name in ("augment", "threads", "workers")}
     randaugment = data.RandAugment(**fields.pop("randaugment"))
     batching = Batching(config.batch_size, config.eval_batch_size, crop, flip)
     if not streaming:

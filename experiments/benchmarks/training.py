@@ -5,10 +5,10 @@
       --batch_size=32 --image_size=96 --steps=2
 
 Whole training steps of `experiments/train.py` on made-up images that lie on the device, with the 1,000
-classes and 3 channels of ImageNet: what a network can take, whatever the reading of pictures gives. The layers take
-turns, round by round; the median of the rounds is reported. Operations are those of the traced step as XLA
-counts them, before it fuses any. The default batch is for an accelerator of 80 GB. Writes training.json into
-the work directory.
+classes and 3 channels of ImageNet: what a network can take, whatever the reading of pictures gives. The
+layers take turns, round by round; the median of the rounds is reported. Operations are those of the traced
+step as XLA counts them, before it fuses any. The default batch is for an accelerator of 80 GB. Writes
+training.json into the work directory.
 """
 
 import statistics

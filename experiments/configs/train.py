@@ -54,7 +54,8 @@ def get_config(form: str = "full") -> ConfigDict:
     # Reads pictures as they are needed, with random-resized crops: tfds:NAME, or synthetic:CLASSESx3 to see
     # what the devices can take. Otherwise all are held in memory and the rest here has no meaning.
     config.data.stream = False
-    config.data.threads = 16  # that decode
+    config.data.threads = 16  # that decode, of each process
+    config.data.workers = 0  # processes that decode; one alone uses three cores or so
     config.data.augment = "none"  # or "randaugment" or "autoaugment"
     config.data.randaugment = ConfigDict({"layers": 2, "magnitude": 9})
 
