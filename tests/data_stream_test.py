@@ -137,14 +137,6 @@ def test_threads_change_nothing_and_a_resumed_stream_goes_on_exactly(open_set, a
         assert_equal((values[4 * start :] for values in whole), resumed)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_processes_change_nothing_and_a_resumed_stream_goes_on_exactly(open_set, workers):
-    settings = {"augment": "randaugment", "host": 1, "hosts": 2}
-    whole = take(6, open_set("photos", **settings), batch_size=12)
-    resumed = take(4, open_set("photos", workers=workers, threads=2, **settings), batch_size=12, start=2)
-    assert_equal((values[2 * 6 :] for values in whole), resumed)
-
-
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_the_shares_of_the_hosts_are_the_global_batches(open_set, hosts):
     whole = take(7, open_set("photos"))
