@@ -59,9 +59,9 @@ def open_stream(
         seed: from 0; of the split into train and validation.
         order_seed: from 0; of the order of training, of crops, flips and the policy.
         threads: that read and decode, of each process.
-        workers: processes that do, for training; 0 is this one alone, as in evaluation. A third of the work on
-            a picture is Python, at which the threads of a process take turns: one is not expected to use more
-            than three cores. Each takes some seconds to start, and a main needs `if __name__ == "__main__"`.
+        workers: processes that do, for training; 0 is this one alone, as in evaluation. A third of the work
+            on a picture is Python, at which the threads of a process take turns: one is not expected to use
+            more than three cores. Each takes seconds to start, and a main needs `if __name__ == "__main__"`.
         host: number of this one, from 0.
         hosts: how many share the batches.
 

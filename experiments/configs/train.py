@@ -55,9 +55,7 @@ def get_config(form: str = "full") -> ConfigDict:
     # what the devices can take. Otherwise all are held in memory and the rest here has no meaning.
     config.data.stream = False
     config.data.threads = 16  # that decode, of each process
-    config.data.workers = (
-        0  # processes that decode, 0 is the training's own; one is not expected to use more than 3 cores
-    )
+    config.data.workers = 0  # processes that decode; 0 is the training's own, good for three cores or so
     config.data.augment = "none"  # or "randaugment" or "autoaugment"
     config.data.randaugment = ConfigDict({"layers": 2, "magnitude": 9})
 
