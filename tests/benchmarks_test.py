@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from search_configs import CONFIGS, quick
 
 from evonorms_jax.evolution.history import Evaluation, Proposal, Record
+from evonorms_jax.layers import norm_act
+from evonorms_jax.models import get_model
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.training.workdir import claim_workdir
 from experiments.benchmarks import layer_figures
@@ -172,3 +176,7 @@ def test_trainings_are_measured_beside_the_first(tmp_path):
     assert [row["layer"] for row in figures["rows"]] == ["bn_relu", "evonorm_s0"]
     assert figures["rows"][0]["ratio"] == 1
     assert all(0 < row["peak_share"] < 1 and row["operations"] > 1e5 for row in figures["rows"])
+    network = get_model("resnet_tiny").build(norm_act("bn_relu"), 1000)  # classes; channels are in the images
+    images = jnp.zeros((1, 8, 8, 3))
+    made = jax.eval_shape(lambda key: network.init(key, images, train=False)["params"], jax.random.key(0))
+    assert figures["rows"][0]["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(made))

@@ -142,7 +142,8 @@ def test_the_shares_of_the_hosts_are_the_global_batches(open_set, hosts):
     whole = take(7, open_set("photos"))
     shares = [take(7, open_set("photos", host=host, hosts=hosts)) for host in range(hosts)]
     for values, *parts in zip(whole, *shares, strict=True):
-        np.testing.assert_array_equal(values, np.stack(parts, 1).reshape(values.shape))
+        own = [part.reshape(7, 4 // hosts, *part.shape[1:]) for part in parts]
+        np.testing.assert_array_equal(values, np.concatenate(own, 1).reshape(values.shape))
 
 
 def test_a_batch_may_be_larger_than_the_set(open_set):
@@ -180,8 +181,11 @@ def test_half_of_the_images_are_mirrored_and_parts_are_random(tmp_path):
 def test_evaluation_counts_every_picture_once(open_set, hosts):
     streams = [open_set(host=host, hosts=hosts, threads=2) for host in range(hosts)]
     parts = [evaluated(stream, "test") for stream in streams]
-    images, labels, weights = (np.stack(values, 1) for values in zip(*parts, strict=True))
-    assert images.shape[:2] == (8 // hosts, hosts)
+    own = 4 // hosts
+    images, labels, weights = (
+        np.concatenate([each.reshape(2, own, *each.shape[1:]) for each in values], 1)
+        for values in zip(*parts, strict=True)
+    )
     shown = numbers(images.reshape(-1, *images.shape[2:]))
     assert sorted(shown[:6]) == [0, 1, 2, 3, 4, 5] and list(shown[6:]) == list(shown[:2])
     np.testing.assert_array_equal(labels.reshape(-1), shown % 3)
@@ -260,9 +264,15 @@ def test_a_label_out_of_range_is_named(open_set):
         ({"image_size": 0}, "image_size must be at least 1, got 0"),
         ({"eval_size": -1}, "eval_size must be at least 1, got -1"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"host": 2, "hosts": 2}, "host must be from 0 to 1, .* got 2"),
         ({"augment": "randaugmnt"}, "unknown augment 'randaugmnt', did you mean 'randaugment'?"),
         ({"augment": "?"}, r"unknown augment '\?'; there are none, randaugment, autoaugment"),
+        ({"seed": -1}, "data.seed must be at least 0, got -1"),
+        ({"order_seed": -1}, "order_seed must be at least 0, got -1"),
+        ({"randaugment": RandAugment(-1, 9)}, "randaugment.layers .* at least 0, got -1 and 9"),
+        ({"randaugment": RandAugment(2, -0.5)}, "randaugment.magnitude must .* got 2 and -0.5"),
+        ({"randaugment": RandAugment(2, float("nan"))}, "got 2 and nan"),
         ({"train_size": 19}, "train_size=19 and validation_size=1: .* at most 18"),
         ({"validation_size": -1}, "validation_size=-1: they must be at least 1 and 0"),
         ({"name": "tsted"}, "no array_record data of tfds:tsted"),
@@ -286,7 +296,9 @@ def test_bad_requests_are_named(open_set):
         stream.eval_batches("validation", 3)
     with pytest.raises(ValueError, match="tested has no part 'val', only train, validation, test"):
         stream.eval_batches("val", 3)
-    with pytest.raises(ValueError, match="streamed from tfds:NAME only, got 'mnist5k'"):
+    with pytest.raises(
+        ValueError, match="streamed from tfds:NAME or synthetic:CLASSESx3 only, got 'mnist5k'"
+    ):
         data.open_stream("mnist5k", image_size=8)
 
 

@@ -107,6 +107,16 @@ def test_synthetic_parts_are_reproducible_and_independent_of_each_other():
     assert sized.train.images.shape == (3, 7, 7, 1) and sized.validation.labels.shape == (2,)
 
 
+def test_synthetic_images_have_the_classes_and_channels_of_their_name():
+    assert data.load("synthetic", train_size=8).num_classes == 4
+    made = data.load("synthetic:10x3", train_size=50, image_size=8, with_test=True)
+    assert made.num_classes == 10 and made.train.images.shape == (50, 8, 8, 3)
+    np.testing.assert_array_equal(np.bincount(made.train.labels), [5] * 10)
+    assert made.mean.shape == (3,)
+    first = made.train.images.astype(int)
+    assert np.abs(first[..., 0] - first[..., 1]).mean() > 20  # channels differ
+
+
 @pytest.mark.parametrize(
     ("source", "settings", "message"),
     [
@@ -116,7 +126,10 @@ def test_synthetic_parts_are_reproducible_and_independent_of_each_other():
         ("mnist5k", {"train_size": 0}, "train_size=0"),
         ("mnist5k", {"validation_size": -1}, "validation_size=-1"),
         ("mnist5k", {"image_size": 0}, "image_size must be at least 1, got 0"),
+        ("mnist5k", {"seed": -1}, "data.seed must be at least 0, got -1"),
         ("synthetic", {"train_size": 0}, "count=0"),
+        ("synthetic:10", {}, "synthetic or synthetic:CLASSESxCHANNELS, not synthetic:10$"),
+        ("synthetic:0x3", {}, "not synthetic:0x3"),
     ],
 )
 def test_bad_settings_are_named(source, settings, message):

@@ -2,28 +2,39 @@
 
 P side of the images in pixels, N pictures of a part, B global batch size, b = B / hosts. A place is a number
 from 0 on in the endless global sequence of pictures: batch k has the places k B to (k + 1) B - 1. What is at
-a place is a function of the seed and the place, so threads, hosts and restarts change nothing.
+a place is a function of the seed and the place, so threads, processes, hosts and restarts change nothing.
 
 Needs the extra `imagenet`.
 """
 
 import functools
+import itertools
+import math
+import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import grain
+import jax
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from evonorms_jax.data import crops
 from evonorms_jax.data.crops import Box
 from evonorms_jax.data.jpeg import DamagedPictureError, decode_crop
 from evonorms_jax.data.policies import Policy
 from evonorms_jax.data.prepared import Records
+from evonorms_jax.data.stream import Share
 
+STRETCH = 64  # pictures at most that a process hands over at once
 MOST_DAMAGED = 100  # pictures in a row, after which no more are tried
+
+
+_WARNING = threading.Lock()  # of all parts: one of their own could not be sent to another process
 
 
 class Sample(NamedTuple):
@@ -32,13 +43,6 @@ class Sample(NamedTuple):
     image: np.ndarray  # uint8 [P, P, 3]
     label: np.int32
     weight: np.float32  # 1, or 0 for filling
-
-
-class Share(NamedTuple):
-    """Which pictures of a batch are this host's."""
-
-    host: int  # from 0
-    hosts: int
 
 
 class Pictures:
@@ -56,7 +60,6 @@ class Pictures:
         self._records, self._indices, self._num_classes = records, indices, num_classes
         self._if_damaged = if_damaged
         self._damaged: set[int] = set()
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -94,7 +97,7 @@ class Pictures:
         raise ValueError(f"{self._records.name}: {found} damaged, the last is record {number}")
 
     def _warn(self, number: int, error: Exception) -> None:
-        with self._lock:
+        with _WARNING:
             known = number in self._damaged
             self._damaged.add(number)
         if not known:
@@ -144,14 +147,65 @@ def eval_samples(pictures: Pictures, size: int, batch_size: int) -> grain.MapDat
 
 
 def batches(
-    samples: grain.MapDataset[Sample], batch_size: int, start: int, share: Share, threads: int
+    samples: grain.MapDataset[Sample],
+    batch_size: int,
+    start: int,
+    share: Share,
+    threads: int,
+    workers: int = 0,
 ) -> Iterator[Sample]:
-    """This host's share of the batches from number `start` on; reads up to two batches ahead."""
-    own = batch_size // share.hosts
-    mine = samples[start * batch_size + share.host :: share.hosts]
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * own))
-    iterator = iter(mine.to_iter_dataset(options).batch(own))
+    """This host's share of the batches from number `start` on; reads up to two batches ahead.
+
+    Args:
+        samples: by place; endless if there are workers.
+        batch_size: B.
+        start: number of the first batch.
+        share: of this host.
+        threads: that decode, of each process.
+        workers: processes; 0 is this one alone. Each imports the main module anew when it starts.
+    """
+    own, processes = batch_size // share.hosts, max(1, workers)
+    stretch = math.gcd(own, STRETCH) if workers else own
+
+    def place(index):
+        # grain deals indices to its processes one by one and takes what they made in turn, so each is given
+        # stretches that lie in a row.
+        turn, process = divmod(index, processes)
+        turn, offset = divmod(turn, stretch)
+        batch, within = divmod((turn * processes + process) * stretch + offset, own)
+        return share.first(batch_size, start + batch) + within
+
+    mine = grain.MapDataset.range(len(samples) // share.hosts).map(lambda index: samples[place(index)])
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * own // processes))
+    parts = mine.to_iter_dataset(options).batch(stretch)
+    if workers:
+        parts = _in_processes(parts, workers, buffer=max(1, own // (stretch * workers)))
+    iterator = iter(parts)
     try:
-        yield from iterator
+        while taken := list(itertools.islice(iterator, own // stretch)):
+            yield taken[0] if len(taken) == 1 else Sample(*map(np.concatenate, zip(*taken, strict=True)))
     finally:
         iterator.close()
+
+
+def _in_processes(
+    parts: grain.IterDataset[Sample], workers: int, *, buffer: int
+) -> grain.IterDataset[Sample]:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads some, which only a main of absl parses
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
+    return parts.mp_prefetch(options, worker_init_fn=functools.partial(_begin_worker, os.getpid()))
+
+
+def _begin_worker(parent: int, worker: int, workers: int) -> None:
+    """Leaves the devices and Ctrl-C to the parent, and ends when that has ended, however it has."""
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    jax.config.update("jax_platforms", "cpu")  # were any touched, a TPU has one process only
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

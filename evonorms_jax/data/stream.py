@@ -3,22 +3,29 @@
 P side of the images in pixels, B global batch size, b = B / hosts what one host gets of it.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from evonorms_jax.data import splits
-from evonorms_jax.data.policies import AutoAugment, Policy, RandAugment
-from evonorms_jax.data.prepared import Prepared, open_prepared
-from evonorms_jax.data.sources import TFDS_PREFIX
-
-AUGMENT = ("none", "randaugment", "autoaugment")
-VALIDATION_SHARE = 100  # one picture in so many, unless a size is given; of ImageNet 12,811
+CHANNELS = 3
 # Published for ImageNet, in grey levels; other photographs have much the same.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+
+
+class Share(NamedTuple):
+    """Which pictures of a batch are this host's: b in a row, so that all shares in order are the batch.
+
+    So it is on a mesh whose devices go host by host. On another, a batch is the same images in another order.
+    """
+
+    host: int  # from 0
+    hosts: int
+
+    def first(self, batch_size: int, number: int) -> int:
+        """The place of the first one of batch `number` in the endless sequence of all batches."""
+        return number * batch_size + self.host * (batch_size // self.hosts)
 
 
 class Batch(NamedTuple):
@@ -67,8 +74,8 @@ class Stream:
         """This host's share of the batches from number `start` on, without end.
 
         Batch k is the same whatever was read before it and with any number of threads, and the shares of all
-        hosts together are the same images for any number of hosts. Epochs are fresh permutations and follow
-        one another within a batch.
+        hosts, one after the other, are the same batch for any number of hosts. Epochs are fresh permutations
+        and follow one another within a batch.
 
         Args:
             batch_size: B.
@@ -105,137 +112,3 @@ class Stream:
             raise ValueError(
                 f"batch_size must be a multiple of the number of hosts, {self.hosts}, got {batch_size}"
             )
-
-
-def open_stream(
-    source: str,
-    *,
-    image_size: int,
-    eval_size: int | None = None,
-    augment: str = "none",
-    randaugment: RandAugment = RandAugment(),
-    flip: bool = True,
-    train_size: int | None = None,
-    validation_size: int | None = None,
-    data_dir: str | None = None,
-    seed: int = 0,
-    order_seed: int = 0,
-    threads: int = 16,
-    host: int = 0,
-    hosts: int = 1,
-) -> Stream:
-    """Opens a data set without reading its pictures.
-
-    Training sees a random part of a picture, mirrored or not, and then the policy; evaluation the central
-    square. Everything is converted to three channels.
-
-    The test part is the published split `test` if that has labels, or else `validation`, as of ImageNet, or
-    else a tenth of `train`. The validation part is always cut out of `train`, so that choosing by it never
-    looks at what is published as validation or test.
-
-    Args:
-        source: `tfds:NAME[/CONFIG][:VERSION]`, an image classification set that tensorflow_datasets has
-            prepared as array_record, such as `tfds:imagenet2012`.
-        image_size: P in training.
-        eval_size: P in evaluation; None is `image_size`.
-        augment: "none", "randaugment" or "autoaugment", for training.
-        randaugment: its number of operations and their magnitude.
-        flip: whether half of the images are mirrored in training.
-        train_size: pictures to train on; None is all that the other parts leave.
-        validation_size: pictures to validate on; None is a hundredth of `train`; 0 for training on all of it.
-        data_dir: folder of tfds; None is $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
-        seed: of the split into train and validation.
-        order_seed: of the order of training, of crops, flips and the policy.
-        threads: that read and decode.
-        host: number of this one, from 0.
-        hosts: how many share the batches.
-
-    Raises:
-        ModuleNotFoundError: if the extra `imagenet` is not installed.
-        DataNotFoundError: the data are not there; the message says what to run.
-        ValueError: a setting out of range, sizes that do not fit, no image classification data.
-    """
-    try:
-        # Here, since only streaming needs them; the extra `imagenet` brings them.
-        from evonorms_jax.data import pipeline
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"streaming pictures needs {error.name}: pip install 'evonorms-jax[imagenet]'", name=error.name
-        ) from error
-    if not source.startswith(TFDS_PREFIX):
-        raise ValueError(f"pictures are streamed from {TFDS_PREFIX}NAME only, got {source!r}")
-    eval_size = image_size if eval_size is None else eval_size
-    for name, value in {"image_size": image_size, "eval_size": eval_size, "threads": threads}.items():
-        if value is None or value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if not 0 <= host < hosts:
-        raise ValueError(f"host must be from 0 to {hosts - 1}, the number of hosts less 1, got {host}")
-    policy = _policy(augment, randaugment)
-    prepared = open_prepared(source.removeprefix(TFDS_PREFIX), data_dir)
-    parts = {
-        part: pipeline.Pictures(
-            prepared.records(split),
-            indices,
-            prepared.num_classes,
-            "the next one takes its place" if part == "train" else "not counted",
-        )
-        for part, (split, indices) in _parts(prepared, train_size, validation_size, seed).items()
-    }
-    share = pipeline.Share(host, hosts)
-
-    def train(batch_size, start):
-        samples = pipeline.train_samples(parts["train"], image_size, policy, flip, order_seed)
-        for images, labels, _ in pipeline.batches(samples, batch_size, start, share, threads):
-            yield Batch(images, labels)
-
-    def evaluate(part, batch_size):
-        samples = pipeline.eval_samples(parts[part], eval_size, batch_size)
-        for batch in pipeline.batches(samples, batch_size, 0, share, threads):
-            yield tuple(batch)
-
-    return Stream(
-        source.removeprefix(TFDS_PREFIX),
-        prepared.num_classes,
-        {part: len(pictures) for part, pictures in parts.items()},
-        image_size=image_size,
-        eval_size=eval_size,
-        hosts=hosts,
-        train=train,
-        evaluate=evaluate,
-    )
-
-
-def _policy(augment: str, randaugment: RandAugment) -> Policy | None:
-    if augment not in AUGMENT:
-        near = difflib.get_close_matches(augment, AUGMENT, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"unknown augment {augment!r}{hint} there are {', '.join(AUGMENT)}")
-    return {"none": None, "randaugment": randaugment, "autoaugment": AutoAugment()}[augment]
-
-
-def _parts(
-    prepared: Prepared, train_size: int | None, validation_size: int | None, seed: int
-) -> dict[str, tuple[str, np.ndarray]]:
-    """Split and numbers of the records of "train", "validation" and "test"."""
-    count = prepared.counts["train"]
-    published = _test_split(prepared)
-    if validation_size is None:
-        validation_size = max(1, count // VALIDATION_SHARE)
-    cut = splits.partition(
-        count,
-        train_size=train_size,
-        validation_size=validation_size,
-        seed=seed,
-        cut_test=published is None,
-        least_validation=0,
-    )
-    test = ("train", cut.test) if published is None else (published, np.arange(prepared.counts[published]))
-    return {"train": ("train", cut.train), "validation": ("train", cut.validation), "test": test}
-
-
-def _test_split(prepared: Prepared) -> str | None:
-    """The published split to test on. That of ImageNet called `test` has -1 for every label."""
-    for split in ("test", "validation"):
-        if prepared.counts.get(split) and prepared.records(split)[0].label >= 0:
-            return split
-    return None

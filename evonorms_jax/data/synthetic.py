@@ -1,5 +1,8 @@
 """Made-up images for tests and dry runs: small, deterministic, and learnable by a small net."""
 
+import re
+from typing import NamedTuple
+
 import numpy as np
 
 from evonorms_jax.data.image_set import ImageData, ImageSet, Request, image_data
@@ -11,30 +14,53 @@ IMAGE_SIZE = 16
 WAVELENGTH = 5.0  # pixels
 CONTRAST = 60.0  # amplitude of the stripes in grey levels
 NOISE = 30.0  # standard deviation, likewise
+_CHUNK = 32  # images made at a time: in float64, all at once would take gigabytes at 224 x 224
+_PARTS = {"train": 1, "validation": 2, "test": 3}
 
 
-def read_synthetic(request: Request) -> ImageData:
-    """Stripes `[N, 16, 16, 1]` in four classes, 512 / 128 / 128 unless sizes are given.
+class Kind(NamedTuple):
+    """What the images are like."""
+
+    num_classes: int = NUM_CLASSES
+    channels: int = CHANNELS
+
+
+def parse_kind(text: str) -> Kind:
+    """The kind that `CLASSESxCHANNELS` names: `1000x3` is as ImageNet.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
+        raise ValueError(f"made-up images are synthetic or synthetic:CLASSESxCHANNELS, not synthetic:{text}")
+    return Kind(int(match[1]), int(match[2]))
+
+
+def read_synthetic(request: Request, kind: Kind = Kind()) -> ImageData:
+    """Stripes `[N, 16, 16, channels]`, 512 / 128 / 128 unless sizes are given.
 
     Raises:
         ValueError: if a size is not positive.
     """
     size = IMAGE_SIZE if request.image_size is None else request.image_size
-
-    def part(index, count):
-        # One generator for each part: its images do not depend on the size of the other parts.
-        rng = np.random.default_rng(np.random.SeedSequence([request.seed, index]))
-        return stripes(rng, count, size=size)
-
     train_size = TRAIN_SIZE if request.train_size is None else request.train_size
     validation_size = VALIDATION_SIZE if request.validation_size is None else request.validation_size
     return image_data(
         "synthetic",
-        NUM_CLASSES,
-        train=part(1, train_size),
-        validation=part(2, validation_size),
-        test=part(3, TEST_SIZE) if request.with_test else None,
+        kind.num_classes,
+        train=part("train", train_size, size, kind, request.seed),
+        validation=part("validation", validation_size, size, kind, request.seed),
+        test=part("test", TEST_SIZE, size, kind, request.seed) if request.with_test else None,
     )
+
+
+def part(name: str, count: int, size: int, kind: Kind, seed: int) -> ImageSet:
+    """So many images of "train", "validation" or "test"; errors as `stripes`.
+
+    A generator for each part: its images do not depend on the size of the other parts.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, _PARTS[name]]))
+    return stripes(rng, count, size=size, channels=kind.channels, num_classes=kind.num_classes)
 
 
 def stripes(
@@ -63,7 +89,11 @@ def stripes(
     angle = (labels / num_classes * np.pi / 2).reshape(-1, 1, 1, 1)
     phase = rng.uniform(0, 2 * np.pi, (count, 1, 1, channels))
     row, column = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
-    along = row[None, :, :, None] * np.sin(angle) + column[None, :, :, None] * np.cos(angle)
-    wave = CONTRAST * np.sin(2 * np.pi / WAVELENGTH * along + phase)
-    levels = 128 + wave + rng.normal(0, NOISE, wave.shape)
-    return ImageSet(np.clip(levels, 0, 255).astype(np.uint8), labels)
+    images = np.empty((count, size, size, channels), np.uint8)
+    for start in range(0, count, _CHUNK):
+        some = slice(start, start + _CHUNK)
+        along = row[..., None] * np.sin(angle[some]) + column[..., None] * np.cos(angle[some])
+        wave = CONTRAST * np.sin(2 * np.pi / WAVELENGTH * along + phase[some])
+        levels = 128 + wave + rng.normal(0, NOISE, wave.shape)
+        images[some] = np.clip(levels, 0, 255)
+    return ImageSet(images, labels)

@@ -99,7 +99,7 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
     fields = config.data.to_dict()
     crop, flip = fields.pop("crop"), fields.pop("flip")
     streaming = fields.pop("stream")
-    options = {name: fields.pop(name) for name in ("augment", "threads")}
+    options = {name: fields.pop(name) for name in ("augment", "threads", "workers")}
     randaugment = data.RandAugment(**fields.pop("randaugment"))
     batching = Batching(config.batch_size, config.eval_batch_size, crop, flip)
     if not streaming:
@@ -108,7 +108,13 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
         images = data.load(**fields, with_test=True)
         side = min(images.train.images.shape[1:3])
         return resident_feed(images, batching._replace(crop=crop or side), key, mesh)
-    eval_size = fields.pop("image_size") or crop
+    image_size = fields.pop("image_size")
+    eval_size = crop if image_size is None else image_size
+    # By the names of the config: below they are image_size, eval_size and order_seed.
+    checked = ("data.crop", crop, 1), ("data.image_size", eval_size, 1), ("seed", config.seed, 0)
+    for name, value, least in checked:
+        if value < least:
+            raise ValueError(f"{name} must be at least {least} where pictures are streamed, got {value}")
     share = {"host": jax.process_index(), "hosts": jax.process_count()}
     stream = data.open_stream(
         **fields,

@@ -42,7 +42,8 @@ def get_config(form: str = "full") -> ConfigDict:
     config.layer.groups = 32
     config.layer.group_size = 8  # channels; goes before groups
 
-    # mnist5k, cifar10, synthetic or tfds:NAME; sizes that are None are those of the data set.
+    # mnist5k, cifar10, synthetic, synthetic:CLASSESxCHANNELS (1000x3 is as ImageNet) or tfds:NAME; sizes that
+    # are None are those of the data set.
     config.data = ConfigDict({"source": "mnist5k", "seed": 0})  # the seed parts train and validation
     config.data.train_size = config_dict.placeholder(int)
     config.data.validation_size = config_dict.placeholder(int)
@@ -50,10 +51,11 @@ def get_config(form: str = "full") -> ConfigDict:
     config.data.data_dir = config_dict.placeholder(str)
     config.data.crop = 24  # side of the square; the side of the images takes them whole
     config.data.flip = False  # a mirrored digit is none
-    # Reads pictures as they are needed, with random-resized crops; tfds:NAME only. Otherwise all are held in
-    # memory and the rest here has no meaning.
+    # Reads pictures as they are needed, with random-resized crops: tfds:NAME, or synthetic:CLASSESx3 to see
+    # what the devices can take. Otherwise all are held in memory and the rest here has no meaning.
     config.data.stream = False
-    config.data.threads = 16  # that decode
+    config.data.threads = 16  # that decode, of each process
+    config.data.workers = 0  # processes that decode; 0 is the training's own, good for three cores or so
     config.data.augment = "none"  # or "randaugment" or "autoaugment"
     config.data.randaugment = ConfigDict({"layers": 2, "magnitude": 9})
 
