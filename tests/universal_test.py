@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from random_graphs import distinct_graphs
 
+from evonorms_jax.layers.universal import UniversalNormAct
 from evonorms_jax.search_space import (
     BASELINES,
     CATALOG,
@@ -129,6 +130,12 @@ def test_one_program_serves_all_graphs_and_replicas(rng):
         expected = [evaluate_reference(graph, each, v0, v1, GROUPS) for each in xs]
         np.testing.assert_allclose(replicas(encode(graph), xs), expected, rtol=1e-4, atol=1e-4)
     assert traced == 1
+
+
+def test_the_layer_of_a_search_refuses_an_axis_to_share_statistics_over():
+    layer = UniversalNormAct(candidate=encode(CATALOG["evonorm_b0"]), axis_name="batch")
+    with pytest.raises(ValueError, match=r"takes no axis_name, got 'batch': GraphNormAct does"):
+        layer.init(jax.random.key(0), jnp.ones((2, 3, 3, 8)), use_running_average=False)
 
 
 def test_too_many_live_nodes_are_refused():
