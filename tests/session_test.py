@@ -1,13 +1,18 @@
 """A search before its first candidate: settings that are refused, known layers saved as they come."""
 
+import json
+import os
+import signal
+
+import jax
 import pytest
 from search_configs import quick
 
 from evonorms_jax.evolution import session
+from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.history import Evaluation
-from evonorms_jax.evolution.hosts import Hosts
-from evonorms_jax.evolution.keeper import Spectator
-from evonorms_jax.evolution.session import KNOWN_LAYERS, make_evaluator
+from evonorms_jax.evolution.session import make_evaluator
+from evonorms_jax.report.records import read_search
 
 
 @pytest.mark.parametrize(
@@ -31,46 +36,45 @@ def test_a_number_out_of_range_is_refused_before_anything_is_trained(key, value,
 
 
 class Evaluator:
-    """Two devices; remembers which graphs it was given at a time."""
-
-    class devices:
-        devices = (0, 1)
+    """Two devices, of which one waits half of the time; remembers which graphs it was given at a time."""
 
     def __init__(self):
+        self.devices = Devices(1, jax.local_devices()[:2])
         self.calls = []
 
     def evaluate(self, graphs):
         self.calls.append(list(graphs))
-        return [Evaluation("accepted", {})] * len(graphs)
+        self.devices.count([2.0, 1.0])
+        return [Evaluation("accepted", {}, {"resnet_tiny": 0.5})] * len(graphs)
+
+    def examine(self, graphs, history):
+        del history
+        return [Evaluation("inert", {})] * len(graphs)
 
 
-class Keeper(Spectator):
-    def __init__(self, done=()):
-        super().__init__()
-        self.layers, self.started = list(done), False
+class Terminated(Evaluator):
+    """Is asked to stop while it evaluates."""
 
-    def known_layers(self):
-        return self.layers
-
-    def add_known_layer(self, name, graph, evaluation):
-        assert graph == KNOWN_LAYERS[name]
-        self.layers.append(name)
-
-    def start(self):
-        self.started = True
+    def evaluate(self, graphs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().evaluate(graphs)
 
 
-def test_known_layers_are_saved_after_each_share_of_the_devices():
-    evaluator, keeper = Evaluator(), Keeper(["gn_relu"])
-    session._train_known_layers(evaluator, keeper, Hosts(), lambda: False)
-    assert [len(graphs) for graphs in evaluator.calls] == [2, 1]
-    assert keeper.layers == ["gn_relu", "bn_relu", "evonorm_b0", "evonorm_s0"] and keeper.started
+def test_known_layers_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(
+    monkeypatch, tmp_path
+):
+    config, workdir = quick(), tmp_path / "run"
 
+    def run(evaluator):
+        monkeypatch.setattr(session, "make_evaluator", lambda *_: evaluator)
+        done = session.run_search(config, str(workdir))
+        layers = json.loads((workdir / "baselines.json").read_text())["layers"]
+        return done, [layer["name"] for layer in layers], len(evaluator.calls)
 
-def test_asked_to_stop_it_keeps_the_known_layers_that_are_done_and_goes_on_later():
-    evaluator, keeper = Evaluator(), Keeper()
-    session._train_known_layers(evaluator, keeper, Hosts(), lambda: bool(evaluator.calls))
-    assert keeper.layers == ["bn_relu", "gn_relu"] and not keeper.started
-    session._train_known_layers(evaluator, keeper, Hosts(), lambda: False)
-    assert keeper.layers == list(KNOWN_LAYERS) and keeper.started
-    assert [len(graphs) for graphs in evaluator.calls] == [2, 2]
+    assert run(Terminated()) == (False, ["bn_relu", "gn_relu"], 1)
+    assert not read_search(workdir).history
+    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 1)
+    search = read_search(workdir)
+    assert search.finished and search.idle_share == 0.25
+    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 0)
+    assert read_search(workdir).idle_share == 0.25, "a run with nothing to do leaves it"
