@@ -21,7 +21,7 @@ from absl import logging
 from evonorms_jax.evolution.meeting import connect
 from evonorms_jax.evolution.session import run_search
 from evonorms_jax.report import write_report
-from experiments import flags
+from experiments import drawing, flags
 
 CONFIG, WORKDIR = flags.define_config()
 CPU_DEVICES = flags.define_cpu_devices()
@@ -31,6 +31,7 @@ HOSTS = flags.define_hosts()
 def main(argv):
     """Flags to arguments; process 0 writes the report when the search stops, done or not."""
     del argv
+    drawing.load("evonorms_jax.report.page")
     flags.use_cpu_devices(CPU_DEVICES.value)
     *place, automatic = (holder.value for holder in HOSTS)
     with connect(*place, automatic=automatic) as hosts:

@@ -16,7 +16,7 @@ from evonorms_jax.layers import norm_act
 from evonorms_jax.models import get_model
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.training.workdir import claim_workdir
-from experiments.benchmarks import layer_figures
+from experiments.benchmarks import layer_figures, scaling_figures
 
 ROOT = Path(__file__).parent.parent
 
@@ -109,6 +109,25 @@ def test_a_search_finds_the_same_on_any_number_of_devices(tmp_path):
     assert 0 < figures["rows"][1]["idle_share"] < 1
     assert figures["candidates"] == sum(figures["outcomes"].values()) == 16
     assert figures["outcomes"]["accepted"] > 0, "mixed so that some pass"
+
+
+def test_numbers_of_devices_that_are_not_there_are_named(caplog):
+    with caplog.at_level("WARNING", "absl"):
+        assert scaling_figures.usable_counts([1, 4, 2, 8], available=2, round_size=2) == [1, 2]
+    assert "not measured: 4, 8 devices, there are 2" in caplog.text
+    with pytest.raises(ValueError, match="starts with 4, there are 2 devices"):
+        scaling_figures.usable_counts([4, 1], available=2, round_size=32)
+    with pytest.raises(ValueError, match=r"evolution\.round_size must be at least 8, .* got 4"):
+        scaling_figures.usable_counts([1, 8], available=8, round_size=4)
+
+
+def test_evaluations_that_differ_between_numbers_of_devices_are_an_error():
+    rows = [{"devices": 1, "same": True}, {"devices": 2, "same": True}]
+    scaling_figures.check_same({"rows": rows})
+    rows += [{"devices": 8, "same": False}]
+    with pytest.raises(SystemExit) as raised:
+        scaling_figures.check_same({"rows": rows})
+    assert raised.value.code == "error: evaluations on 8 devices differ from those on 1"
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from random_graphs import renumbered
 from search_configs import digits, quick
 
 from evonorms_jax.evolution import rejection
+from evonorms_jax.evolution.executors import Trained
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.proxy import ProxyState
 from evonorms_jax.evolution.session import make_evaluator
@@ -128,6 +129,22 @@ def test_all_executors_train_to_the_same_accuracy(evaluator, executor):
         assert theirs.scores["resnet_tiny"] == pytest.approx(ours.scores["resnet_tiny"], abs=0.04)
         # The compiled program goes on where the quality test of the universal one stopped.
         assert theirs.steps == ours.steps
+
+
+def test_a_job_knows_what_a_step_took_in_the_training_before():
+    """Not over all that came before: 10 steps of 1 s, then 20 of 2 s."""
+    evaluator, jobs = make_evaluator(quick(), devices=two_devices()), []
+
+    class Fake:
+        def train(self, given):
+            jobs.extend(given)
+            (job,) = given
+            state = ProxyState({}, {}, {}, np.int32(job.stop), np.zeros(1))
+            return [Trained(0.5, np.zeros(1), job.stop, lambda: state, len(jobs) * float(job.steps))]
+
+    evaluator._executors = {"resnet_tiny": {"universal": Fake()}}
+    evaluator.learning_curves([CATALOG["evonorm_s0"]], [10, 30, 40])
+    assert [(job.start, job.step_seconds) for job in jobs] == [(0, 0.0), (10, 1.0), (30, 2.0)]
 
 
 def test_replicas_are_trained_side_by_side():

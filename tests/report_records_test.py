@@ -62,7 +62,7 @@ def damage_line(number, change):
 
 def damage_file(name, content):
     def damage(workdir):
-        (workdir / name).unlink()
+        (workdir / name).unlink(missing_ok=True)
         if content is not None:
             (workdir / name).write_bytes(content)
 
@@ -86,6 +86,7 @@ def change_row(**changes):
         ),
         (damage_file("baselines.json", b"\xff"), "baselines.json is damaged: it is not JSON"),
         (damage_file("top_layers.json", b"{}"), "top_layers.json is damaged: .*'layers'"),
+        (damage_file("devices.json", b"{}"), "devices.json is damaged: .*'idle_share'"),
         (damage_line(7, lambda line: line[:40]), "history.jsonl is damaged: line 7 is not JSON"),
         (damage_line(9, lambda line: "[1, 2]"), "history.jsonl, line 9 is damaged"),
         (damage_line(9, change_row(graph={"schema": 1, "nodes": [["add", [0]]]})), "line 9 .* takes 2 input"),

@@ -128,6 +128,12 @@ def test_a_file_behind_the_history_is_not_pointed_into(workdir):
     assert "top_layers.json#" not in text_of(rendered(workdir))
 
 
+def test_the_idle_share_is_shown_once_it_is_known(workdir):
+    assert "the devices waited" not in text_of(rendered(workdir))
+    (workdir / "devices.json").write_text('{"devices": 2, "idle_share": 0.184}')
+    assert "18.4 % of that the devices waited, in the last run" in text_of(rendered(workdir))
+
+
 @pytest.mark.parametrize("number", [0, 12])
 def test_nothing_accepted_yet(tmp_path, number):
     history = made_up_history(number, outcomes=("unstable", "low_quality"))

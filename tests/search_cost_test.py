@@ -76,6 +76,10 @@ def test_machines_by_hand():
     cpu = {"platform": "cpu", "device": "cpu", "devices": 2, "cores": 4}
     figures = model([{"machine": cpu, "anchors": anchors}], MIX, PROTOCOL, 3600, ASSUMED)
     assert figures["candidates"] == {"config": 3600, "paper": pytest.approx(1_728_000_000 / 382)}
+    # 120 steps of 2 s, or a build of 50 s and 120 of 1 s; 140 of 4 s, or 1,000 s and 140 of 2 s.
+    assert figures["trainings_per_hour"] == {
+        "a": pytest.approx([3600 / 240, 3600 / 170]), "b": pytest.approx([3600 / 560, 3600 / 1280])
+    }  # fmt: skip
     own, gpu, small, large = figures["rows"]
     assert own["hours"] == pytest.approx({"config": 95.5, "paper": 120_000})
     assert own["dollars"]["config"] == pytest.approx(95.5 * 4 * 0.5)

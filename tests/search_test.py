@@ -84,6 +84,7 @@ def test_a_quick_search_examines_its_budget_and_reports(finished):
     names = [layer["name"] for layer in json.loads((workdir / "baselines.json").read_text())["layers"]]
     assert names == ["bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0"]
     assert list((workdir / "tensorboard").iterdir())
+    assert 0 <= json.loads((workdir / "devices.json").read_text())["idle_share"] < 1
     assert f"{BUDGET}/{BUDGET} (100 %)" in done.stderr, "off a terminal the last state is a log line"
 
 
@@ -109,7 +110,7 @@ def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_pa
     assert history(workdir) == history(finished[0])
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("devices", [1, 2, 8])
 def test_the_number_of_devices_does_not_change_the_history(finished, tmp_path, devices):
     done = run(tmp_path / "run", f"--cpu_devices={devices}")
     assert done.returncode == 0, done.stderr
@@ -261,6 +262,23 @@ def test_wrong_input_is_one_clear_line(finished, overrides, message):
     assert message in line
     assert "Traceback" not in done.stderr
     assert len(history(workdir)) == BUDGET
+
+
+def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
+    hidden = "import sys; sys.modules['matplotlib'] = None; sys.argv = sys.argv[1:]; import runpy; "
+    start = hidden + "runpy.run_module('experiments.search', run_name='__main__', alter_sys=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", start, "search", *command(tmp_path / "run")[3:]],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert line == "error: the figure needs matplotlib: pip install evonorms-jax[demo]"
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_data_says_what_to_run(tmp_path):

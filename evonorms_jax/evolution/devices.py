@@ -47,8 +47,16 @@ class Devices:
         self._busy = self._held = 0.0
 
     @property
+    def used(self) -> bool:
+        """Whether anything has run."""
+        return self._held > 0
+
+    @property
     def idle_share(self) -> float:
-        """How much of the devices' time was spent waiting for the last one of a call, in [0, 1]."""
+        """How much of the devices' time was spent waiting for the last one of a call, in [0, 1].
+
+        Building a program for one candidate counts as work of the device that waits for it.
+        """
         return 1 - self._busy / self._held if self._held else 0.0
 
     def replicate(self, tree: Any) -> Any:

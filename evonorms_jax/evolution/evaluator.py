@@ -163,9 +163,11 @@ class Evaluator:
         behind = [candidate for candidate in candidates if candidate.step(anchor.name) < stop]
         jobs = [candidate.job(anchor.name, stop) for candidate in behind]
         for candidate, job, trained in zip(behind, jobs, executor.train(jobs), strict=True):
-            candidate.steps += (trained.step - job.start) * self._proxy.replicas
+            steps = trained.step - job.start
+            candidate.steps += steps * self._proxy.replicas
             candidate.seconds += trained.seconds
             candidate.trained[anchor.name] = trained
+            candidate.step_seconds[anchor.name] = trained.seconds / max(1, steps)
         return candidates
 
     def stability(self, graphs: Sequence[Graph]) -> list[tuple[float, int]]:
@@ -257,6 +259,7 @@ class _Candidate:
         self.graph = graph
         self.verdict: tuple[str, dict[str, Any]] | None = None
         self.trained: dict[str, Trained] = {}
+        self.step_seconds: dict[str, float] = {}  # on each anchor, in the last training there
         self.steps, self.seconds = 0, 0.0
 
     def reject(self, outcome: str, figure: dict[str, Any] | None) -> None:
@@ -272,7 +275,7 @@ class _Candidate:
         trained = self.trained.get(anchor)
         if trained is None:
             return Job(self.graph, stop)
-        return Job(self.graph, stop, trained.fetch(), trained.seconds / max(1, trained.step))
+        return Job(self.graph, stop, trained.fetch(), self.step_seconds[anchor])
 
     def evaluation(self) -> Evaluation:
         if self.verdict is not None:

@@ -116,7 +116,7 @@ class Compiled:
     """Builds a program for each job: seconds to a minute to build, and faster a step."""
 
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
-        self._task, self._template = task, devices.fetch(shared.template)
+        self._task, self._template, self._devices = task, devices.fetch(shared.template), devices
         self._shares = {device: part(shared, device) for device in devices.devices}
         self._pool = ThreadPoolExecutor(len(self._shares))
 
@@ -126,14 +126,20 @@ class Compiled:
         for device in self._shares:
             free.put(device)
 
+        busy = dict.fromkeys(self._shares, 0.0)
+
         def run(job):
             device = free.get()
             try:
-                return self._train_on(device, job)
+                trained = self._train_on(device, job)
+                busy[device] += trained.seconds
+                return trained
             finally:
                 free.put(device)
 
-        return list(self._pool.map(run, jobs))
+        results = list(self._pool.map(run, jobs))
+        self._devices.count(list(busy.values()))
+        return results
 
     def _train_on(self, device: jax.Device, job: Job) -> Trained:
         state = job.state
@@ -166,7 +172,7 @@ class Auto:
 
     def __init__(self, universal: Universal, compiled: Compiled, name: str):
         self._universal, self._compiled, self._name = universal, compiled, name
-        self._build = self._ratio = 0.0
+        self._build, self._ratio = 0.0, None  # seconds; a compiled step's time in those of a universal one
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Trains the jobs, and logs on which figures each choice rests."""
@@ -182,6 +188,8 @@ class Auto:
 
     def _measure(self, pairs: Sequence[tuple[Job, Trained]]) -> None:
         interpreted = sum((trained.step - job.start) * job.step_seconds for job, trained in pairs)
+        if not interpreted:
+            return  # all had lost their loss to NaN before, and took no step
         compiled = sum(trained.seconds - trained.build_seconds for _, trained in pairs)
         self._build = sum(trained.build_seconds for _, trained in pairs) / len(pairs)
         self._ratio = compiled / interpreted
@@ -190,6 +198,11 @@ class Auto:
         interpreted = job.steps * job.step_seconds
         if not job.step_seconds:
             return self._universal
+        if self._ratio is None:
+            logging.info(
+                "%s, %d steps: compiled, to measure it; universal %.1f s", self._name, job.steps, interpreted
+            )
+            return self._compiled
         compiled = self._build + interpreted * self._ratio
         choice = self._compiled if compiled < interpreted else self._universal
         logging.info(

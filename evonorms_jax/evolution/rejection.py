@@ -20,7 +20,8 @@ class RejectionSettings(NamedTuple):
     """The keys of `config.rejection`.
 
     Attributes:
-      enabled: False trains every candidate in full.
+      enabled: False asks for neither dependence on x nor stability nor quality: every candidate is trained in
+        full, but for duplicates, and what depends on the batch where that is not allowed.
       quality_steps: training steps before the accuracy is asked for.
       quality_threshold: the accuracy asked for, as a multiple of chance.
       stability_steps: steps of the stability test.

@@ -1,6 +1,7 @@
 """One search: start or resume, run, save, show; on one host or several."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.training.interrupt import stop_requested
+from evonorms_jax.training.workdir import absolute, write_whole
 
 #: Published layers that are trained the same way, for people to compare with.
 KNOWN_LAYERS: dict[str, Graph] = {
@@ -63,7 +65,7 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
 
         lines = hosts.broadcast([record.to_json() for record in keeper.history])
         history = keeper.history if hosts.leader else History(map(Record.from_json, lines))
-        _train_known_layers(evaluator, keeper, hosts)
+        _train_known_layers(evaluator, keeper, hosts, stopped)
         rounds = search(
             history,
             evaluator.examine,
@@ -77,13 +79,22 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
             keeper.examined(records)
             interrupted = stopped()
         keeper.finish()
+        if hosts.leader and evaluator.devices.used:
+            _write_use(evaluator, workdir)
         return not interrupted
+
+
+def _write_use(evaluator: Evaluator, workdir: str) -> None:
+    devices = evaluator.devices
+    use = {"devices": len(devices.devices), "idle_share": devices.idle_share}
+    write_whole(absolute(workdir) / "devices.json", json.dumps(use) + "\n")
 
 
 def make_evaluator(
     config: ConfigDict, hosts: Hosts | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Evaluator:
     """The evaluator of a config, with its data read; errors as `run_search`."""
+    _check_numbers(config)
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
         raise ValueError("anchors must name at least one anchor, got none")
@@ -114,6 +125,20 @@ def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
     return ProxySettings(**config.proxy.to_dict() | changes, crop=config.data.crop, flip=config.data.flip)
 
 
+def _check_numbers(config: ConfigDict) -> None:
+    for key, value, least in (
+        ("seed", config.seed, 0),
+        ("data.seed", config.data.seed, 0),
+        ("proxy.replicas", config.proxy.replicas, 1),
+        ("proxy.eval_batch_size", config.proxy.eval_batch_size, 1),
+        ("rejection.quality_threshold", config.rejection.quality_threshold, 0),
+    ):
+        if not value >= least:
+            raise ValueError(f"{key} must be at least {least}, got {value}")
+    if not 0 <= config.layer.momentum <= 1:
+        raise ValueError(f"layer.momentum must be from 0 to 1, got {config.layer.momentum}")
+
+
 def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.ImageData) -> None:
     count, *sides, _ = images.train.images.shape
     if not 1 <= proxy.batch_size <= count:
@@ -128,8 +153,6 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
         raise ValueError(
             f"rejection.quality_steps must be from 1 to proxy.steps, {proxy.steps}, got {tests.quality_steps}"
         )
-    if proxy.replicas < 1:
-        raise ValueError(f"proxy.replicas must be at least 1, got {proxy.replicas}")
 
 
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
@@ -157,14 +180,22 @@ def _seed_layer(name: str) -> Graph:
     return known[name] if name in known else load_layer(name)
 
 
-def _train_known_layers(evaluator: Evaluator, keeper: Spectator, hosts: Hosts) -> None:
+def _train_known_layers(
+    evaluator: Evaluator, keeper: Spectator, hosts: Hosts, stopped: Callable[[], bool]
+) -> None:
     """Evaluates the known layers that are not in the archive."""
     done = hosts.broadcast(keeper.known_layers())
     missing = [name for name in KNOWN_LAYERS if name not in done]
     if missing:
         keeper.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
-        evaluations = evaluator.evaluate([KNOWN_LAYERS[name] for name in missing])
-        for name, evaluation in zip(missing, evaluations, strict=True):
+    # One for each device at a time: what is done is saved before the next.
+    size = sum(hosts.gather(len(evaluator.devices.devices)))
+    for start in range(0, len(missing), size):
+        if stopped():
+            return
+        share = missing[start : start + size]
+        evaluations = evaluator.evaluate([KNOWN_LAYERS[name] for name in share])
+        for name, evaluation in zip(share, evaluations, strict=True):
             keeper.add_known_layer(name, KNOWN_LAYERS[name], evaluation)
             if evaluation.outcome not in ("accepted", "batch_dependent"):
                 logging.warning(

@@ -21,7 +21,7 @@ class UniversalNormAct(Layer):
     A `Genome` is interpreted: one program for every graph. A `Graph` is compiled: a faster program for this
     one. Both hold the same variables, so that a training can go from one to the other: `v0`, `v1` and the
     moving statistics `moments`, `[CAPACITY, C]`, whether the graph uses them or not. The output agrees with
-    `GraphNormAct` of the same graph. `mask` and `axis_name` are not supported.
+    `GraphNormAct` of the same graph. There is no `mask`, and `axis_name` is refused.
 
     Attributes:
       candidate: the Graph, or from `encode(graph)` its Genome, which may be traced: then make the module
@@ -32,7 +32,15 @@ class UniversalNormAct(Layer):
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None):
-        """Applies the layer to x `[B, spatial..., C]`."""
+        """Applies the layer to x `[B, spatial..., C]`.
+
+        Raises:
+          ValueError: if `axis_name` is given.
+        """
+        if self.axis_name is not None:
+            raise ValueError(
+                f"UniversalNormAct takes no axis_name, got {self.axis_name!r}: GraphNormAct does"
+            )
         scale, bias = self._affine_params(x.shape[-1])
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         if not self.nonlinearity:

@@ -1,7 +1,8 @@
 """The work directory of a search, read into plain typed records.
 
-Files: `config.json`, `history.jsonl` with a line a candidate, and, once they exist, `baselines.json` and
-`top_layers.json`. A running search may be read at any moment: the last line of the history may be torn.
+Files: `config.json`, `history.jsonl` with a line a candidate, and, once they exist, `baselines.json`,
+`top_layers.json` and `devices.json`. A running search may be read at any moment: the last line of the history
+may be torn.
 """
 
 import json
@@ -75,6 +76,8 @@ class Search(NamedTuple):
       saved: indices of the candidates in `top_layers.json`, in its order; none while it is not written. It is
         written now and then: the history can be ahead of it.
       torn: whether an incomplete last line of the history was left out.
+      idle_share: how much of the time of process 0's devices was waiting, in [0, 1], over the last run that
+        came to an end; None before that.
     """
 
     config: dict[str, Any]
@@ -84,6 +87,7 @@ class Search(NamedTuple):
     baselines: list[Layer]
     saved: list[int]
     torn: bool
+    idle_share: float | None
 
     @property
     def finished(self) -> bool:
@@ -120,6 +124,7 @@ def read_search(workdir: str | epath.PathLike) -> Search:
         baselines=_read_layers(workdir / "baselines.json", lambda row: _baseline(row, anchors)),
         saved=_read_layers(workdir / "top_layers.json", lambda row: int(row["index"])),
         torn=torn,
+        idle_share=_read_idle_share(workdir / "devices.json"),
     )
 
 
@@ -166,6 +171,10 @@ def _read_layers(path: epath.Path, make: Callable[[Any], Any]) -> list[Any]:
         return []
     rows = _checked(lambda data: list(data["layers"]), _read_json(path), path)
     return [_checked(make, row, f"{path}, layer #{number}") for number, row in enumerate(rows)]
+
+
+def _read_idle_share(path: epath.Path) -> float | None:
+    return _checked(lambda row: float(row["idle_share"]), _read_json(path), path) if path.exists() else None
 
 
 def _checked(make: Callable[[Any], Any], row: Any, where: object) -> Any:

@@ -51,6 +51,8 @@ def tiles(search: Search, top: Sequence[Layer]) -> Html:
         ("candidates per device minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
         ("best mean accuracy", percent(mean_score(top[0].scores) if top else None)),
     ]
+    if search.idle_share is not None:
+        facts.append(("of that the devices waited, in the last run", percent(search.idle_share)))
     if reference := reference_of(search):
         facts.append(("BN-ReLU, trained the same way", percent(mean_score(reference.scores))))
     return element(

@@ -12,6 +12,7 @@ from experiments.benchmarks.search_cost import (
     device_seconds,
     paper_candidates,
     training_operations,
+    training_seconds,
 )
 
 TPU_SLICES = (8, 256)
@@ -105,6 +106,10 @@ def model(
         "mix": mix._asdict(),
         "candidates": {"config": budget, "paper": paper},
         "operations_per_training": training_operations(rows[0].anchors, protocol.steps),
+        "trainings_per_hour": {
+            anchor.name: [3600 / seconds for seconds in training_seconds(anchor, protocol.steps)]
+            for anchor in rows[0].anchors
+        },
         "rows": table,
         "assumed": assumed._asdict(),
         "assumptions": assumptions(assumed, rows),

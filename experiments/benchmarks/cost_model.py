@@ -28,7 +28,7 @@ from experiments import flags
 from experiments.benchmarks.candidates import headline, machine, write_figures
 from experiments.benchmarks.cost_figures import measure_anchors, mix_of_sample, mix_of_search
 from experiments.benchmarks.cost_machines import Assumed, model
-from experiments.benchmarks.search_cost import Protocol
+from experiments.benchmarks.search_cost import PAPER_CORE_HOURS, Protocol
 
 CONFIG, WORKDIR = flags.define_config()
 CPU_DEVICES = flags.define_cpu_devices()
@@ -85,11 +85,13 @@ def main(argv):
 def anchor_table(figures):
     """What was measured on the anchors."""
     columns = ("GFLOP a step", "universal, s a step", "compiled, s a step", "build, s")
+    columns += ("full trainings an hour: universal", "compiled, with builds")
     table = Table("anchor", *columns, title="measured here, on one device with all busy")
     for anchor in figures["anchors"]:
         times = (anchor["universal"], anchor["compiled"])
         cells = (f"{anchor['operations'] / 1e9:.3g}", *(f"{time:.3g}" for time in times))
-        table.add_row(anchor["name"], *cells, f"{anchor['build']:.0f}")
+        per_hour = (f"{rate:,.3g}" for rate in figures["trainings_per_hour"][anchor["name"]])
+        table.add_row(anchor["name"], *cells, f"{anchor['build']:.0f}", *per_hour)
     return table
 
 
@@ -102,7 +104,9 @@ def mix_line(figures):
         f"of {mix['examined']} candidates {untrained:.0f} % are not trained, {rejected:.0f} % are rejected "
         f"while trained, {trained:.1f} % are trained in full\n"
         f"operations of a full training: {figures['operations_per_training']:.2g}\n"
-        f"candidates that the paper's budget pays for: {paper}"
+        f"the paper's budget, 5,000 workers of two cores for two days: {PAPER_CORE_HOURS:,} hours of a core, "
+        f"${PAPER_CORE_HOURS * figures['assumed']['core_price']:,.0f}\n"
+        f"candidates that it pays for: {paper}"
     )
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from evonorms_jax.evolution.history import Evaluation
 
-#: The paper's budget, in seconds of a core: 5,000 workers of two cores for two days.
-PAPER_CORE_SECONDS = 5_000 * 2 * 2 * 24 * 3600.0
+#: The paper's budget, in hours of a core: 5,000 workers of two cores for two days.
+PAPER_CORE_HOURS = 5_000 * 2 * 2 * 24
 _GRADIENTS = 2  # of one step of the stability test: at the weights, and a little way along
 
 
@@ -128,14 +128,17 @@ def device_seconds(anchors: Sequence[AnchorCost], mix: Mix, protocol: Protocol) 
     return (
         mix.stability_steps * of_climb,
         mix.quality_steps * of_step + mix.quality_tests * of_test,
-        mix.trained * sum(training_seconds(anchor, protocol.steps) for anchor in anchors),
+        mix.trained * sum(min(training_seconds(anchor, protocol.steps)) for anchor in anchors),
     )
 
 
-def training_seconds(anchor: AnchorCost, steps: int) -> float:
-    """Seconds of a full training on an anchor, validated after the quality test and at the end."""
+def training_seconds(anchor: AnchorCost, steps: int) -> tuple[float, float]:
+    """Seconds of a full training on an anchor, in the universal program, and compiled with its build.
+
+    Validated after the quality test and at the end.
+    """
     passes = steps + 2 * anchor.validation
-    return min(passes * anchor.universal, anchor.build + passes * anchor.compiled)
+    return passes * anchor.universal, anchor.build + passes * anchor.compiled
 
 
 def training_operations(anchors: Sequence[AnchorCost], steps: int) -> float:
@@ -159,4 +162,4 @@ def at_speed(anchors: Sequence[AnchorCost], operations_per_second: float) -> lis
 def paper_candidates(machine: Machine, cores: int, mix: Mix, protocol: Protocol) -> float:
     """Candidates that the paper's budget pays for, at the core time that one takes on this machine."""
     each = sum(device_seconds(machine.anchors, mix, protocol)) * cores / machine.devices
-    return PAPER_CORE_SECONDS / each
+    return 3600 * PAPER_CORE_HOURS / each
