@@ -31,7 +31,7 @@ def run(main, *arguments):
 
 
 def networks_and_recipe():
-    return [f"--config.networks={NETWORK}", *(f"--config.overrides={override}" for override in SMALL)]
+    return [f"--config.networks={(NETWORK,)}", f"--config.overrides={SMALL}"]
 
 
 @pytest.fixture(scope="module")
