@@ -25,12 +25,7 @@ CACHE = "~/.cache/evonorms_jax/xla"
 _CACHE_FROM_SECONDS = 0.3  # programs that build faster are not worth a file
 _OURS = (Path(evonorms_jax.__file__).parent, Path(__file__).parent)
 _HELP = ("--help", "-help", "-h", "--helpshort")
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    tuple: "a tuple such as ('a', 'b c')",
-}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a tuple: ('a', 'b c')"}
 _LOST = "a step with the other hosts failed; if one was lost, start all of them again, and they go on"
 _FULL = "a device is out of memory: lower batch_size or evolution.round_size, or raise accumulate"
 _STOPPED, _BAD_USAGE, _FAILED = 130, 2, 1  # exit statuses; 130 is what a shell gives after Ctrl-C

@@ -14,7 +14,14 @@ from evonorms_jax.layers import load_layer
 
 pytestmark = pytest.mark.slow
 # Real digits, few and small, and a network to match: what is tested is how the parts hang together.
-SMALL = ("steps=8", "data.image_size=8", "data.crop=8", "data.train_size=64", "data.validation_size=100")
+SMALL = (
+    "steps=8",
+    "optimizer.warmup_steps=2",
+    "data.image_size=8",
+    "data.crop=8",
+    "data.train_size=64",
+    "data.validation_size=100",
+)
 NETWORK = "tiny experiments/configs/train.py:quick model.name=resnet_tiny batch_size=8"
 
 
