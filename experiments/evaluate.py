@@ -8,7 +8,7 @@ The config is that of the training, as `config.json` has it.
 
 from absl import flags as absl_flags
 
-from evonorms_jax.training import loop
+from evonorms_jax.training import evaluation
 from experiments import flags
 
 WORKDIR = flags.define_workdir("Work directory of the training.")
@@ -22,7 +22,7 @@ DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Where the data are now, i
 def main(argv):
     """Prints one line."""
     del argv
-    step, found = loop.evaluate(
+    step, found = evaluation.evaluate(
         WORKDIR.value, PART.value, best=CHECKPOINT.value == "best", data_dir=DATA_DIR.value
     )
     figures = ", ".join(f"{name} {value:.4f}" for name, value in found.items())

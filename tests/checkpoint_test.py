@@ -133,6 +133,45 @@ def test_a_step_saved_again_is_replaced_and_its_future_dropped(three):
     assert sorted(path.name for path in three.iterdir()) == ["1", "2"]
 
 
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_a_save_that_dies_loses_no_other_step(three, monkeypatch, step):
+    """Also where it replaces the future of an older one."""
+    with Checkpoints(three) as checkpoints:
+
+        def die(*_, **__):
+            raise OSError("power cut")
+
+        monkeypatch.setattr(checkpoints._manager, "save", die)
+        with pytest.raises(OSError, match="power cut"):
+            checkpoints.save(step, record={"new": True})
+    with Checkpoints(three) as checkpoints:
+        assert checkpoints.restore(state(0)).step == 3
+    assert {int(path.name) for path in three.iterdir()} == {1, 2, 3} - {step}
+
+
+def test_a_score_can_be_added(three):
+    with Checkpoints(three, background=True) as checkpoints:
+        checkpoints.save(4, record={"step": 4}, arrays=state(4))
+        others = [path for path in (three / "2").rglob("*") if path.is_file() and path.name != MANIFEST]
+        before = [path.stat().st_mtime_ns for path in others]
+        checkpoints.add_score(2, 0.5)
+        assert checkpoints.score(2) == 0.5
+        with pytest.raises(ValueError, match=r"no whole checkpoint .*run/9 "):
+            checkpoints.add_score(9, 0.5)
+    assert others and [path.stat().st_mtime_ns for path in others] == before
+    with Checkpoints(three) as checkpoints:
+        assert checkpoints.restore(state(0)).step == 4
+        step, record, arrays = checkpoints.restore(state(0), best=True)
+    assert (step, record["step"]) == (2, 2)
+    assert_equal(arrays, state(2))
+
+
+def test_a_score_that_was_being_added_does_no_damage(three):
+    (three / "3" / f"{MANIFEST}.draft").write_text('{"score": 0.')
+    with Checkpoints(three) as checkpoints:
+        assert checkpoints.restore(state(0)).step == 3
+
+
 def flip_a_byte(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF

@@ -8,7 +8,7 @@ import pytest
 
 from evonorms_jax import data
 from evonorms_jax.training.mesh import data_mesh
-from evonorms_jax.training.task import make_feed
+from evonorms_jax.training.task import build_task, make_feed
 from experiments.configs import imagenet_efficientnet, imagenet_resnet50, train
 
 
@@ -77,13 +77,16 @@ def test_a_recipe_runs_on_made_up_images_of_the_shape_of_imagenet(recipe):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"data.crop": 0}, "data.crop must be at least 1 where pictures are streamed, got 0"),
-        ({"data.image_size": 0}, "data.image_size must be at least 1 .* got 0"),
+        ({"data.crop": 0}, "data.crop must be at least 1, got 0"),
+        ({"data.image_size": 0}, "data.image_size must be at least 1, got 0"),
         ({"seed": -1}, "^seed must be at least 0 .* got -1"),
-        ({"data.seed": -2}, "^data.seed must be at least 0, got -2"),
+        ({"data.seed": -2}, "^data.seed must be at least 0 .* got -2"),
+        ({"data.workers": -1}, "data.workers must be at least 0, got -1"),
         ({"data.randaugment.layers": -1}, "randaugment.layers .* got -1"),
     ],
 )
 def test_settings_of_a_training_are_named_as_the_config_has_them(overrides, message):
+    config = train.get_config()
+    config.update_from_flattened_dict({"data.source": "synthetic:10x3", "data.stream": True} | overrides)
     with pytest.raises(ValueError, match=message):
-        feed_of({"data.source": "synthetic:10x3", "data.stream": True} | overrides, train.get_config())
+        build_task(config, jax.devices()[:1])

@@ -1,5 +1,6 @@
 """A step of a training against its formula, and on any number of devices."""
 
+import itertools
 import re
 
 import jax
@@ -100,6 +101,7 @@ def test_a_step_follows_the_gradient_of_its_batch(images):
     jax.tree.map(close, (after.params, after.batch_stats), (expected, new_stats))
     close(metrics["loss"], loss)
     close(metrics["accuracy"], np.mean(np.argmax(logits, -1) == labels))
+    close(metrics["gradient_norm"], np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradient))))
 
 
 def test_eight_devices_do_what_one_does(images):
@@ -148,10 +150,20 @@ def test_a_batch_in_parts_gives_the_same(images, devices):
 
 
 def test_mixed_images_and_labels_go_together(images):
-    """Two classes told apart by nothing but brightness: mixing makes the loss that of soft labels."""
-    plain, mixed = (history(images, mixup=alpha)[0] for alpha in (0.0, 1.0))
-    assert plain[0] != mixed[0]
-    assert mixed == history(images, mixup=1.0)[0]
+    """Loss of share * x + (1 - share) * its neighbour's, with labels mixed likewise."""
+    state, train_step, _ = training(images, crop=8, devices=jax.devices()[:1], mixup=0.4)
+    variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    feed = resident_feed(images, Batching(16, 16, crop=8, flip=True), KEY, data_mesh(jax.devices()[:1]))
+    pixels, labels = next(feed.batches(0))
+    x, targets = np.asarray(data.normalize(pixels, images.mean, images.std)), np.eye(4)[labels]
+    share = float(jax.random.beta(jax.random.split(jax.random.fold_in(KEY, 0))[0], 0.4, 0.4))
+    neighbour = np.arange(16) ^ 1
+    assert 0.01 < share < 0.99 and np.any(labels != labels[neighbour])
+    mixed, soft = (share * each + (1 - share) * each[neighbour] for each in (x, targets))
+    logits, _ = Network("bn_relu").apply(variables, jnp.float32(mixed), train=True, mutable=["batch_stats"])
+    _, metrics = train_step(state)
+    expected = -np.mean(np.sum(soft * nn.log_softmax(logits), -1))
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
 
 def test_the_average_follows_the_parameters(images):
@@ -242,10 +254,11 @@ def test_label_smoothing():
     np.testing.assert_allclose(cross_entropy(logits, labels), [-log_p[0, 0], -log_p[1, 1]], rtol=1e-5)
 
 
-def evaluate(images, state):
+def evaluate(images, state, *stop):
     """Of the validation part: 23 images, 9 of 32 are filling."""
     feed = resident_feed(images, Batching(16, 16, crop=8, flip=False), KEY, data_mesh())
-    return make_evaluate(Network("bn_relu"), feed.images, data_mesh())(state, feed.evaluation("validation"))
+    run = make_evaluate(Network("bn_relu"), feed.images, data_mesh())
+    return run(state, feed.evaluation("validation"), *stop)
 
 
 @pytest.mark.parametrize("average", [False, True])
@@ -262,6 +275,15 @@ def test_evaluation_counts_every_image_once(images, average):
     assert found["accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
     expected = np.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batches", "empty"), [(1, True), (2, False)])
+def test_an_evaluation_can_be_stopped_between_two_batches(images, batches, empty):
+    """The validation part is two batches."""
+    state, _, _ = training(images)
+    asked = itertools.count()
+    found = evaluate(images, state, lambda: next(asked) >= batches)
+    assert next(asked) == 2 and (found == {}) == empty
 
 
 def test_an_image_without_finite_logits_is_wrong(images):

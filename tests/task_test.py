@@ -1,5 +1,7 @@
 """From configs to trainings: lengths, rates, dtypes, the published recipes, and what they refuse."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,7 +9,7 @@ from data_sets import examples
 
 from evonorms_jax.data.writing import write_set
 from evonorms_jax.models import get_model
-from evonorms_jax.training import loop
+from evonorms_jax.training import evaluation, loop
 from evonorms_jax.training.task import build_task
 from experiments.configs import (
     imagenet_efficientnet,
@@ -87,6 +89,33 @@ def test_what_cannot_be_trained_is_refused(overrides, message):
         build_task(small(**overrides))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "limit"),
+    [
+        ("seed", -1, "at least 0 and below 4294967296"),
+        ("data.seed", -1, "at least 0 and below 4294967296"),
+        ("statistics_batch", 0, "at least 1"),
+        ("checkpoint_every", 0, "at least 1"),
+        ("data.crop", 0, "at least 1"),
+        ("data.threads", 0, "at least 1"),
+        ("data.randaugment.layers", -1, "at least 0"),
+        ("data.randaugment.magnitude", -9, "at least 0"),
+        ("model.dropout_rate", 2.0, "at least 0 and below 1"),
+        ("model.drop_connect_rate", -2.0, "at least 0 and below 1"),
+        ("layer.epsilon", -1.0, "at least 0"),
+        ("layer.momentum", 2.0, "at least 0 and below 1"),
+        ("optimizer.learning_rate", -0.1, "at least 0"),
+        ("optimizer.learning_rate", float("nan"), "at least 0"),
+        ("optimizer.momentum", 1.0, "at least 0 and below 1"),
+        ("optimizer.weight_decay", -1e-4, "at least 0"),
+        ("optimizer.reference_batch", 0, "at least 1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_its_key(key, value, limit):
+    with pytest.raises(ValueError, match=f"^{re.escape(key)} must be {limit}, got {value}$"):
+        build_task(small(**{key: value}))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_for_their_models(name):
     """The full form as far as it goes without ImageNet; the quick form up to its program."""
@@ -112,9 +141,11 @@ def test_a_variant_that_is_none():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-def test_one_step_of_every_recipe_on_eight_devices(name):
-    config = RECIPES[name].get_config("quick")
+@pytest.mark.parametrize(
+    ("name", "form"), [*((name, "quick") for name in RECIPES), ("efficientnet_b0", "b5-quick")]
+)
+def test_one_step_of_every_recipe_on_eight_devices(name, form):
+    config = RECIPES[name].get_config(form)
     config.statistics_batch = config.batch_size // 8
     task = build_task(config)
     state, metrics = task.train_step(task.init(), next(task.batches(0)))
@@ -191,12 +222,12 @@ def test_a_training_on_photographs_is_resumed_as_if_it_had_not_stopped(photograp
 
 def test_a_checkpoint_is_evaluated_on_any_part(tmp_path):
     result = loop.train(small(steps=6, **{"optimizer.warmup_steps": 1}), tmp_path / "run")
-    step, found = loop.evaluate(tmp_path / "run", "test")
+    step, found = evaluation.evaluate(tmp_path / "run", "test")
     assert (step, found) == (6, result.test)
-    assert loop.evaluate(tmp_path / "run", "validation", best=True)[1] == result.validation
-    assert loop.evaluate(tmp_path / "run", "train")[1]["accuracy"] > 0
+    assert evaluation.evaluate(tmp_path / "run", "validation", best=True)[1] == result.validation
+    assert evaluation.evaluate(tmp_path / "run", "train")[1]["accuracy"] > 0
     with pytest.raises(ValueError, match="is no work directory"):
-        loop.evaluate(tmp_path / "none", "test")
+        evaluation.evaluate(tmp_path / "none", "test")
 
 
 def test_a_damaged_picture_is_told_where_all_are_held_in_memory(photographs):
@@ -210,4 +241,4 @@ def test_no_validation_part_is_no_error(photographs, tmp_path):
     result = loop.train(config, tmp_path / "run")
     assert result.validation == {} and result.test["accuracy"] >= 0
     with pytest.raises(ValueError, match=r"validation part of .* is empty"):
-        loop.evaluate(tmp_path / "run", "validation")
+        evaluation.evaluate(tmp_path / "run", "validation")

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from evonorms_jax.training.workdir import absolute
+from evonorms_jax.training.workdir import absolute, write_whole
 
 RECORD, ARRAYS = "record", "arrays"
 # Written last, inside the checkpoint: its score, and size and CRC-32 of all its other files. Orbax hands out
@@ -96,7 +96,7 @@ class Checkpoints:
         """Writes a checkpoint and drops the oldest beyond `max_to_keep`, but not the best.
 
         Checkpoints at `step` and beyond are replaced: a run that had to go back to an older one writes its
-        own future.
+        own future. Those beyond go when the new one is whole; one at `step` before, as it has the same place.
 
         Args:
           step: orders the checkpoints.
@@ -114,22 +114,38 @@ class Checkpoints:
             self._pending = self._writer.submit(self._write, step, record, arrays, score)
 
     def _write(self, step: int, record: dict[str, Any], arrays: Any, score: float | None) -> None:
-        for existing in self._manager.all_steps():
-            if existing >= step:
-                self._manager.delete(existing)
+        existing = self._manager.all_steps()
+        if step in existing:
+            self._manager.delete(step)
         items = {RECORD: ocp.args.JsonSave(record)}
         if arrays is not None:
             items[ARRAYS] = ocp.args.StandardSave(arrays)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         folder = self._directory / str(step)
         manifest = {"score": score, "files": _fingerprints(folder)}
-        (folder / MANIFEST).write_text(json.dumps(manifest))
+        write_whole(folder / MANIFEST, json.dumps(manifest))
+        for beyond in existing:
+            if beyond > step:
+                self._manager.delete(beyond)
         steps = sorted(self._manager.all_steps())
         for old in set(steps[: -self._max_to_keep]) - {self._best(steps)}:
             self._manager.delete(old)
 
+    def add_score(self, step: int, score: float) -> None:
+        """Gives a checkpoint that is there a score; nothing but its manifest is written.
+
+        Raises:
+          ValueError: if there is no whole checkpoint of the step.
+        """
+        self.wait()
+        path = self._directory / str(step) / MANIFEST
+        manifest = _manifest(path.parent)
+        if manifest is None:
+            raise ValueError(f"there is no whole checkpoint {path.parent} to give a score")
+        write_whole(path, json.dumps(manifest | {"score": score}))
+
     def score(self, step: int) -> float | None:
-        """What `save` was given for the checkpoint; None if it was not known, or there is none."""
+        """What the checkpoint was given by `save` or `add_score`; None if nothing, or if it is not there."""
         return (_manifest(self._directory / str(step)) or {}).get("score")
 
     def _best(self, steps: Sequence[int]) -> int | None:
@@ -198,13 +214,13 @@ def _misfit(saved: Any, target: Any) -> str | None:
 
 
 def _fingerprints(folder: epath.Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of every file in the folder but the manifest, by its path in there."""
+    """Size and CRC-32 of every file in the folder but the manifest and its draft, by its path in there."""
     found = {}
     for path in folder.iterdir():
         if path.is_dir():
             inside = _fingerprints(path)
             found.update({f"{path.name}/{name}": inside[name] for name in inside})
-        elif path.name != MANIFEST:
+        elif not path.name.startswith(MANIFEST):
             content = path.read_bytes()
             found[path.name] = [len(content), zlib.crc32(content)]
     return found

@@ -1,6 +1,7 @@
 """Scalars of a run: for TensorBoard, written by tensorboardX, and as lines of JSON."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 
@@ -62,22 +63,35 @@ class Scalars:
             self._writer.write_event(event)
 
 
+def as_json(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The values as JSON can hold them: None for one that is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 class JsonLines:
     """The scalars of a run in a file, a line `{"step": ..., NAME: VALUE, ...}` for each write.
 
-    The file is written whole, which a bucket allows and appending it does not.
+    A value that is not finite is null. A line of the same step and names is replaced: an evaluation whose
+    score was not saved any more is made again. The file is written whole, which a bucket allows and appending
+    it does not.
     """
 
     def __init__(self, path: epath.PathLike, *, step: int):
         """Goes on with a file; lines beyond `step` are dropped."""
         self._path = epath.Path(path)
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self._lines = [line for line in lines if json.loads(line)["step"] <= step]
+        self._lines: dict[tuple, str] = {}
+        for row in map(json.loads, lines):
+            if row["step"] <= step:
+                self._add(row)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a line."""
-        self._lines.append(json.dumps({"step": step, **values}))
+        self._add({"step": step, **as_json(values)})
 
     def flush(self) -> None:
         """Returns when all lines are in the file."""
-        write_whole(self._path, "".join(f"{line}\n" for line in self._lines))
+        write_whole(self._path, "".join(f"{line}\n" for line in self._lines.values()))
+
+    def _add(self, row: dict[str, float | None]) -> None:
+        self._lines[row["step"], *row] = json.dumps(row)

@@ -4,7 +4,7 @@ B batch size, P side of an image, C channels, K classes.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -152,20 +152,19 @@ def make_train_step(
         change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
         average = _averaged(state, params, stats, settings.average_decay)
-        metrics = {"loss": loss, "accuracy": accuracy}
+        # The loss is that of the old parameters; whether the new ones are finite, the gradient tells.
+        metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, stats, opt_state, average), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def make_evaluate(
-    model: nn.Module, images: Images, mesh: Mesh
-) -> Callable[[TrainState, Iterable[Any]], dict[str, float]]:
-    """Builds `evaluate(state, batches) -> {"loss", "accuracy"}`: means over all images.
+def make_evaluate(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, float]]:
+    """Builds `evaluate(state, batches, stop) -> {"loss", "accuracy"}`: means over all images.
 
     Batches are (images, labels, weights), each host's own share. Whole images, the moving statistics, the
     averaged parameters where there are any, no label smoothing. An image whose logits are not finite is
-    wrong.
+    wrong. `stop()` is asked before every batch; once it is true there is no result, {}.
     """
 
     @jax.jit
@@ -175,10 +174,12 @@ def make_evaluate(
         each = {"loss": cross_entropy(logits, labels), "accuracy": _right(logits, labels), "images": 1.0}
         return {name: jnp.sum(values * weights) for name, values in each.items()}
 
-    def evaluate(state, batches):
+    def evaluate(state, batches, stop=lambda: False):
         variables = state.average or {"params": state.params, "batch_stats": state.batch_stats}
         totals = {"loss": 0.0, "accuracy": 0.0, "images": 0.0}
         for batch in batches:
+            if stop():
+                return {}
             # Fetched one by one: CPU devices can deadlock over collectives that nobody waits for.
             part = jax.device_get(sums(variables, put_batch(mesh, batch)))
             totals = {name: totals[name] + float(part[name]) for name in totals}

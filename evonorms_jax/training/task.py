@@ -1,5 +1,8 @@
 """From a config to the pure functions of a training, bound to their data and keys."""
 
+import functools
+import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +28,30 @@ from evonorms_jax.training.steps import (
 )
 
 DTYPES = ("float32", "bfloat16")
+_SEED, _COUNT, _AMOUNT, _SHARE = (0, 2**32), (1, math.inf), (0, math.inf), (0, 1)
+#: Numbers of a config that nothing else looks at before they do harm: the least, and what they are below.
+_RANGES = {
+    "seed": _SEED,
+    "data.seed": _SEED,
+    "statistics_batch": _COUNT,
+    "log_every": _COUNT,
+    "eval_every": _COUNT,
+    "checkpoint_every": _COUNT,
+    "data.crop": _COUNT,
+    "data.image_size": _COUNT,
+    "data.threads": _COUNT,
+    "data.workers": _AMOUNT,
+    "data.randaugment.layers": _AMOUNT,
+    "data.randaugment.magnitude": _AMOUNT,
+    "model.dropout_rate": _SHARE,
+    "model.drop_connect_rate": _SHARE,
+    "layer.epsilon": _AMOUNT,
+    "layer.momentum": _SHARE,
+    "optimizer.learning_rate": _AMOUNT,
+    "optimizer.momentum": _SHARE,
+    "optimizer.weight_decay": _AMOUNT,
+    "optimizer.reference_batch": _COUNT,
+}
 
 
 class Task(NamedTuple):
@@ -33,7 +60,7 @@ class Task(NamedTuple):
     init: Callable[[], TrainState]
     batches: Callable[[int], Iterator[Any]]  # from the number of a step on
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]  # donates the state
-    evaluate: Callable[[TrainState, str], dict[str, float]]  # of "validation" or "test"; {} of an empty part
+    evaluate: Callable[..., dict[str, float]]  # (state, part[, stop]); {} of an empty part, or once stop()
     learning_rate: optax.Schedule
     target: TrainState  # shapes and shardings of the state
     steps: int
@@ -51,9 +78,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
       ValueError: if the config asks for what is not there.
       DataNotFoundError: if the data are not there.
     """
-    for name in ("log_every", "eval_every", "checkpoint_every"):
-        if config[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {config[name]}")
+    _check_ranges(config)
     settings = StepSettings(
         statistics_batch=config.statistics_batch,
         accumulate=config.accumulate,
@@ -74,7 +99,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
     step = make_train_step(model, optimizer, feed.images, mesh, settings)
     evaluate = make_evaluate(model, feed.images, mesh)
     shapes = jax.eval_shape(init, init_key)
-    side, channels = config.data.crop or feed.images.shape[0], feed.images.shape[-1]
+    side, channels = config.data.crop, feed.images.shape[-1]
     batch = (
         jax.ShapeDtypeStruct((config.batch_size, side, side, channels), jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
@@ -84,7 +109,9 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
         init=lambda: init(init_key),
         batches=feed.batches,
         train_step=lambda state, batch: step(state, batch, train_key),
-        evaluate=lambda state, part: evaluate(state, feed.evaluation(part)) if feed.sizes[part] else {},
+        evaluate=lambda state, part, *stop: (
+            evaluate(state, feed.evaluation(part), *stop) if feed.sizes[part] else {}
+        ),
         learning_rate=schedule,
         target=jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), shapes
@@ -92,6 +119,14 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
         steps=steps,
         data=feed.name,
     )
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    for key, (least, below) in _RANGES.items():
+        value = functools.reduce(operator.getitem, key.split("."), config)
+        if value is not None and not least <= value < below:
+            limit = "" if math.isinf(below) else f" and below {below}"
+            raise ValueError(f"{key} must be at least {least}{limit}, got {value}")
 
 
 def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
@@ -106,15 +141,8 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
         if options["augment"] != "none":
             raise ValueError(f"data.augment={options['augment']} needs data.stream=true")
         images = data.load(**fields, with_test=True)
-        side = min(images.train.images.shape[1:3])
-        return resident_feed(images, batching._replace(crop=crop or side), key, mesh)
-    image_size = fields.pop("image_size")
-    eval_size = crop if image_size is None else image_size
-    # By the names of the config: below they are image_size, eval_size and order_seed.
-    checked = ("data.crop", crop, 1), ("data.image_size", eval_size, 1), ("seed", config.seed, 0)
-    for name, value, least in checked:
-        if value < least:
-            raise ValueError(f"{name} must be at least {least} where pictures are streamed, got {value}")
+        return resident_feed(images, batching, key, mesh)
+    eval_size = fields.pop("image_size") or crop
     share = {"host": jax.process_index(), "hosts": jax.process_count()}
     stream = data.open_stream(
         **fields,

@@ -22,13 +22,13 @@ def get_config(form: str = "full") -> ConfigDict:
     config.batch_size = 64  # over all devices
     config.eval_batch_size = 256
     config.statistics_batch = config_dict.placeholder(int)  # images that share batch moments; None is all
-    config.accumulate = 1  # parts that a batch is worked on in, to save memory
+    config.accumulate = 1  # parts that a batch is worked on in, to save memory: sums in another order
     config.dtype = "float32"  # or "bfloat16", of activations; parameters and statistics stay float32
     config.label_smoothing = 0.0
     config.mixup = 0.0  # alpha; 0 is none
     config.average_decay = 0.0  # of a moving average of the parameters to evaluate with; 0 is none
     config.log_every = 20  # steps; so are the next two
-    config.eval_every = 200
+    config.eval_every = 200  # and a checkpoint with what it gave
     config.checkpoint_every = 200
 
     # A name of evonorms_jax.models: an anchor or a full-size model.

@@ -1,0 +1,45 @@
+"""What the checkpoints of a training reach, on any part of its data."""
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from evonorms_jax.training.checkpoint import Checkpoints
+from evonorms_jax.training.loop import CHECKPOINTS, describe
+from evonorms_jax.training.task import build_task
+from evonorms_jax.training.workdir import absolute, claim_workdir, read_config
+
+
+def evaluate(
+    workdir: epath.PathLike, part: str, *, best: bool = False, data_dir: str | None = None
+) -> tuple[int, dict[str, float]]:
+    """What a checkpoint of a training reaches on a part of its data: its step, loss and accuracy.
+
+    Args:
+      workdir: of the training.
+      part: "train", "validation" or "test".
+      best: the checkpoint with the best validation accuracy instead of the newest.
+      data_dir: of tfds, if the data are not where they were.
+
+    Raises:
+      ValueError: if it is no work directory of a training, its layer file has changed, it has no checkpoint,
+        or the part is empty.
+      DataNotFoundError: if the data are not there.
+    """
+    workdir = absolute(workdir)
+    written = read_config(workdir)
+    if "model" not in written:
+        raise ValueError(f"{workdir} is no work directory of a training")
+    written["layer"].pop("equation", None)
+    config = ConfigDict(written)
+    claim_workdir(workdir, describe(config))
+    if data_dir is not None:
+        config.data.data_dir = data_dir
+    task = build_task(config)
+    with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
+        restored = checkpoints.restore(task.target, best=best)
+    if restored is None:
+        raise ValueError(f"{workdir} has no checkpoint yet")
+    found = task.evaluate(restored.arrays, part)
+    if not found:
+        raise ValueError(f"the {part} part of {task.data} is empty")
+    return restored.step, found

@@ -1,0 +1,67 @@
+"""Small trainings on made-up images for tests, in a process of their own, and what they leave behind."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = {
+    "steps": 60,
+    "batch_size": 8,
+    "eval_batch_size": 32,
+    "log_every": 2,
+    "eval_every": 20,
+    "checkpoint_every": 3,
+    "data.source": "synthetic",
+    "data.image_size": 8,
+    "data.train_size": 64,
+    "data.crop": 6,
+    "optimizer.warmup_steps": 2,
+}
+
+
+def saved_steps(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def start(workdir, *flags, program=("-m", "experiments.train"), **overrides):
+    """A training with `SETTINGS` on one device, and what else is given."""
+    flags = [*flags, *(f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items())]
+    return launch(*program, "--config=experiments/configs/train.py:quick", f"--workdir={workdir}", *flags)
+
+
+def launch(*arguments):
+    """A Python that finds the programs of an earlier one in the cache."""
+    # One device: with the eight of the tests a step takes many times as long.
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"EVONORMS_CACHE": str(ROOT / ".cache" / "jax"), "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(child):
+    """Exit status, output and log of a process."""
+    with child:
+        out, err = child.communicate()
+    return child.returncode, out, err
+
+
+def run(workdir, **overrides):
+    return finish(start(workdir, **overrides))
+
+
+def manifests(workdir):
+    return set((workdir / "checkpoints").glob("*/manifest.json"))
+
+
+def await_checkpoint(workdir, child, before=frozenset()):
+    """Returns when there is a new checkpoint, which `child` is to write."""
+    while not manifests(workdir) - before:
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.01)
