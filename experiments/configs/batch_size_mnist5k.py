@@ -2,7 +2,7 @@
 
     python -m experiments.tables --config=experiments/configs/batch_size_mnist5k.py --workdir=runs/batch_size
 
-A batch of 128 images is cut into groups of 128 to 4 with statistics of their own, as on 1 to 32 devices;
+A batch of 128 images is cut into groups of 128 to 1 with statistics of their own, as on 1 to 128 devices;
 steps, images and learning rate are the same for all. `:quick` takes made-up images.
 """
 
@@ -18,7 +18,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.name = "batch statistics of few images, 5,000 digits"
     config.layers = ("bn_relu", "gn_relu", "frn_tlu", "evonorm_s0", "evonorm_s1", "evonorm_s2")
     config.comparison = ""
-    config.batches = (8, 4) if quick else (128, 16, 8, 4)
+    config.batches = (8, 4) if quick else (128, 16, 8, 4, 2, 1)
     config.workers = None  # or a number: batch_size is that many times the group
     config.networks = config.networks[:2]
     config.overrides += ("batch_size=16" if quick else "batch_size=128",)
