@@ -144,6 +144,8 @@ def run(cells: Sequence[Cell]) -> None:
             name = f"training {number} of {len(trainings)}: {cell.row}, {cell.column}, seed {cell.seed}"
             if stopped():
                 raise KeyboardInterrupt("stopped between two trainings; the same command goes on from there")
+            if cell.done():
+                continue  # somebody else has run it meanwhile
             logging.info("%s", name)
             try:
                 loop.train(cell.config(), cell.workdir)

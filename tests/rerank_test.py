@@ -95,6 +95,24 @@ def test_layers_are_ranked_by_what_was_trained(search, trained, tmp_path):
     assert trained == before and len(before) == 6
 
 
+def test_what_somebody_else_has_trained_meanwhile_is_not_trained_again(
+    search, trained, tmp_path, monkeypatch
+):
+    config = configured(top=2, best=1)
+    workdir, layers = reranking.prepare(config, str(search), str(tmp_path / "run"))
+    made = reranking.make_cells(config, workdir, layers)
+    train = loop.train
+
+    def train_with_help(config, workdir):
+        train(config, workdir)
+        made[-1].workdir.mkdir(parents=True, exist_ok=True)
+        (made[-1].workdir / loop.LOST).write_text("{}")
+
+    monkeypatch.setattr(loop, "train", train_with_help)
+    cells.run(made)
+    assert len(trained) == len(made) - 1 and not cells.left(made)
+
+
 def test_the_commands_are_those_of_the_trainings(search, trained, tmp_path, capsys):
     config = configured(top=2, best=1)
     workdir, layers = reranking.prepare(config, str(search), str(tmp_path / "run"))
