@@ -1,42 +1,22 @@
 """The comparison of search methods from the command line: the whole of it, again, interrupted, refused."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import mains
 import pytest
 
 from experiments.comparison.searches import SEARCHES
 from experiments.comparison.table import markdown
 
-ROOT = Path(__file__).parent.parent
-DASH = "\N{EN DASH}"
+
+def arguments(workdir, *overrides, config="compare_mnist5k.py:quick"):
+    return [f"--config={mains.CONFIGS}/{config}", f"--workdir={workdir}", "--cpu_devices=2", *overrides]
 
 
-def command(workdir, *overrides, main="compare_methods", config="compare_mnist5k.py:quick"):
-    options = [f"--config=experiments/configs/{config}", f"--workdir={workdir}", "--cpu_devices=2"]
-    return [sys.executable, "-m", f"experiments.{main}", *options, *overrides]
-
-
-def environment():
-    cleared = ("XLA_FLAGS", "PJRT_NPROC")
-    kept = {name: value for name, value in os.environ.items() if name not in cleared}
-    return kept | {"JAX_PLATFORMS": "cpu", "EVONORMS_CACHE": str(ROOT / ".cache" / "jax")}
-
-
-def run(*arguments, **options):
-    return subprocess.run(
-        command(*arguments, **options),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(workdir, *overrides, main="compare_methods", **options):
+    return mains.run(main, *arguments(workdir, *overrides, **options))
 
 
 BUDGET = ("--config.budget=24",)
@@ -119,14 +99,7 @@ def test_random_with_rejection_is_what_a_search_of_method_random_ends_with(finis
 def test_interrupted_it_goes_on_to_the_same_numbers(finished, tmp_path):
     workdir = tmp_path / "run"
     overrides = (*BUDGET, "--config.seeds=(1,)")
-    process = subprocess.Popen(
-        command(workdir, *overrides),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = mains.start("compare_methods", *arguments(workdir, *overrides))
     place = workdir / "searches" / "random_search-1" / "history.jsonl"
     while process.poll() is None and not (place.exists() and place.stat().st_size):
         time.sleep(0.005)
@@ -169,17 +142,7 @@ def test_the_directory_of_a_single_search_is_refused(finished):
 
 @pytest.mark.slow
 def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
-    hidden = "import sys; sys.modules['matplotlib'] = None; sys.argv = sys.argv[1:]; import runpy; "
-    start = hidden + "runpy.run_module('experiments.compare_methods', run_name='__main__', alter_sys=True)"
-    arguments = command(tmp_path / "run")
-    done = subprocess.run(
-        [sys.executable, "-c", start, "compare_methods", *arguments[3:]],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = mains.run("compare_methods", *arguments(tmp_path / "run"), matplotlib=False)
     assert done.returncode == 1, done.stderr
     assert (
         done.stderr.splitlines()[-1] == "error: the figure needs matplotlib: pip install evonorms-jax[demo]"

@@ -2,13 +2,10 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
 import time
 
+import mains
 import pytest
-from search_test import ROOT, environment
 
 from evonorms_jax.layers import load_layer
 
@@ -25,14 +22,8 @@ SMALL = (
 NETWORK = "tiny experiments/configs/train.py:quick model.name=resnet_tiny batch_size=8"
 
 
-def command(main, *arguments):
-    return [sys.executable, "-m", f"experiments.{main}", *arguments]
-
-
 def run(main, *arguments):
-    done = subprocess.run(
-        command(main, *arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = mains.run(main, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,11 +59,11 @@ def reranked(search, tmp_path_factory):
     """Killed once its first training is done, and started again."""
     workdir = tmp_path_factory.mktemp("reranked") / "run"
     arguments = reranking(search, workdir)
-    killed = subprocess.Popen(command("rerank", *arguments), cwd=ROOT, env=environment())
+    killed = mains.start("rerank", *arguments)
     while not (before := list(workdir.glob("cells/*/result.json"))) and killed.poll() is None:
         time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    mains.finish(killed)
     written = {path: path.stat().st_mtime_ns for path in before}
     output = run("rerank", *arguments)
     assert len(written) >= 1 and all(path.stat().st_mtime_ns == then for path, then in written.items())

@@ -2,20 +2,16 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import mains
 import pytest
 
 from evonorms_jax import Graph
 
-ROOT = Path(__file__).parent.parent
-CONFIGS = ROOT / "experiments" / "configs"
 # What two runs of the same history may differ in.
 TIMINGS = ("seconds",)
 BUDGET = 60  # of the quick forms
@@ -23,31 +19,16 @@ BUDGET = 60  # of the quick forms
 pytestmark = pytest.mark.slow
 
 
-def command(workdir, *overrides, config="search_mnist5k.py:quick"):
-    return [
-        sys.executable,
-        *("-m", "experiments.search"),
-        *(f"--config={CONFIGS}/{config}", f"--workdir={workdir}"),
-        *overrides,
-    ]
+def arguments(workdir, *overrides, config="search_mnist5k.py:quick"):
+    return [f"--config={mains.CONFIGS}/{config}", f"--workdir={workdir}", *overrides]
 
 
-def environment():
-    # A device for each core, as a user has it; the compilation cache is that of the test suite.
-    cleared = ("XLA_FLAGS", "PJRT_NPROC")
-    kept = {name: value for name, value in os.environ.items() if name not in cleared}
-    return kept | {"JAX_PLATFORMS": "cpu", "EVONORMS_CACHE": str(ROOT / ".cache" / "jax")}
+def start(workdir, *overrides, **options):
+    return mains.start("search", *arguments(workdir, *overrides), **options)
 
 
 def run(workdir, *overrides, config="search_mnist5k.py:quick"):
-    return subprocess.run(
-        command(workdir, *overrides, config=config),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return mains.run("search", *arguments(workdir, *overrides, config=config))
 
 
 def history(workdir):
@@ -98,13 +79,11 @@ def test_the_same_command_again_changes_nothing(finished):
 @pytest.mark.parametrize("after", [1, 9, 17])
 def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_path, after):
     workdir = tmp_path / "run"
-    process = subprocess.Popen(
-        command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start(workdir)
     while process.poll() is None and len(history(workdir)) < after:
         time.sleep(0.005)
     process.kill()
-    process.wait()
+    mains.finish(process)
     assert after <= len(history(workdir)) < BUDGET
     assert run(workdir).returncode == 0
     assert history(workdir) == history(finished[0])
@@ -124,17 +103,10 @@ def two_hosts(workdir, second=()):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     processes = [
-        subprocess.Popen(
-            command(
-                workdir,
-                *(f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", f"--process_id={index}"),
-                *("--cpu_devices=2", *(second if index else ())),
-            ),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        start(
+            workdir,
+            *(f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", f"--process_id={index}"),
+            *("--cpu_devices=2", *(second if index else ())),
         )
         for index in range(2)
     ]
@@ -186,14 +158,7 @@ def test_hosts_with_different_configs_are_refused(tmp_path):
 
 def test_interrupted_it_saves_and_says_how_to_go_on(finished, tmp_path):
     workdir = tmp_path / "run"
-    process = subprocess.Popen(
-        command(workdir),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(workdir)
     while process.poll() is None and len(history(workdir)) < 5:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -265,16 +230,7 @@ def test_wrong_input_is_one_clear_line(finished, overrides, message):
 
 
 def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
-    hidden = "import sys; sys.modules['matplotlib'] = None; sys.argv = sys.argv[1:]; import runpy; "
-    start = hidden + "runpy.run_module('experiments.search', run_name='__main__', alter_sys=True)"
-    done = subprocess.run(
-        [sys.executable, "-c", start, "search", *command(tmp_path / "run")[3:]],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = mains.finish(start(tmp_path / "run", matplotlib=False))
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert line == "error: the figure needs matplotlib: pip install evonorms-jax[demo]"

@@ -28,7 +28,8 @@ from graph_oracle import (
 from random_graphs import well_conditioned
 
 from evonorms_jax.search_space import BASELINES, CATALOG
-from evonorms_jax.search_space.universal import apply_genome, encode, initial_statistics
+from evonorms_jax.search_space.genome import encode
+from evonorms_jax.search_space.universal import apply_genome, initial_statistics
 
 GRAPHS = [*(CATALOG | BASELINES).values(), *graphs()]
 

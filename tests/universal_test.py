@@ -18,7 +18,8 @@ from evonorms_jax.search_space import (
     evaluate_reference,
     reference_batch_moments,
 )
-from evonorms_jax.search_space.universal import CAPACITY, apply_genome, encode, initial_statistics
+from evonorms_jax.search_space.genome import CAPACITY, encode
+from evonorms_jax.search_space.universal import apply_genome, initial_statistics
 
 SHAPE = (3, 4, 3, 8)
 GROUPS = 4

@@ -26,7 +26,7 @@ from evonorms_jax.layers import norm_act
 from evonorms_jax.models.anchors import Anchor
 from evonorms_jax.models.costs import operations
 from evonorms_jax.search_space import CATALOG, Graph
-from evonorms_jax.search_space.universal import encode
+from evonorms_jax.search_space.genome import encode
 
 EXECUTORS = ("universal", "compiled", "auto")
 

@@ -19,7 +19,7 @@ from absl import logging
 from evonorms_jax.evolution.devices import Devices, Program, part
 from evonorms_jax.evolution.proxy import ProxyState, ProxyTask, restart
 from evonorms_jax.search_space import Graph
-from evonorms_jax.search_space.universal import encode
+from evonorms_jax.search_space.genome import encode
 
 
 class Job(NamedTuple):

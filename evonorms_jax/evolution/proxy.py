@@ -14,7 +14,7 @@ from evonorms_jax.data import EvalBatches, ImageData, batch_indices, eval_batche
 from evonorms_jax.layers import LayerConstructor
 from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
 from evonorms_jax.models.anchors import Anchor
-from evonorms_jax.search_space.universal import Genome
+from evonorms_jax.search_space.genome import Genome
 from evonorms_jax.training.optimizer import make_schedule, sgd
 
 
@@ -75,6 +75,25 @@ class ProxyTask(NamedTuple):
     train: Callable[..., ProxyState]
     accuracy: Callable[..., jax.Array]
     loss: Callable[..., tuple[jax.Array, Any]]
+
+
+def _over_replicas(function: Callable[..., Any], in_axes: tuple[int | None, ...], count: int):
+    """`jax.vmap` over `count` replicas.
+
+    Of a single one no axis is made: mapped, the slices of the universal layer become gathers and scatters,
+    which check each index, though they are not mapped.
+    """
+    if count > 1:
+        return jax.vmap(function, in_axes)
+
+    def alone(*arguments):
+        picked = (
+            jax.tree.map(lambda leaf: leaf[0], argument) if axis == 0 else argument
+            for axis, argument in zip(in_axes, arguments, strict=True)
+        )
+        return jax.tree.map(lambda leaf: leaf[None], function(*picked))
+
+    return alone
 
 
 def restart(template: ProxyState, genome: Genome) -> ProxyState:
@@ -147,7 +166,7 @@ def make_proxy_task(
 
     def train(candidate, state, data, key, stop):
         keys = jax.random.split(key, settings.replicas)
-        all_replicas = jax.vmap(update, in_axes=(None, 0, 0, 0, None, 0, None))
+        all_replicas = _over_replicas(update, (None, 0, 0, 0, None, 0, None), settings.replicas)
 
         def unfinished(state):
             return (state.step < stop) & jnp.all(jnp.isfinite(state.loss))
@@ -167,7 +186,7 @@ def make_proxy_task(
             return jnp.sum(right * batch.weights)
 
         def add(total, batch):
-            right = jax.vmap(one, in_axes=(0, 0, None))(state.params, state.stats, batch)
+            right = _over_replicas(one, (0, 0, None), settings.replicas)(state.params, state.stats, batch)
             return total + jnp.mean(right), None
 
         right, _ = jax.lax.scan(add, jnp.float32(0), data.validation)

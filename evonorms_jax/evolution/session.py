@@ -22,6 +22,7 @@ from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.training.interrupt import stop_requested
+from evonorms_jax.training.ranges import AMOUNT, COUNT, PROBABILITY, SEED, SHARE, check_ranges
 from evonorms_jax.training.workdir import absolute, write_whole
 
 #: Published layers that are trained the same way, for people to compare with.
@@ -29,6 +30,25 @@ KNOWN_LAYERS: dict[str, Graph] = {
     name: (BASELINES | CATALOG)[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
 }
 METHODS = ("evolution", "random_search", "random")
+#: Numbers that nothing else looks at before they do harm: of an evaluator, and of the search around it.
+_RANGES = {
+    "seed": SEED,
+    "data.seed": SEED,
+    "layer.momentum": SHARE,
+    "proxy.replicas": COUNT,
+    "proxy.eval_batch_size": COUNT,
+    "rejection.quality_threshold": AMOUNT,
+}
+_SEARCH_RANGES = {
+    "budget": COUNT,
+    "checkpoint_every": COUNT,
+    "top_k": COUNT,
+    "evolution.population_size": COUNT,
+    "evolution.mutations": COUNT,
+    "evolution.round_size": COUNT,
+    "evolution.tournament_fraction": PROBABILITY,
+    "evolution.random_probability": PROBABILITY,
+}
 _SLOTS = 32  # trainings that a device holds; of a longer round it gets its share in several calls
 
 
@@ -94,7 +114,7 @@ def make_evaluator(
     config: ConfigDict, hosts: Hosts | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Evaluator:
     """The evaluator of a config, with its data read; errors as `run_search`."""
-    _check_numbers(config)
+    check_ranges(config, _RANGES)
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
         raise ValueError("anchors must name at least one anchor, got none")
@@ -125,20 +145,6 @@ def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
     return ProxySettings(**config.proxy.to_dict() | changes, crop=config.data.crop, flip=config.data.flip)
 
 
-def _check_numbers(config: ConfigDict) -> None:
-    for key, value, least in (
-        ("seed", config.seed, 0),
-        ("data.seed", config.data.seed, 0),
-        ("proxy.replicas", config.proxy.replicas, 1),
-        ("proxy.eval_batch_size", config.proxy.eval_batch_size, 1),
-        ("rejection.quality_threshold", config.rejection.quality_threshold, 0),
-    ):
-        if not value >= least:
-            raise ValueError(f"{key} must be at least {least}, got {value}")
-    if not 0 <= config.layer.momentum <= 1:
-        raise ValueError(f"layer.momentum must be from 0 to 1, got {config.layer.momentum}")
-
-
 def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.ImageData) -> None:
     count, *sides, _ = images.train.images.shape
     if not 1 <= proxy.batch_size <= count:
@@ -158,16 +164,8 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
     if config.method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    for key in ("budget", "checkpoint_every", "top_k"):
-        if config[key] < 1:
-            raise ValueError(f"{key} must be at least 1, got {config[key]}")
+    check_ranges(config, _SEARCH_RANGES)
     fields = config.evolution.to_dict()
-    for key in ("population_size", "mutations", "round_size"):
-        if fields[key] < 1:
-            raise ValueError(f"evolution.{key} must be at least 1, got {fields[key]}")
-    for key in ("tournament_fraction", "random_probability"):
-        if not 0 <= fields[key] <= 1:
-            raise ValueError(f"evolution.{key} must be from 0 to 1, got {fields[key]}")
     check_selection(fields["selection"])
     seeds = tuple(_seed_layer(name) for name in fields.pop("seed_layers"))
     return EvolutionSettings(select=config.method == "evolution", seed_layers=seeds, **fields)

@@ -10,9 +10,10 @@ from flax.linen.dtypes import canonicalize_dtype
 from evonorms_jax.layers.affine import AFFINE
 from evonorms_jax.layers.linen import Layer
 from evonorms_jax.search_space.compiled import compile_graph
+from evonorms_jax.search_space.genome import Genome, encode
 from evonorms_jax.search_space.graph import Graph
 from evonorms_jax.search_space.primitives import OPS
-from evonorms_jax.search_space.universal import Genome, apply_genome, encode, initial_statistics
+from evonorms_jax.search_space.universal import apply_genome, initial_statistics
 
 
 class UniversalNormAct(Layer):

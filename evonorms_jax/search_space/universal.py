@@ -5,14 +5,15 @@ that one compiled model serves a whole search, and `jax.pmap` can give each devi
 slower step, two to five times that of a compiled graph in a small network on a CPU.
 
 Shapes: x `[B, *S, C]`; node values live in one buffer `[slots, B, S, C]` with the space flattened, slot by
-node index: the leaves x, 0, v0, v1, then the live nodes in order.
+node index: the leaves x, 0, v0, v1, then the live nodes in order, then two that are free.
 
 The interpreter has a backward pass of its own. A loop with a trip count that is data has no reverse-mode
 derivative, and one over all nodes would run the dead ones too. The backward pass walks a second tape, whose
 entries are the edges of the graph: each adds the cotangent that one node sends to one of its inputs. It keeps
-the buffer of the forward pass, 14 activations a layer: to rebuild it would make the program half as large
-again, to build and to run, and a proxy network is small. Forward-mode differentiation of the backward pass
-works, so second derivatives do (`jax.jvp` of `jax.grad`).
+the buffer of the forward pass, 16 activations a layer: to rebuild it would make the program half as large
+again, to build and to run, and a proxy network is small. Cotangents go into the slots of values that no edge
+needs any more: to clear a buffer of their own would cost more than to walk the tape. Forward-mode
+differentiation of the backward pass works, so second derivatives do (`jax.jvp` of `jax.grad`).
 
 Under `vmap` over candidates every op would run for every node: put candidates on devices or in sequence.
 Under `vmap` over replicas of one candidate nothing of the kind happens.
@@ -26,68 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.search_space import moments
-from evonorms_jax.search_space.graph import Graph
-from evonorms_jax.search_space.primitives import EPSILON, INPUT, LEAVES, OPS, V0, V1, ZERO
-
-#: Intermediate nodes that a genome holds.
-CAPACITY = 10
-
-# An instruction is an element-wise op or a kind of aggregation; the index set is a field of its own.
-_INSTRUCTIONS = [op.name for op in OPS.values() if op.kind is None] + ["mean", "rms", "std"]
-# An edge of the backward tape is an instruction and the number of the input that the cotangent goes to.
-_EDGES = [(name, k) for name in _INSTRUCTIONS for k in range(OPS[name].arity if name in OPS else 1)]
-
-
-class Genome(NamedTuple):
-    """A graph as arrays; a pytree of int32. Only the live part, equal sub-expressions merged.
-
-    Attributes:
-      code: `[CAPACITY]` instruction of each node.
-      inputs: `[CAPACITY, 2]` slots of its inputs; the second repeats the first for unary ops.
-      index_set: `[CAPACITY]` number of the index set of an aggregation in `moments.INDEX_SETS`.
-      length: scalar, number of nodes.
-      edges: `[2 * CAPACITY, 3]` backward tape: edge code, number of the node, slot of the target.
-      num_edges: scalar.
-      statistic_start: `[CAPACITY]` start of the moving statistic, 0 for a mean and 1 otherwise.
-    """
-
-    code: np.ndarray
-    inputs: np.ndarray
-    index_set: np.ndarray
-    length: np.ndarray
-    edges: np.ndarray
-    num_edges: np.ndarray
-    statistic_start: np.ndarray
-
-
-def encode(graph: Graph) -> Genome:
-    """The genome of a graph.
-
-    Raises:
-      ValueError: if more than `CAPACITY` nodes are live.
-    """
-    nodes = graph.canonical.nodes
-    if len(nodes) > CAPACITY:
-        raise ValueError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")
-    code, index_set, start = (np.zeros(CAPACITY, np.int32) for _ in range(3))
-    inputs = np.zeros((CAPACITY, 2), np.int32)
-    varies = [leaf != ZERO for leaf in range(len(LEAVES))]  # whether a gradient flows there
-    for number, (name, sources) in enumerate(nodes):
-        op = OPS[name]
-        code[number] = _INSTRUCTIONS.index(op.kind or name)
-        inputs[number] = sources if len(sources) == 2 else (*sources, *sources)
-        index_set[number] = moments.INDEX_SETS.index(op.index_set) if op.kind else 0
-        start[number] = op.kind != "mean"
-        varies.append(any(varies[i] for i in sources))
-    tape = [
-        (_EDGES.index((_INSTRUCTIONS[code[number]], k)), number, target)
-        for number in reversed(range(len(nodes)))
-        for k, target in enumerate(nodes[number].inputs)
-        if varies[target]
-    ]
-    edges = np.zeros((2 * CAPACITY, 3), np.int32)
-    edges[: len(tape)] = np.asarray(tape, np.int32).reshape(-1, 3)
-    return Genome(code, inputs, index_set, np.int32(len(nodes)), edges, np.int32(len(tape)), start)
+from evonorms_jax.search_space.genome import CAPACITY, EDGES, INSTRUCTIONS, SLOTS, Genome
+from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 
 
 def initial_statistics(genome: Genome, channels: int) -> jax.Array:
@@ -194,8 +135,7 @@ class _Interpreter(NamedTuple):
 def _zeros(shape, like):
     """Zeros that XLA does not know to be constant.
 
-    A constant buffer is made once, outside the training loop, and copied in every step: a read more. Clearing
-    the buffers is about half of what a layer costs.
+    A constant buffer is made once, outside the training loop, and copied in every step: a read more.
     """
     return jnp.full(shape, jnp.where(like[0, 0, 0] > jnp.inf, 1, 0).astype(like.dtype))
 
@@ -217,7 +157,7 @@ def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tupl
     """Runs the forward tape: the buffer `[slots, B, S, C]` and the raw moments `[CAPACITY, C]`."""
     per_channel = (jnp.broadcast_to(v.reshape(1, 1, -1), x.shape) for v in (v0, v1))
     leaves = jnp.stack([x, jnp.zeros_like(x), *per_channel])
-    buffer = jnp.concatenate([leaves, _zeros((CAPACITY, *x.shape), x)])
+    buffer = jnp.concatenate([leaves, _zeros((SLOTS - len(LEAVES), *x.shape), x)])
 
     def branch(name):
         # Slices are taken inside the branch, where they fuse with the op.
@@ -230,7 +170,7 @@ def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tupl
         buffer, raw = carry
         value, moment = jax.lax.switch(
             genome.code[number],
-            [branch(name) for name in _INSTRUCTIONS],
+            [branch(name) for name in INSTRUCTIONS],
             buffer,
             genome.inputs[number],
             genome.index_set[number],
@@ -241,38 +181,37 @@ def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tupl
     return jax.lax.fori_loop(0, genome.length, step, (buffer, stats))
 
 
-def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> jax.Array:
-    """Walks the backward tape: the cotangents of all nodes, `[slots, B, S, C]`."""
+def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> list[jax.Array]:
+    """Walks the backward tape in the buffer of the forward pass: the cotangents of x, v0, v1, `[B, S, C]`."""
 
     def branch(name, k):
-        def run(buffer, inputs, index_set, stat, cotangents, node):
-            g = _slot(cotangents, node)
+        def run(buffer, inputs, index_set, stat, own):
             operands = _slots(buffer, inputs)
 
             def of_target(target):
                 replaced = [*operands[:k], target, *operands[k + 1 :]]
                 return interpreter.function(name)(*replaced, index_set, stat)[0]
 
-            return jax.vjp(of_target, operands[k])[1](g)[0]
+            return jax.vjp(of_target, operands[k])[1](_slot(buffer, own))[0]
 
         return run
 
-    def step(entry, cotangents):
-        code, number, target = genome.edges[entry]
+    def step(entry, buffer):
+        code, number, own, target, first = genome.edges[entry]
         sent = jax.lax.switch(
             code,
-            [branch(name, k) for name, k in _EDGES],
+            [branch(name, k) for name, k in EDGES],
             buffer,
             genome.inputs[number],
             genome.index_set[number],
             stats[number],
-            cotangents,
-            len(LEAVES) + number,
+            own,
         )
-        return _put(cotangents, _slot(cotangents, target) + sent, target)
+        # In the slot of a target that has received nothing yet lies a value.
+        return _put(buffer, jnp.where(first, sent, _slot(buffer, target) + sent), target)
 
-    start = _put(_zeros(buffer.shape, g), g, len(LEAVES) - 1 + genome.length)
-    return jax.lax.fori_loop(0, genome.num_edges, step, start)
+    buffer = jax.lax.fori_loop(0, genome.num_edges, step, _put(buffer, g, SLOTS - 1))
+    return [jnp.where(genome.received[k] < 0, 0, _slot(buffer, genome.received[k])) for k in range(3)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -282,20 +221,18 @@ def _run(interpreter, genome, x, v0, v1, stats):
 
 def _forward(interpreter, genome, x, v0, v1, stats):
     buffer, raw = _values(interpreter, genome, x, v0, v1, stats)
-    return (_slot(buffer, len(LEAVES) - 1 + genome.length), raw), (genome, buffer, stats)
+    # A branch, though there is one way only: XLA fuses a plain slice into what uses it, down to the backward
+    # pass of the network, and then that of the layer has to copy the buffer before it writes there.
+    output = len(LEAVES) - 1 + genome.length
+    y = jax.lax.cond(genome.length > 0, lambda: _slot(buffer, output), lambda: jnp.zeros_like(x))
+    return (y, raw), (genome, buffer, stats)
 
 
 def _backward(interpreter, residuals, g):
     genome, buffer, stats = residuals
-    cotangents = _cotangents(interpreter, genome, buffer, stats, g[0])
+    x, v0, v1 = _cotangents(interpreter, genome, buffer, stats, g[0])
     none = jax.tree.map(lambda a: np.zeros(np.shape(a), jax.dtypes.float0), genome)
-    return (
-        none,
-        cotangents[INPUT],
-        jnp.sum(cotangents[V0], (0, 1)),
-        jnp.sum(cotangents[V1], (0, 1)),
-        jnp.zeros_like(stats),
-    )
+    return none, x, jnp.sum(v0, (0, 1)), jnp.sum(v1, (0, 1)), jnp.zeros_like(stats)
 
 
 # The forward rule must not call `_run`: forward-mode differentiation of the backward pass would fail.

@@ -1,8 +1,5 @@
 """From a config to the pure functions of a training, bound to their data and keys."""
 
-import functools
-import math
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +15,7 @@ from evonorms_jax.models import get_model
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
 from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
 from evonorms_jax.training.optimizer import make_optimizer, make_schedule
+from evonorms_jax.training.ranges import AMOUNT, COUNT, SEED, SHARE, check_ranges
 from evonorms_jax.training.steps import (
     Metrics,
     StepSettings,
@@ -28,29 +26,28 @@ from evonorms_jax.training.steps import (
 )
 
 DTYPES = ("float32", "bfloat16")
-_SEED, _COUNT, _AMOUNT, _SHARE = (0, 2**32), (1, math.inf), (0, math.inf), (0, 1)
-#: Numbers of a config that nothing else looks at before they do harm: the least, and what they are below.
+#: Numbers that nothing else looks at before they do harm.
 _RANGES = {
-    "seed": _SEED,
-    "data.seed": _SEED,
-    "statistics_batch": _COUNT,
-    "log_every": _COUNT,
-    "eval_every": _COUNT,
-    "checkpoint_every": _COUNT,
-    "data.crop": _COUNT,
-    "data.image_size": _COUNT,
-    "data.threads": _COUNT,
-    "data.workers": _AMOUNT,
-    "data.randaugment.layers": _AMOUNT,
-    "data.randaugment.magnitude": _AMOUNT,
-    "model.dropout_rate": _SHARE,
-    "model.drop_connect_rate": _SHARE,
-    "layer.epsilon": _AMOUNT,
-    "layer.momentum": _SHARE,
-    "optimizer.learning_rate": _AMOUNT,
-    "optimizer.momentum": _SHARE,
-    "optimizer.weight_decay": _AMOUNT,
-    "optimizer.reference_batch": _COUNT,
+    "seed": SEED,
+    "data.seed": SEED,
+    "statistics_batch": COUNT,
+    "log_every": COUNT,
+    "eval_every": COUNT,
+    "checkpoint_every": COUNT,
+    "data.crop": COUNT,
+    "data.image_size": COUNT,
+    "data.threads": COUNT,
+    "data.workers": AMOUNT,
+    "data.randaugment.layers": AMOUNT,
+    "data.randaugment.magnitude": AMOUNT,
+    "model.dropout_rate": SHARE,
+    "model.drop_connect_rate": SHARE,
+    "layer.epsilon": AMOUNT,
+    "layer.momentum": SHARE,
+    "optimizer.learning_rate": AMOUNT,
+    "optimizer.momentum": SHARE,
+    "optimizer.weight_decay": AMOUNT,
+    "optimizer.reference_batch": COUNT,
 }
 
 
@@ -78,7 +75,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
       ValueError: if the config asks for what is not there.
       DataNotFoundError: if the data are not there.
     """
-    _check_ranges(config)
+    check_ranges(config, _RANGES)
     settings = StepSettings(
         statistics_batch=config.statistics_batch,
         accumulate=config.accumulate,
@@ -119,14 +116,6 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
         steps=steps,
         data=feed.name,
     )
-
-
-def _check_ranges(config: ConfigDict) -> None:
-    for key, (least, below) in _RANGES.items():
-        value = functools.reduce(operator.getitem, key.split("."), config)
-        if value is not None and not least <= value < below:
-            limit = "" if math.isinf(below) else f" and below {below}"
-            raise ValueError(f"{key} must be at least {least}{limit}, got {value}")
 
 
 def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:

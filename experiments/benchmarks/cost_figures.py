@@ -19,7 +19,7 @@ from evonorms_jax.models import get_anchor
 from evonorms_jax.models.costs import operations
 from evonorms_jax.report.records import read_search
 from evonorms_jax.search_space import CATALOG, Graph
-from evonorms_jax.search_space.universal import encode
+from evonorms_jax.search_space.genome import encode
 from experiments.benchmarks.candidates import Pass, mutants, random_graphs, rounds
 from experiments.benchmarks.search_cost import AnchorCost, Mix, mix_of
 from experiments.configs import search_mnist5k

@@ -1,0 +1,46 @@
+"""The mains as a user starts them: processes of their own, a device for each core."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "experiments" / "configs"
+_WITHOUT_MATPLOTLIB = """
+import runpy, sys
+sys.modules["matplotlib"] = None
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def environment():
+    """That of a user; the compilation cache is the one of the test suite."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    return kept | {"JAX_PLATFORMS": "cpu", "EVONORMS_CACHE": str(ROOT / ".cache" / "jax")}
+
+
+def start(main, *arguments, matplotlib=True):
+    """The process of `experiments.MAIN`, with its output and log to be read."""
+    name = f"experiments.{main}"
+    program = ("-m", name) if matplotlib else ("-c", _WITHOUT_MATPLOTLIB, name)
+    return subprocess.Popen(
+        [sys.executable, *program, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """Waits for a process, and returns how it ended."""
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run(main, *arguments, **options):
+    """How `experiments.MAIN` ended."""
+    return finish(start(main, *arguments, **options))
