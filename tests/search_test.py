@@ -45,9 +45,9 @@ def history(workdir):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A quick search that was never stopped."""
+    """A quick search on two devices that was never stopped."""
     workdir = tmp_path_factory.mktemp("search") / "run"
-    done = run(workdir)
+    done = run(workdir, "--cpu_devices=2")
     assert done.returncode == 0, done.stderr
     return workdir, done
 
@@ -76,7 +76,7 @@ def test_the_same_command_again_changes_nothing(finished):
     assert history(workdir) == before
 
 
-@pytest.mark.parametrize("after", [1, 9, 17])
+@pytest.mark.parametrize("after", [1, 17])
 def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_path, after):
     workdir = tmp_path / "run"
     process = start(workdir)
@@ -89,7 +89,7 @@ def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_pa
     assert history(workdir) == history(finished[0])
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 8])
 def test_the_number_of_devices_does_not_change_the_history(finished, tmp_path, devices):
     done = run(tmp_path / "run", f"--cpu_devices={devices}")
     assert done.returncode == 0, done.stderr

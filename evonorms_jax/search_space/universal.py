@@ -153,6 +153,8 @@ def _put(buffer, value, index):
     return jax.lax.dynamic_update_index_in_dim(buffer, value, index, 0)
 
 
+# Jitted so that layers of the same shape are traced and lowered once.
+@functools.partial(jax.jit, static_argnums=0)
 def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tuple[jax.Array, jax.Array]:
     """Runs the forward tape: the buffer `[slots, B, S, C]` and the raw moments `[CAPACITY, C]`."""
     per_channel = (jnp.broadcast_to(v.reshape(1, 1, -1), x.shape) for v in (v0, v1))
@@ -181,6 +183,7 @@ def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tupl
     return jax.lax.fori_loop(0, genome.length, step, (buffer, stats))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> list[jax.Array]:
     """Walks the backward tape in the buffer of the forward pass: the cotangents of x, v0, v1, `[B, S, C]`."""
 
