@@ -1,12 +1,11 @@
 """Small trainings on made-up images for tests, in a process of their own, and what they leave behind."""
 
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from mains import ROOT, environment
+
 SETTINGS = {
     "steps": 60,
     "batch_size": 8,
@@ -38,7 +37,7 @@ def launch(*arguments):
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=os.environ | {"EVONORMS_CACHE": str(ROOT / ".cache" / "jax"), "XLA_FLAGS": ""},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
