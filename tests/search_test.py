@@ -76,15 +76,25 @@ def test_the_same_command_again_changes_nothing(finished):
     assert history(workdir) == before
 
 
-@pytest.mark.parametrize("after", [1, 17])
-def test_killed_and_started_again_it_ends_with_the_same_history(finished, tmp_path, after):
-    workdir = tmp_path / "run"
-    process = start(workdir)
-    while process.poll() is None and len(history(workdir)) < after:
+def wait_for_records(workdir, count, *processes):
+    while all(process.poll() is None for process in processes) and len(history(workdir)) < count:
         time.sleep(0.005)
-    process.kill()
-    mains.finish(process)
-    assert after <= len(history(workdir)) < BUDGET
+
+
+def test_killed_and_interrupted_it_ends_with_the_same_history(finished, tmp_path):
+    workdir = tmp_path / "run"
+    for after in (1, 17):
+        process = start(workdir)
+        wait_for_records(workdir, after, process)
+        process.kill()
+        mains.finish(process)
+        assert after <= len(history(workdir)) < BUDGET
+    process = start(workdir)
+    wait_for_records(workdir, len(history(workdir)) + 1, process)
+    process.send_signal(signal.SIGINT)
+    done = mains.finish(process)
+    assert done.returncode == 130
+    assert "the same command goes on" in done.stderr and "Traceback" not in done.stderr
     assert run(workdir).returncode == 0
     assert history(workdir) == history(finished[0])
 
@@ -114,37 +124,28 @@ def two_hosts(workdir, second=()):
         yield processes
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
-            process.stderr.close()
+            with process:
+                process.kill()
 
 
-def test_two_hosts_share_a_search_and_give_the_same_history(finished, tmp_path):
-    with two_hosts(tmp_path / "run") as processes:
-        for process in processes:
-            _, errors = process.communicate()
-            assert process.returncode == 0, errors
-    assert history(tmp_path / "run") == history(finished[0])
-    assert (tmp_path / "run" / "report" / "index.html").exists()
-
-
-@pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_host_ends_the_run_with_one_line_and_starting_again_goes_on(finished, tmp_path, lost):
+def test_a_lost_host_ends_the_run_with_one_line_and_two_go_on_to_the_same_history(finished, tmp_path):
     workdir = tmp_path / "run"
-    with two_hosts(workdir) as processes:
-        while all(process.poll() is None for process in processes) and len(history(workdir)) < 5:
-            time.sleep(0.005)
-        processes[lost].kill()
-        other = processes[1 - lost]
-        _, errors = other.communicate()
-        assert other.returncode == 1
-        (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    for lost, after in ((1, 5), (0, 21)):
+        with two_hosts(workdir) as processes:
+            wait_for_records(workdir, after, *processes)
+            processes[lost].kill()
+            ends = [mains.finish(process) for process in processes]
+        assert ends[1 - lost].returncode == 1
+        (line,) = [line for line in ends[1 - lost].stderr.splitlines() if line.startswith("error:")]
         assert f"process {lost}" in line and "start the same command again on all hosts" in line
-        assert "Traceback" not in errors
-    assert 5 <= len(history(workdir)) < BUDGET
+        assert "Traceback" not in ends[1 - lost].stderr
+        assert after <= len(history(workdir)) < BUDGET
     with two_hosts(workdir) as processes:
-        assert [process.wait() for process in processes] == [0, 0]
+        for process in processes:
+            done = mains.finish(process)
+            assert done.returncode == 0, done.stderr
     assert history(workdir) == history(finished[0])
+    assert (workdir / "report" / "index.html").exists()
 
 
 def test_hosts_with_different_configs_are_refused(tmp_path):
@@ -154,19 +155,6 @@ def test_hosts_with_different_configs_are_refused(tmp_path):
             assert process.returncode != 0 and "Traceback" not in errors
             assert "the config differs between process 0 and process 1" in errors
     assert not (tmp_path / "run").exists()
-
-
-def test_interrupted_it_saves_and_says_how_to_go_on(finished, tmp_path):
-    workdir = tmp_path / "run"
-    process = start(workdir)
-    while process.poll() is None and len(history(workdir)) < 5:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "the same command goes on" in errors and "Traceback" not in errors
-    assert run(workdir).returncode == 0
-    assert history(workdir) == history(finished[0])
 
 
 @pytest.mark.parametrize(
