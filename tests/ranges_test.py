@@ -31,6 +31,11 @@ def test_a_number_out_of_its_range(allowed, value, limit):
         check(allowed, value)
 
 
+def test_a_config_of_another_version():
+    with pytest.raises(ValueError, match=r"has no data\.workers: another version of this package wrote it"):
+        check_ranges(ConfigDict({"data": {"threads": 1}}), {"data.workers": AMOUNT})
+
+
 @pytest.mark.parametrize(
     ("allowed", "value"),
     [(SEED, 0), (SEED, 2**32 - 1), (COUNT, 1), (AMOUNT, None), (SHARE, 0.9), (PROBABILITY, 1.0)],

@@ -2,7 +2,7 @@
 
 Building a program costs seconds, screening a candidate less: here a candidate is a handful of integers, so
 that one compiled model serves a whole search, and `jax.pmap` can give each device its own. The price is a
-slower step, two to five times that of a compiled graph in a small network on a CPU.
+slower step, two to three times that of a compiled graph in a small network on a CPU.
 
 Shapes: x `[B, *S, C]`; node values live in one buffer `[slots, B, S, C]` with the space flattened, slot by
 node index: the leaves x, 0, v0, v1, then the live nodes in order, then two that are free.
@@ -12,8 +12,8 @@ derivative, and one over all nodes would run the dead ones too. The backward pas
 entries are the edges of the graph: each adds the cotangent that one node sends to one of its inputs. It keeps
 the buffer of the forward pass, 16 activations a layer: to rebuild it would make the program half as large
 again, to build and to run, and a proxy network is small. Cotangents go into the slots of values that no edge
-needs any more: to clear a buffer of their own would cost more than to walk the tape. Forward-mode
-differentiation of the backward pass works, so second derivatives do (`jax.jvp` of `jax.grad`).
+needs any more, since to clear a buffer is a good part of what a layer costs. Forward-mode differentiation of
+the backward pass works, so second derivatives do (`jax.jvp` of `jax.grad`).
 
 Under `vmap` over candidates every op would run for every node: put candidates on devices or in sequence.
 Under `vmap` over replicas of one candidate nothing of the kind happens.

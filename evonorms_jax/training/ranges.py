@@ -32,13 +32,16 @@ PROBABILITY = Range(0, 1, closed=True)
 
 
 def check_ranges(config: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """Raises `ValueError` at the first number out of its range; None stands for no number.
+    """Raises `ValueError` at the first number that is out of its range or missing; None stands for no number.
 
     Args:
       config: nested.
       ranges: by key, with dots.
     """
     for key, allowed in ranges.items():
-        value = functools.reduce(operator.getitem, key.split("."), config)
+        try:
+            value = functools.reduce(operator.getitem, key.split("."), config)
+        except KeyError:
+            raise ValueError(f"the config has no {key}: another version of this package wrote it") from None
         if value is not None and not allowed.holds(value):
             raise ValueError(f"{key} must be {allowed}, got {value}")
