@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from graph_oracle import (
+    FAST_BUILD,
     GROUPS,
     NUM_GRAPHS,
     SHAPE,
@@ -54,7 +55,7 @@ def compiled_results(chunk):
                 results[-1]["inference"], _ = layer.apply(params, stats, x, train=False)
         return results
 
-    return jax.device_get(jax.jit(program)(*inputs()))
+    return jax.device_get(jax.jit(program, compiler_options=FAST_BUILD)(*inputs()))
 
 
 @pytest.mark.slow
@@ -89,7 +90,7 @@ def compiled_gradients(chunk):
         gradient = jax.grad(loss, (1, 2, 3))
         return [gradient(compile_graph(graph, groups=GROUPS), x, v0, v1) for graph in chunk]
 
-    return jax.jit(program)
+    return jax.jit(program, compiler_options=FAST_BUILD)
 
 
 @pytest.mark.slow

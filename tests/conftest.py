@@ -4,14 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-from mains import FAST_BUILD
-
 # Both are read when the backend starts, so they come before the first import of jax. PJRT_NPROC: with
 # fewer threads than devices, collectives that nobody waits for can deadlock on a small machine.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join(
-    (os.environ.get("XLA_FLAGS", ""), FAST_BUILD, "--xla_force_host_platform_device_count=8")
-)
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["PJRT_NPROC"] = "16"
 
 import jax

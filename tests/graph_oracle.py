@@ -11,6 +11,8 @@ from evonorms_jax.search_space import OPS, Graph, evaluate_reference, reference_
 SHAPE = (2, 3, 2, 4)
 GROUPS = 2
 NUM_GRAPHS = 2000
+# What is tested is not the code generator; without its optimizer programs build faster.
+FAST_BUILD = {"xla_backend_optimization_level": 0}
 
 
 @functools.cache

@@ -2,18 +2,14 @@
 
 import io
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+import mains
 import numpy as np
 import pytest
 from PIL import Image
 
 from evonorms_jax.data.crops import Box
 from experiments.benchmarks import input_pipeline
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_a_photograph_is_like_those_of_imagenet(rng):
@@ -34,8 +30,7 @@ def test_both_decoders_show_the_same(rng):
 
 
 def run(*flags):
-    command = [sys.executable, "-m", "experiments.benchmarks.input_pipeline", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return mains.run("benchmarks.input_pipeline", *flags)
 
 
 def test_the_command_prints_every_way_and_writes_the_figures(tmp_path):

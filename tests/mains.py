@@ -24,18 +24,22 @@ def environment():
     return kept | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FAST_BUILD, "EVONORMS_CACHE": cache}
 
 
-def start(main, *arguments, matplotlib=True):
-    """The process of `experiments.MAIN`, with its output and log to be read."""
-    name = f"experiments.{main}"
-    program = ("-m", name) if matplotlib else ("-c", _WITHOUT_MATPLOTLIB, name)
+def launch(*arguments):
+    """A Python with these arguments, with its output and log to be read."""
     return subprocess.Popen(
-        [sys.executable, *program, *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start(main, *arguments, matplotlib=True):
+    """The process of `experiments.MAIN`."""
+    name = f"experiments.{main}"
+    return launch(*(("-m", name) if matplotlib else ("-c", _WITHOUT_MATPLOTLIB, name)), *arguments)
 
 
 def finish(process):

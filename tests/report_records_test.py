@@ -2,17 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import mains
 import pytest
 from report_workdirs import CONFIG, made_up_history, write_workdir
 
 from evonorms_jax import report
 from evonorms_jax.report import records
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +99,10 @@ def test_damage_is_one_clear_line(workdir, damage, message):
     assert "\n" not in str(raised.value)
 
 
-def run_main(workdir):
-    command = [sys.executable, "-m", "experiments.report", f"--workdir={workdir}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def test_the_command(workdir):
-    good = run_main(workdir)
+    good = mains.run("report", f"--workdir={workdir}")
     assert (good.returncode, good.stdout) == (0, f"report: {workdir / 'report' / 'index.html'}\n")
     damage_line(7, lambda line: line[:40])(workdir)
-    bad = run_main(workdir)
+    bad = mains.run("report", f"--workdir={workdir}")
     assert bad.returncode != 0
     assert bad.stderr == f"error: {workdir / 'history.jsonl'} is damaged: line 7 is not JSON\n"

@@ -1,12 +1,8 @@
 """Configs of searches for tests that call the package directly."""
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from experiments.configs import search_mnist5k
-
-CONFIGS = Path(search_mnist5k.__file__).parent
 
 
 def digits(*anchors: str) -> ConfigDict:

@@ -66,6 +66,7 @@ def test_a_quick_search_examines_its_budget_and_reports(finished):
     assert names == ["bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0"]
     assert list((workdir / "tensorboard").iterdir())
     assert 0 <= json.loads((workdir / "devices.json").read_text())["idle_share"] < 1
+    assert "devices 2 of kind cpu" in done.stderr
     assert f"{BUDGET}/{BUDGET} (100 %)" in done.stderr, "off a terminal the last state is a log line"
 
 
@@ -83,7 +84,7 @@ def wait_for_records(workdir, count, *processes):
 
 def test_killed_and_interrupted_it_ends_with_the_same_history(finished, tmp_path):
     workdir = tmp_path / "run"
-    for after in (1, 17):
+    for after in (1, 9, 17):
         process = start(workdir)
         wait_for_records(workdir, after, process)
         process.kill()

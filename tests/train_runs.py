@@ -1,10 +1,8 @@
 """Small trainings on made-up images for tests, in a process of their own, and what they leave behind."""
 
-import subprocess
-import sys
 import time
 
-from mains import ROOT, environment
+import mains
 
 SETTINGS = {
     "steps": 60,
@@ -26,29 +24,20 @@ def saved_steps(workdir):
 
 
 def start(workdir, *flags, program=("-m", "experiments.train"), **overrides):
-    """A training with `SETTINGS` on one device, and what else is given."""
+    """A training with `SETTINGS` on one device, and what else is given.
+
+    With the eight devices of the tests a step takes many times as long.
+    """
     flags = [*flags, *(f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items())]
-    return launch(*program, "--config=experiments/configs/train.py:quick", f"--workdir={workdir}", *flags)
-
-
-def launch(*arguments):
-    """A Python that finds the programs of an earlier one in the cache."""
-    # One device: with the eight of the tests a step takes many times as long.
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    return mains.launch(
+        *program, "--config=experiments/configs/train.py:quick", f"--workdir={workdir}", *flags
     )
 
 
 def finish(child):
     """Exit status, output and log of a process."""
-    with child:
-        out, err = child.communicate()
-    return child.returncode, out, err
+    done = mains.finish(child)
+    return done.returncode, done.stdout, done.stderr
 
 
 def run(workdir, **overrides):

@@ -5,8 +5,9 @@ import re
 import signal
 import socket
 
+import mains
 import pytest
-from train_runs import await_checkpoint, finish, launch, manifests, run, saved_steps, start
+from train_runs import await_checkpoint, finish, manifests, run, saved_steps, start
 
 
 def interrupt(workdir, signum):
@@ -96,7 +97,7 @@ def test_a_run_killed_while_it_saves_ends_as_if_it_had_not_been(uninterrupted, t
 def test_a_checkpoint_is_evaluated_from_the_command_line(uninterrupted):
     workdir = uninterrupted[0]
     result = json.loads((workdir / "result.json").read_text())
-    status, out, err = finish(launch("-m", "experiments.evaluate", f"--workdir={workdir}"))
+    status, out, err = finish(mains.start("evaluate", f"--workdir={workdir}"))
     assert status == 0, err
     loss, accuracy = (f"{name} {result['test'][name]:.4f}" for name in ("loss", "accuracy"))
     assert out == f"test {loss}, {accuracy} at step 60\n"
@@ -111,7 +112,7 @@ def test_a_checkpoint_is_evaluated_from_the_command_line(uninterrupted):
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(tmp_path, flag, message):
-    status, out, err = finish(launch("-m", "experiments.evaluate", f"--workdir={tmp_path}", flag))
+    status, out, err = finish(mains.start("evaluate", f"--workdir={tmp_path}", flag))
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
 

@@ -22,7 +22,7 @@ from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.training.interrupt import stop_requested
-from evonorms_jax.training.ranges import AMOUNT, COUNT, PROBABILITY, SEED, SHARE, check_ranges
+from evonorms_jax.training.ranges import AMOUNT, COUNT, PROBABILITY, SEED, check_ranges
 from evonorms_jax.training.workdir import absolute, write_whole
 
 #: Published layers that are trained the same way, for people to compare with.
@@ -34,7 +34,7 @@ METHODS = ("evolution", "random_search", "random")
 _RANGES = {
     "seed": SEED,
     "data.seed": SEED,
-    "layer.momentum": SHARE,
+    "layer.momentum": PROBABILITY,
     "proxy.replicas": COUNT,
     "proxy.eval_batch_size": COUNT,
     "rejection.quality_threshold": AMOUNT,
