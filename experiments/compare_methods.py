@@ -20,13 +20,14 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from evonorms_jax.training.workdir import CONFIG as CONFIG_FILE
-from evonorms_jax.training.workdir import absolute, write_whole
-from experiments import drawing, flags
-from experiments.comparison.results import Json, apply_methods, make_results
-from experiments.comparison.retraining import check_settings, known_layers, retrain
-from experiments.comparison.searches import run_searches
-from experiments.comparison.table import markdown, notes, table
+from evonorms_jax.runs.workdir import CONFIG as CONFIG_FILE
+from evonorms_jax.runs.workdir import absolute, write_whole
+from evonorms_jax.study import drawing
+from evonorms_jax.study.comparison_table import markdown, notes, table
+from evonorms_jax.study.methods import run_searches
+from evonorms_jax.study.results import Json, apply_methods, make_results
+from evonorms_jax.study.retraining import check_settings, known_layers, retrain
+from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
 CPU_DEVICES = flags.define_cpu_devices()
@@ -36,7 +37,7 @@ NAME = "compare_methods"
 def main(argv):
     """Searches, trains again, and writes what came out."""
     del argv
-    figure = drawing.load("experiments.comparison.figure")
+    figure = drawing.load("evonorms_jax.study.comparison_figure")
     flags.use_cpu_devices(CPU_DEVICES.value)
     config, workdir = CONFIG.value, absolute(WORKDIR.value)
     if (workdir / CONFIG_FILE).exists():

@@ -1,8 +1,6 @@
 """What the mains of the experiments share: flags, one-line errors, help, and the settings of a process."""
 
-import difflib
 import functools
-import importlib.util
 import logging as std_logging
 import operator
 import os
@@ -18,7 +16,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import evonorms_jax
-from evonorms_jax.training.processes import joined
+from evonorms_jax.runs.config_checks import UsageError, flat, load_config, nearest
+from evonorms_jax.runs.processes import joined
 
 CACHE_VARIABLE = "EVONORMS_CACHE"
 CACHE = "~/.cache/evonorms_jax/xla"
@@ -33,10 +32,6 @@ _STOPPED, _BAD_USAGE, _FAILED = 130, 2, 1  # exit statuses; 130 is what a shell 
 
 # The flags defined here are those of the main that asks for them: `--help` lists a main's own.
 flags.disclaim_key_flags()
-
-
-class UsageError(ValueError):
-    """The command line does not say what it should; the message is one line."""
 
 
 def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
@@ -186,13 +181,13 @@ def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
         if path is None and example is not None:
             raise UsageError("the flag --config is required; --help tells more")
         defaults = ConfigDict() if example is None else load_config(path)
-        _check_keys(argv, _flat(defaults))
+        _check_keys(argv, flat(defaults))
         try:
             rest = flags.FLAGS(argv)
         except flags.Error as error:
             raise UsageError(_explain(error, defaults)) from None
         if example is not None:
-            _check_tuples(_flat(flags.FLAGS.config), _flat(defaults))
+            _check_tuples(flat(flags.FLAGS.config), flat(defaults))
         if rest[1:]:
             raise UsageError(f"unexpected argument {rest[1]!r}: flags are --NAME=VALUE")
         return rest
@@ -207,30 +202,6 @@ def _value_of_config(argv: Sequence[str]) -> str | None:
     return None
 
 
-def load_config(path: str) -> ConfigDict:
-    """What `get_config` of the file returns; `FILE:ARGUMENT` gives it an argument.
-
-    Raises:
-      UsageError: if there is no such file, or it is no config file.
-    """
-    file, *arguments = path.split(":", 1)
-    if not Path(file).is_file():
-        folder = Path(file).parent
-        found = [str(path) for path in folder.glob("*.py") if path.stem != "__init__"]
-        raise UsageError(f"there is no config file {file!r}{_nearest(file, found)}")
-    spec = importlib.util.spec_from_file_location("config_to_check", file)
-    if spec is None:
-        raise UsageError(f"the config file must be Python, got {file!r}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UsageError(f"{file} is no config file: it has no function get_config")
-    try:
-        return module.get_config(*arguments)
-    except ValueError as error:
-        raise UsageError(f"--config={path}: {error}") from None
-
-
 def _check_keys(argv: Sequence[str], defaults: Mapping[str, Any]) -> None:
     for argument in argv:
         match = re.match(r"--?(no)?config\.([^=]*)", argument)
@@ -239,9 +210,9 @@ def _check_keys(argv: Sequence[str], defaults: Mapping[str, Any]) -> None:
             # Within a group that exists, its name says nothing about which of its keys is meant.
             inside = [key.removeprefix(group) for key in defaults if key.startswith(group)]
             if inside:
-                near = _nearest(match[2].removeprefix(group), inside)
+                near = nearest(match[2].removeprefix(group), inside)
                 raise UsageError(f"config.{match[2]}: {group[:-1]} has {', '.join(inside)}{near}")
-            near = _nearest(match[2], defaults) or "; --help lists them"
+            near = nearest(match[2], defaults) or "; --help lists them"
             raise UsageError(f"the config has no key {match[2]!r}{near}")
 
 
@@ -261,7 +232,7 @@ def _explain(error: flags.Error, defaults: ConfigDict) -> str:
     """The flag that is wrong, and what it takes."""
     if isinstance(error, flags.UnrecognizedFlagError):
         names = [name for name in flags.FLAGS if len(name) > 1]
-        return f"unknown flag --{error.flagname}{_nearest(error.flagname, names)}"
+        return f"unknown flag --{error.flagname}{nearest(error.flagname, names)}"
     if match := re.match(r"flag --(\w+)=None: .* other than None", str(error)):
         return f"the flag --{match[1]} is required; --help tells more"
     if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error)):
@@ -271,22 +242,6 @@ def _explain(error: flags.Error, defaults: ConfigDict) -> str:
     return str(error)
 
 
-def _nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.3)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, without the groups themselves."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def _help(path: str | None) -> str:
     main = sys.modules["__main__"]
     lines = [(main.__doc__ or "").strip(), "", "Flags:"]
@@ -294,7 +249,7 @@ def _help(path: str | None) -> str:
     if path is None:
         return "\n".join(lines)
     lines += ["", f"Keys of {path}, set by --config.KEY=VALUE after --config=FILE, with its values:"]
-    defaults = _flat(load_config(path))
+    defaults = flat(load_config(path))
     width = max(map(len, defaults))
     lines += [f"  {key:<{width}}  {value!r}" for key, value in defaults.items()]
     return "\n".join(lines)

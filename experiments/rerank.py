@@ -20,7 +20,8 @@ from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import cells, flags, reranking
+from evonorms_jax.study import cells, rerank
+from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
 SEARCH = absl_flags.DEFINE_string("search", None, "Work directory of the search.", required=True)
@@ -31,15 +32,15 @@ def main(argv):
     """Trains what is not trained, and ranks."""
     del argv
     config = CONFIG.value
-    workdir, layers = reranking.prepare(config, SEARCH.value, WORKDIR.value)
-    trainings = reranking.make_cells(config, workdir, layers)
+    workdir, layers = rerank.prepare(config, SEARCH.value, WORKDIR.value)
+    trainings = rerank.make_cells(config, workdir, layers)
     if COMMANDS.value:
         cells.print_commands(trainings)
         return
     cells.run(trainings)
-    results = reranking.rank(config, layers, trainings)
-    reranking.write(results, workdir)
-    (_, *titles), rows = reranking.table(results)
+    results = rerank.rank(config, layers, trainings)
+    rerank.write(results, workdir)
+    (_, *titles), rows = rerank.table(results)
     shown = Table(title=f"{config.name}: validation accuracy in %")
     for title in ("", *titles):
         shown.add_column(title.replace("_", " "), justify="right")  # so that it can be broken
@@ -49,7 +50,7 @@ def main(argv):
     # Below the table, whose columns would have cut them.
     for place, (equation, *_) in enumerate(rows, 1):
         print(f"{place:2}. {equation}")
-    print(f"the best {config.best}: {workdir / reranking.LAYERS}")
+    print(f"the best {config.best}: {workdir / rerank.LAYERS}")
 
 
 if __name__ == "__main__":

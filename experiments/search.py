@@ -18,10 +18,11 @@ norm_act("top_layers.json#0") makes a layer for any model. Ctrl-C saves and stop
 
 from absl import logging
 
-from evonorms_jax.evolution.meeting import connect
 from evonorms_jax.evolution.session import run_search
 from evonorms_jax.report import write_report
-from experiments import drawing, flags
+from evonorms_jax.runs.rendezvous import connect
+from evonorms_jax.study import drawing
+from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
 CPU_DEVICES = flags.define_cpu_devices()

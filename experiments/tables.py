@@ -16,8 +16,9 @@ from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
-from evonorms_jax.training.workdir import claim_workdir
-from experiments import cells, drawing, flags, tabulation
+from evonorms_jax.runs.workdir import claim_workdir
+from evonorms_jax.study import cells, drawing, table
+from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
 COMMANDS = absl_flags.DEFINE_bool("commands", False, "Prints what is left to be run, and runs nothing.")
@@ -28,18 +29,18 @@ def main(argv):
     """Trains what is not trained, and writes the table."""
     del argv
     config = CONFIG.value
-    layers = tabulation.make_layers(config)
-    workdir = claim_workdir(WORKDIR.value, tabulation.describe(config, layers))
-    trainings = tabulation.make_cells(config, workdir, layers)
+    layers = table.make_layers(config)
+    workdir = claim_workdir(WORKDIR.value, table.describe(config, layers))
+    trainings = table.make_cells(config, workdir, layers)
     if COMMANDS.value:
         cells.print_commands(trainings)
         return
-    figure = drawing.load("experiments.tabulation_figure")
+    figure = drawing.load("evonorms_jax.study.figures")
     if not PARTIAL.value:
         cells.run(trainings)
-    results = tabulation.collect(config, trainings)
-    paths = tabulation.write(results, workdir, figure.render)
-    header, rows = tabulation.table(results)
+    results = table.collect(config, trainings)
+    paths = table.write(results, workdir, figure.render)
+    header, rows = table.table(results)
     shown = Table(title=config.name)
     for title in header:
         shown.add_column(title)

@@ -10,22 +10,24 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "evonorms_jax"
 
-# A module may import its own part and parts of a lower level. Models and data do not know each other.
+# A module may import its own part and parts of a lower level. Models, data and runs do not know each other.
 LEVELS = {
     "evonorms_jax.search_space": 1,
     "evonorms_jax.layers": 2,
     "evonorms_jax": 2.5,  # the public names and `nnx.py`, which are names of the layers
     "evonorms_jax.models": 3,
     "evonorms_jax.data": 3,
+    "evonorms_jax.runs": 3,
     "evonorms_jax.training": 4,
     "evonorms_jax.evolution": 5,
     "evonorms_jax.report": 6,
-    "experiments": 7,
+    "evonorms_jax.study": 7,
+    "experiments": 8,
 }
 # Libraries that only one part may know.
 OWNERS = {
     "optax": "evonorms_jax.training",
-    "orbax": "evonorms_jax.training",
+    "orbax": "evonorms_jax.runs",
     "tensorflow_datasets": "evonorms_jax.data",
     "grain": "evonorms_jax.data",
     "array_record": "evonorms_jax.data",
@@ -117,7 +119,7 @@ def test_the_check_itself_finds(module, source):
         ("evonorms_jax.search_space.graph", "import json, numpy\nfrom jax import lax\nfrom . import text"),
         ("evonorms_jax.evolution.search", "from ..training import loop\nfrom evonorms_jax import data"),
         ("evonorms_jax.models.resnet", "from flax import linen\nfrom evonorms_jax import norm_act"),
-        ("evonorms_jax.training.loop", "import optax, orbax.checkpoint"),
+        ("evonorms_jax.runs.checkpoint", "import orbax.checkpoint"),
         ("experiments.search", "from evonorms_jax.report import page\nfrom experiments.configs import c"),
     ],
 )

@@ -3,9 +3,8 @@
 from evonorms_jax.data.augment import normalize, random_crop_flip
 from evonorms_jax.data.batches import EvalBatches, batch_indices, eval_batches
 from evonorms_jax.data.image_set import DataNotFoundError, ImageData, ImageSet
-from evonorms_jax.data.opening import open_stream
 from evonorms_jax.data.policies import RandAugment
-from evonorms_jax.data.sources import SOURCES, load
+from evonorms_jax.data.sources import SOURCES, load, open_stream
 from evonorms_jax.data.stream import Batch, Stream
 from evonorms_jax.data.synthetic import stripes
 

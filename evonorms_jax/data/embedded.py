@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evonorms_jax.data import pictures, splits
+from evonorms_jax.data import image_set, pictures
 from evonorms_jax.data.image_set import DataNotFoundError, ImageData, ImageSet, Request, image_data
 
 NUM_CLASSES = 10
@@ -24,7 +24,7 @@ def read_mnist5k(request: Request) -> ImageData:
         ValueError: if the sizes do not fit.
     """
     images, labels = _read_file(_find_file())
-    parts = splits.partition(
+    parts = image_set.partition(
         len(labels),
         train_size=request.train_size,
         validation_size=request.validation_size,

@@ -23,9 +23,8 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from evonorms_jax.data import crops
-from evonorms_jax.data.crops import Box
-from evonorms_jax.data.jpeg import DamagedPictureError, decode_crop
+from evonorms_jax.data import photographs
+from evonorms_jax.data.photographs import Box, DamagedPictureError, decode_crop
 from evonorms_jax.data.policies import Policy
 from evonorms_jax.data.prepared import Records
 from evonorms_jax.data.stream import Share
@@ -117,7 +116,7 @@ def train_samples(
     order = grain.MapDataset.range(len(pictures)).shuffle(order_seed)
 
     def sample(place, rng):
-        choose = functools.partial(crops.random_resized, rng)
+        choose = functools.partial(photographs.random_resized, rng)
         image, label, _ = pictures.read(order.__getitem__, place, choose, size)
         if flip and rng.random() < 0.5:
             image = image[:, ::-1]
@@ -136,7 +135,7 @@ def eval_samples(pictures: Pictures, size: int, batch_size: int) -> grain.MapDat
     of a blank image may not be finite, and zero times that is not zero.
     """
     count = len(pictures)
-    choose = functools.partial(crops.central, crops.evaluated_share(size))
+    choose = functools.partial(photographs.central, photographs.evaluated_share(size))
 
     def sample(place):
         image, label, passed_over = pictures.read(lambda place: place % count, place, choose, size)

@@ -15,9 +15,9 @@ from etils import epath
 from evonorms_jax.evolution.history import Evaluation, History, Record
 from evonorms_jax.evolution.proposal import pareto_front
 from evonorms_jax.layers import layer_file
+from evonorms_jax.runs.checkpoint import Checkpoints
+from evonorms_jax.runs.workdir import write_whole
 from evonorms_jax.search_space import Graph
-from evonorms_jax.training.checkpoint import Checkpoints
-from evonorms_jax.training.workdir import write_whole
 
 HISTORY, KNOWN_LAYERS, TOP_LAYERS, CHECKPOINTS = (
     "history.jsonl",

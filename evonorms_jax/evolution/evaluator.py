@@ -18,15 +18,14 @@ from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices, Program, pack
 from evonorms_jax.evolution.executors import Auto, Compiled, Job, Shared, Trained, Universal, step_cost
 from evonorms_jax.evolution.history import Evaluation, History
-from evonorms_jax.evolution.hosts import Hosts
 from evonorms_jax.evolution.proxy import ProxySettings, make_proxy_task, proxy_data, restart
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.layers import norm_act
-from evonorms_jax.models.anchors import Anchor
-from evonorms_jax.models.costs import operations
+from evonorms_jax.models.networks import Network, operations
+from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.search_space import CATALOG, Graph
-from evonorms_jax.search_space.genome import encode
+from evonorms_jax.search_space.encoding import encode
 
 EXECUTORS = ("universal", "compiled", "auto")
 
@@ -54,7 +53,7 @@ class Evaluator:
 
     def __init__(
         self,
-        anchors: Sequence[Anchor],
+        anchors: Sequence[Network],
         data: ImageData,
         proxy: ProxySettings,
         tests: RejectionSettings,
@@ -156,7 +155,7 @@ class Evaluator:
             figure = rejection.unstable(self._stability_anchor, norm, steps, self._tests.stability_norm)
             candidate.reject("unstable", figure)
 
-    def _train(self, anchor: Anchor, candidates: Sequence["_Candidate"], stop: int):
+    def _train(self, anchor: Network, candidates: Sequence["_Candidate"], stop: int):
         """Trains the candidates on, up to a step, and returns them."""
         # What the quality test trains is mostly rejected: only what goes on from there is worth a build.
         executor = self._executors[anchor.name][self._executor if stop == self._proxy.steps else "universal"]
@@ -202,9 +201,9 @@ class Evaluator:
             step_size=self._tests.stability_step_size,
         )
 
-        def climb(shared, genome, kept):
+        def climb(shared, encoded, kept):
             template, images, labels = shared
-            return test(genome, restart(template, genome), images, labels), kept
+            return test(encoded, restart(template, encoded), images, labels), kept
 
         shared = self.devices.replicate((shared.template, *self._stability_batch()))
         return Program(self.devices, climb, shared)
@@ -242,7 +241,7 @@ class Evaluator:
             executors[anchor] = {"universal": universal, "compiled": compiled, "auto": auto}
         return executors
 
-    def _cost(self, anchor: Anchor) -> float:
+    def _cost(self, anchor: Network) -> float:
         """Operations of a forward pass, with a layer that costs about the same everywhere."""
         model = anchor.build(norm_act("bn_relu"), self._num_classes)
         size = self._proxy.crop

@@ -19,7 +19,7 @@ from absl import logging
 from evonorms_jax.evolution.devices import Devices, Program, part
 from evonorms_jax.evolution.proxy import ProxyState, ProxyTask, restart
 from evonorms_jax.search_space import Graph
-from evonorms_jax.search_space.genome import encode
+from evonorms_jax.search_space.encoding import encode
 
 
 class Job(NamedTuple):
@@ -91,10 +91,10 @@ class Universal:
 
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
         def train(shared, item, state):
-            genome, stop, resumed = item
-            fresh = restart(shared.template, genome)
+            encoded, stop, resumed = item
+            fresh = restart(shared.template, encoded)
             state = jax.tree.map(lambda old, new: jnp.where(resumed, old, new), state, fresh)
-            return _train(task, genome, state, shared, stop)
+            return _train(task, encoded, state, shared, stop)
 
         self._template = devices.fetch(shared.template)
         self._program = Program(devices, train, shared, kept=self._template)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from evonorms_jax.data import EvalBatches, ImageData, batch_indices, eval_batches, normalize, random_crop_flip
 from evonorms_jax.layers import LayerConstructor
 from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
-from evonorms_jax.models.anchors import Anchor
-from evonorms_jax.search_space.genome import Genome
+from evonorms_jax.models.networks import Network
+from evonorms_jax.search_space.encoding import EncodedGraph
 from evonorms_jax.training.optimizer import make_schedule, sgd
 
 
@@ -57,8 +57,8 @@ class ProxyState(NamedTuple):
 class ProxyTask(NamedTuple):
     """The proxy task of one anchor as pure functions of a candidate.
 
-    A candidate is a Genome, which may be traced, or a Graph, to which the program is then specialised; the
-    states are the same (`UniversalNormAct`).
+    A candidate is an EncodedGraph, which may be traced, or a Graph, to which the program is then specialised.
+    The states are the same (`UniversalNormAct`).
 
     Attributes:
       init: `(candidate, key) -> ProxyState` before the first step.
@@ -96,9 +96,9 @@ def _over_replicas(function: Callable[..., Any], in_axes: tuple[int | None, ...]
     return alone
 
 
-def restart(template: ProxyState, genome: Genome) -> ProxyState:
+def restart(template: ProxyState, encoded: EncodedGraph) -> ProxyState:
     """The start of another candidate: weights do not depend on it, the moving statistics do."""
-    return template._replace(stats=restart_statistics(template.stats, genome))
+    return template._replace(stats=restart_statistics(template.stats, encoded))
 
 
 def proxy_data(data: ImageData, eval_batch_size: int) -> ProxyData:
@@ -108,7 +108,7 @@ def proxy_data(data: ImageData, eval_batch_size: int) -> ProxyData:
 
 
 def make_proxy_task(
-    anchor: Anchor,
+    anchor: Network,
     num_classes: int,
     layer_fields: dict[str, Any],
     settings: ProxySettings,

@@ -12,18 +12,18 @@ from evonorms_jax import data
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import History, Record
-from evonorms_jax.evolution.hosts import Hosts
-from evonorms_jax.evolution.keeper import Keeper, Spectator
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_selection
 from evonorms_jax.evolution.proxy import ProxySettings
+from evonorms_jax.evolution.recorder import Keeper, Spectator
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
+from evonorms_jax.runs.config_checks import AMOUNT, COUNT, PROBABILITY, SEED, check_ranges
+from evonorms_jax.runs.hosts import Hosts
+from evonorms_jax.runs.interrupt import stop_requested
+from evonorms_jax.runs.workdir import absolute, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
-from evonorms_jax.training.interrupt import stop_requested
-from evonorms_jax.training.ranges import AMOUNT, COUNT, PROBABILITY, SEED, check_ranges
-from evonorms_jax.training.workdir import absolute, write_whole
 
 #: Published layers that are trained the same way, for people to compare with.
 KNOWN_LAYERS: dict[str, Graph] = {

@@ -16,7 +16,7 @@ from evonorms_jax.layers.linen import (
     EvoNormS2,
     GraphNormAct,
 )
-from evonorms_jax.layers.norm_act import (
+from evonorms_jax.layers.registry import (
     LAYERS,
     LayerConstructor,
     layer_file,

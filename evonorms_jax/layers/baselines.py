@@ -11,7 +11,6 @@ from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
 from evonorms_jax.layers.linen import Layer
-from evonorms_jax.search_space.compiled import affine, check_input, per_channel
 from evonorms_jax.search_space.moments import (
     INSTANCE,
     Moments,
@@ -19,6 +18,7 @@ from evonorms_jax.search_space.moments import (
     masked_input,
     resolve_groups,
 )
+from evonorms_jax.search_space.norm_act import affine, check_input, per_channel
 from evonorms_jax.search_space.primitives import OPS
 
 

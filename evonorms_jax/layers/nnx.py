@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import canonicalize_dtype
 
-from evonorms_jax.layers.affine import AFFINE
 from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
-from evonorms_jax.search_space.compiled import check_input
+from evonorms_jax.search_space.norm_act import AFFINE, check_input
 from evonorms_jax.search_space.primitives import EPSILON
 
 Initializer = Callable[..., Any]

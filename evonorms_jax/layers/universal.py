@@ -7,29 +7,29 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
-from evonorms_jax.layers.affine import AFFINE
 from evonorms_jax.layers.linen import Layer
 from evonorms_jax.search_space.compiled import compile_graph
-from evonorms_jax.search_space.genome import Genome, encode
+from evonorms_jax.search_space.encoding import EncodedGraph, encode
 from evonorms_jax.search_space.graph import Graph
+from evonorms_jax.search_space.norm_act import AFFINE
 from evonorms_jax.search_space.primitives import OPS
-from evonorms_jax.search_space.universal import apply_genome, initial_statistics
+from evonorms_jax.search_space.universal import apply_encoded, initial_statistics
 
 
 class UniversalNormAct(Layer):
     """The graph of a candidate, `graph(x) * scale + bias`.
 
-    A `Genome` is interpreted: one program for every graph. A `Graph` is compiled: a faster program for this
-    one. Both hold the same variables, so that a training can go from one to the other: `v0`, `v1` and the
+    An `EncodedGraph` is interpreted: one program for every graph. A `Graph` is compiled: a faster program for
+    this one. Both hold the same variables, so that a training can go from one to the other: `v0`, `v1` and the
     moving statistics `moments`, `[CAPACITY, C]`, whether the graph uses them or not. The output agrees with
     `GraphNormAct` of the same graph. There is no `mask`, and `axis_name` is refused.
 
     Attributes:
-      candidate: the Graph, or from `encode(graph)` its Genome, which may be traced: then make the module
-        inside the jitted function.
+      candidate: the Graph, or its EncodedGraph from `encode(graph)`, which may be traced. In that case make the
+        module inside the jitted function.
     """
 
-    candidate: Genome | Graph
+    candidate: EncodedGraph | Graph
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None):
@@ -49,8 +49,8 @@ class UniversalNormAct(Layer):
         shape = (x.shape[-1],)
         v0 = self.param("v0", nn.initializers.zeros, shape, self.param_dtype)
         v1 = self.param("v1", nn.initializers.ones, shape, self.param_dtype)
-        genome = encode(self.candidate) if isinstance(self.candidate, Graph) else self.candidate
-        stats = self.variable("batch_stats", "moments", initial_statistics, genome, x.shape[-1])
+        encoded = encode(self.candidate) if isinstance(self.candidate, Graph) else self.candidate
+        stats = self.variable("batch_stats", "moments", initial_statistics, encoded, x.shape[-1])
         average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         apply = self._compiled if isinstance(self.candidate, Graph) else self._interpreted
         y, new_stats = apply(x, v0, v1, stats.value, train=not average)
@@ -59,7 +59,7 @@ class UniversalNormAct(Layer):
         return AFFINE.apply({}, {}, y, train=True, scale=scale, bias=bias, dtype=dtype)[0]
 
     def _interpreted(self, x, v0, v1, stats, *, train):
-        return apply_genome(
+        return apply_encoded(
             self.candidate,
             x,
             v0,
@@ -83,11 +83,11 @@ class UniversalNormAct(Layer):
         return y, stats
 
 
-def restart_statistics(stats: Any, genome: Genome) -> Any:
-    """The moving statistics of a network at the start, for another genome; leading axes may be stacked."""
+def restart_statistics(stats: Any, encoded: EncodedGraph) -> Any:
+    """The moving statistics of a network at the start, for another encoded; leading axes may be stacked."""
 
     def restart(leaf: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(initial_statistics(genome, leaf.shape[-1]), leaf.shape)
+        return jnp.broadcast_to(initial_statistics(encoded, leaf.shape[-1]), leaf.shape)
 
     return jax.tree.map(restart, stats)
 

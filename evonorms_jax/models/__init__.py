@@ -1,8 +1,9 @@
 """Convolutional networks that take their normalization-activation layer by injection."""
 
-from evonorms_jax.models.anchors import ANCHORS, MODELS, Anchor, get_anchor, get_model
+from evonorms_jax.models.classifier import NormActConstructor
 from evonorms_jax.models.convolution import Conv, convolve
-from evonorms_jax.models.efficientnet import (
+from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
+from evonorms_jax.models.mobile_networks import (
     EfficientNetB0,
     EfficientNetB1,
     EfficientNetB2,
@@ -11,17 +12,16 @@ from evonorms_jax.models.efficientnet import (
     EfficientNetB5,
     EfficientNetB6,
     EfficientNetB7,
+    MnasNetA1,
+    MnasNetB1,
+    MobileNetV2,
 )
-from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
-from evonorms_jax.models.mnasnet import MnasNetA1, MnasNetB1
-from evonorms_jax.models.mobilenet import MobileNetV2
-from evonorms_jax.models.norm_act import NormActConstructor
+from evonorms_jax.models.networks import ANCHORS, MODELS, Network, get_anchor, get_model
 from evonorms_jax.models.resnet import ResNet, ResNet50, ResNet101, ResNetStage
 
 __all__ = [
     "ANCHORS",
     "MODELS",
-    "Anchor",
     "Conv",
     "EfficientNetB0",
     "EfficientNetB1",
@@ -36,6 +36,7 @@ __all__ = [
     "MnasNetA1",
     "MnasNetB1",
     "MobileNetV2",
+    "Network",
     "NormActConstructor",
     "ResNet",
     "ResNet50",

@@ -217,3 +217,22 @@ def _depthwise(x, kernel, stride):
     columns = [lax.slice_in_dim(padded, j, j + x.shape[2], axis=2) for j in range(width)]
     rows = [sum(y * tap for y, tap in zip(columns, taps[i], strict=True)) for i in range(height)]
     return sum(lax.slice_in_dim(row, i, i + x.shape[1], axis=1) for i, row in enumerate(rows))
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """`channels` rounded to a multiple of `divisor`, half up, at least `divisor`.
+
+    If rounding down would lose more than 10 % the next multiple is taken. Source: the released
+    MobileNet and EfficientNet code, where it is `make_divisible` and `round_filters`.
+
+    Args:
+      channels: a positive number, usually an integer times a width multiplier.
+      divisor: a positive integer.
+
+    Raises:
+      ValueError: if `channels` is not positive.
+    """
+    if channels <= 0:
+        raise ValueError(f"a channel count must be positive, got {channels}")
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded

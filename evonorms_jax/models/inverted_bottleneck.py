@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from evonorms_jax.models.channels import make_divisible
-from evonorms_jax.models.classifier import Classifier
-from evonorms_jax.models.convolution import Conv
-from evonorms_jax.models.norm_act import NormActConstructor
+from evonorms_jax.models.classifier import Classifier, NormActConstructor
+from evonorms_jax.models.convolution import Conv, make_divisible
 
 
 class InvertedStage(NamedTuple):

@@ -18,10 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from evonorms_jax.models.channels import make_divisible
-from evonorms_jax.models.classifier import Classifier
-from evonorms_jax.models.convolution import Conv, max_pool
-from evonorms_jax.models.norm_act import NormActConstructor
+from evonorms_jax.models.classifier import Classifier, NormActConstructor
+from evonorms_jax.models.convolution import Conv, make_divisible, max_pool
 
 #: Channels out of a block for each channel of its 3x3 convolution.
 EXPANSION = 4

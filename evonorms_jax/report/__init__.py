@@ -4,7 +4,7 @@ import os
 
 from etils import epath
 
-from evonorms_jax.report.records import WorkdirError
+from evonorms_jax.evolution.records import WorkdirError
 
 __all__ = ["WorkdirError", "write_report"]
 

@@ -5,10 +5,11 @@ import datetime
 from etils import epath
 
 from evonorms_jax import __version__
-from evonorms_jax.report import layers, ranking, records, summary
+from evonorms_jax.evolution import records
+from evonorms_jax.report import sections
 from evonorms_jax.report.markup import Html, element, escape, join
-from evonorms_jax.report.stylesheet import css
-from evonorms_jax.training.workdir import write_whole
+from evonorms_jax.report.theme import css
+from evonorms_jax.runs.workdir import write_whole
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
@@ -26,17 +27,17 @@ def write(workdir: epath.PathLike) -> epath.Path:
 
 def render(search: records.Search, now: datetime.datetime) -> str:
     """The page as HTML; the same search and time give the same text."""
-    top = ranking.top_layers(search)
+    top = records.top_layers(search)
     parts = [
-        summary.header(search),
-        summary.tiles(search, top),
-        summary.best_layer(search, top),
-        summary.progress(search),
-        summary.outcomes(search),
-        summary.pareto(search, top),
-        layers.comparison(search, top),
-        layers.top_layers(search, top),
-        layers.settings(search.config),
+        sections.header(search),
+        sections.tiles(search, top),
+        sections.best_layer(search, top),
+        sections.progress(search),
+        sections.outcomes(search),
+        sections.pareto(search, top),
+        sections.comparison(search, top),
+        sections.top_layers(search, top),
+        sections.settings(search.config),
         element("footer", _colophon(search.version, now)),
     ]
     title = f"{search.config['name']} · normalization-activation layers"

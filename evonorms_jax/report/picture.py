@@ -1,19 +1,43 @@
-"""A matplotlib figure as SVG for the inside of a page: no file, no display, no global state.
-
-Sizes are in CSS pixels. Text of a figure stays text, in the font of the page; formulas become outlines.
-"""
+"""One-dimensional placement: things near where they want to be, and a gap apart."""
 
 import hashlib
 import io
 import re
+from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evonorms_jax.report import palette
+from evonorms_jax.report import theme
 from evonorms_jax.report.markup import Html, escape
+
+
+def spread(wanted: Sequence[float], gaps: Sequence[float]) -> np.ndarray:
+    """Positions in the given order, the nearest to `wanted` in squares, that keep the gaps.
+
+    With the gaps taken off, the positions must not decrease: isotonic regression, by pooling neighbours that
+    are out of order (Ayer et al. 1955).
+
+    Args:
+      wanted: `[N]` wanted positions, in any order; the result keeps the order of the arguments.
+      gaps: `[N - 1]` least distances between neighbours.
+
+    Returns:
+      `[N]` positions, each at least its gap above the one before.
+    """
+    offsets = np.concatenate([[0.0], np.cumsum(np.asarray(gaps, float))])[: len(wanted)]
+    pools: list[tuple[float, int]] = []  # mean of the wanted positions, and how many they are
+    for target in np.asarray(wanted, float) - offsets:
+        mean, size = float(target), 1
+        while pools and pools[-1][0] > mean:
+            other, count = pools.pop()
+            mean, size = (mean * size + other * count) / (size + count), size + count
+        pools.append((mean, size))
+    return np.repeat([mean for mean, _ in pools], [size for _, size in pools]) + offsets
+
 
 #: More points than this in a figure should become a bitmap inside the SVG: it would be megabytes.
 MOST_VECTORS = 2000
@@ -21,8 +45,8 @@ _LEAST_SCALE = 0.75  # on a narrow screen a picture scrolls, its letters stay le
 _PIXELS_PER_INCH = 72  # SVG units of matplotlib
 
 _STYLE = {
-    "axes.edgecolor": palette.light("muted"),
-    "axes.labelcolor": palette.light("muted"),
+    "axes.edgecolor": theme.light("muted"),
+    "axes.labelcolor": theme.light("muted"),
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -31,11 +55,11 @@ _STYLE = {
     "savefig.dpi": 160,  # of bitmaps
     "svg.fonttype": "none",
     "svg.hashsalt": "evonorms_jax",  # the same figure gives the same text
-    "text.color": palette.light("ink"),
+    "text.color": theme.light("ink"),
     "text.parse_math": False,
     "text.usetex": False,
-    "xtick.color": palette.light("muted"),
-    "ytick.color": palette.light("muted"),
+    "xtick.color": theme.light("muted"),
+    "ytick.color": theme.light("muted"),
 }
 
 #: Decorator of all that draws: our settings, whatever the user's own matplotlib style is.
@@ -90,5 +114,5 @@ def inline(figure: Figure, label: str, **options) -> Html:
     size = f"width:{float(width):.0f}px;min-width:{_LEAST_SCALE * float(width):.0f}px"
     return Html(
         f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}" style="{size}">'
-        f"{palette.themed(body)}</svg>"
+        f"{theme.themed(body)}</svg>"
     )

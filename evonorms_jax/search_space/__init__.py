@@ -1,8 +1,9 @@
 """The search space: what a candidate layer is, as a genotype and as a pure function."""
 
 from evonorms_jax.search_space.catalog import BASELINES, CATALOG
-from evonorms_jax.search_space.compiled import NormAct, compile_graph
+from evonorms_jax.search_space.compiled import compile_graph
 from evonorms_jax.search_space.graph import Graph, Node
+from evonorms_jax.search_space.norm_act import NormAct
 from evonorms_jax.search_space.primitives import LEAVES, OP_NAMES, OPS
 from evonorms_jax.search_space.reference import evaluate_reference, reference_batch_moments
 from evonorms_jax.search_space.sampling import mutate, random_graph

@@ -27,18 +27,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.search_space import moments
-from evonorms_jax.search_space.genome import CAPACITY, EDGES, INSTRUCTIONS, SLOTS, Genome
+from evonorms_jax.search_space.encoding import CAPACITY, EDGES, INSTRUCTIONS, SLOTS, EncodedGraph
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 
 
-def initial_statistics(genome: Genome, channels: int) -> jax.Array:
+def initial_statistics(encoded: EncodedGraph, channels: int) -> jax.Array:
     """Moving statistics at the start, `[CAPACITY, C]`: 0 for means, 1 for mean squares and variances."""
-    start = jnp.asarray(genome.statistic_start, jnp.float32)[:, None]
+    start = jnp.asarray(encoded.statistic_start, jnp.float32)[:, None]
     return jnp.broadcast_to(start, (CAPACITY, channels))
 
 
-def apply_genome(
-    genome: Genome,
+def apply_encoded(
+    encoded: EncodedGraph,
     x: jax.Array,
     v0: jax.Array,
     v1: jax.Array,
@@ -53,7 +53,7 @@ def apply_genome(
     """The output of the graph and the moving statistics, as a compiled graph gives them.
 
     Args:
-      genome: the candidate, traced or not.
+      encoded: the candidate, traced or not.
       x: `[B, *S, C]`.
       v0: `[C]`.
       v1: `[C]`.
@@ -70,7 +70,7 @@ def apply_genome(
     groups = moments.resolve_groups(x.shape[-1], groups, group_size)
     flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
     interpreter = _Interpreter(groups, epsilon, train)
-    y, raw = _run(interpreter, genome, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
+    y, raw = _run(interpreter, encoded, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
     if train:
         stats = momentum * stats + (1 - momentum) * jax.lax.stop_gradient(raw)
     return y.reshape(x.shape).astype(x.dtype), stats
@@ -155,7 +155,9 @@ def _put(buffer, value, index):
 
 # Jitted so that layers of the same shape are traced and lowered once.
 @functools.partial(jax.jit, static_argnums=0)
-def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tuple[jax.Array, jax.Array]:
+def _values(
+    interpreter: _Interpreter, encoded: EncodedGraph, x, v0, v1, stats
+) -> tuple[jax.Array, jax.Array]:
     """Runs the forward tape: the buffer `[slots, B, S, C]` and the raw moments `[CAPACITY, C]`."""
     per_channel = (jnp.broadcast_to(v.reshape(1, 1, -1), x.shape) for v in (v0, v1))
     leaves = jnp.stack([x, jnp.zeros_like(x), *per_channel])
@@ -171,20 +173,20 @@ def _values(interpreter: _Interpreter, genome: Genome, x, v0, v1, stats) -> tupl
     def step(number, carry):
         buffer, raw = carry
         value, moment = jax.lax.switch(
-            genome.code[number],
+            encoded.code[number],
             [branch(name) for name in INSTRUCTIONS],
             buffer,
-            genome.inputs[number],
-            genome.index_set[number],
+            encoded.inputs[number],
+            encoded.index_set[number],
             stats[number],
         )
         return _put(buffer, value, len(LEAVES) + number), _put(raw, moment, number)
 
-    return jax.lax.fori_loop(0, genome.length, step, (buffer, stats))
+    return jax.lax.fori_loop(0, encoded.length, step, (buffer, stats))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> list[jax.Array]:
+def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats, g) -> list[jax.Array]:
     """Walks the backward tape in the buffer of the forward pass: the cotangents of x, v0, v1, `[B, S, C]`."""
 
     def branch(name, k):
@@ -200,41 +202,41 @@ def _cotangents(interpreter: _Interpreter, genome: Genome, buffer, stats, g) -> 
         return run
 
     def step(entry, buffer):
-        code, number, own, target, first = genome.edges[entry]
+        code, number, own, target, first = encoded.edges[entry]
         sent = jax.lax.switch(
             code,
             [branch(name, k) for name, k in EDGES],
             buffer,
-            genome.inputs[number],
-            genome.index_set[number],
+            encoded.inputs[number],
+            encoded.index_set[number],
             stats[number],
             own,
         )
         # In the slot of a target that has received nothing yet lies a value.
         return _put(buffer, jnp.where(first, sent, _slot(buffer, target) + sent), target)
 
-    buffer = jax.lax.fori_loop(0, genome.num_edges, step, _put(buffer, g, SLOTS - 1))
-    return [jnp.where(genome.received[k] < 0, 0, _slot(buffer, genome.received[k])) for k in range(3)]
+    buffer = jax.lax.fori_loop(0, encoded.num_edges, step, _put(buffer, g, SLOTS - 1))
+    return [jnp.where(encoded.received[k] < 0, 0, _slot(buffer, encoded.received[k])) for k in range(3)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(interpreter, genome, x, v0, v1, stats):
-    return _forward(interpreter, genome, x, v0, v1, stats)[0]
+def _run(interpreter, encoded, x, v0, v1, stats):
+    return _forward(interpreter, encoded, x, v0, v1, stats)[0]
 
 
-def _forward(interpreter, genome, x, v0, v1, stats):
-    buffer, raw = _values(interpreter, genome, x, v0, v1, stats)
+def _forward(interpreter, encoded, x, v0, v1, stats):
+    buffer, raw = _values(interpreter, encoded, x, v0, v1, stats)
     # A branch, though there is one way only: XLA fuses a plain slice into what uses it, down to the backward
     # pass of the network, and then that of the layer has to copy the buffer before it writes there.
-    output = len(LEAVES) - 1 + genome.length
-    y = jax.lax.cond(genome.length > 0, lambda: _slot(buffer, output), lambda: jnp.zeros_like(x))
-    return (y, raw), (genome, buffer, stats)
+    output = len(LEAVES) - 1 + encoded.length
+    y = jax.lax.cond(encoded.length > 0, lambda: _slot(buffer, output), lambda: jnp.zeros_like(x))
+    return (y, raw), (encoded, buffer, stats)
 
 
 def _backward(interpreter, residuals, g):
-    genome, buffer, stats = residuals
-    x, v0, v1 = _cotangents(interpreter, genome, buffer, stats, g[0])
-    none = jax.tree.map(lambda a: np.zeros(np.shape(a), jax.dtypes.float0), genome)
+    encoded, buffer, stats = residuals
+    x, v0, v1 = _cotangents(interpreter, encoded, buffer, stats, g[0])
+    none = jax.tree.map(lambda a: np.zeros(np.shape(a), jax.dtypes.float0), encoded)
     return none, x, jnp.sum(v0, (0, 1)), jnp.sum(v1, (0, 1)), jnp.zeros_like(stats)
 
 

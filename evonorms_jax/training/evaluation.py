@@ -3,10 +3,10 @@
 from etils import epath
 from ml_collections import ConfigDict
 
-from evonorms_jax.training.checkpoint import Checkpoints
+from evonorms_jax.runs.checkpoint import Checkpoints
+from evonorms_jax.runs.workdir import absolute, claim_workdir, read_config
 from evonorms_jax.training.loop import CHECKPOINTS, describe
 from evonorms_jax.training.task import build_task
-from evonorms_jax.training.workdir import absolute, claim_workdir, read_config
 
 
 def evaluate(

@@ -17,13 +17,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from evonorms_jax.layers import load_layer
-from evonorms_jax.training.checkpoint import Checkpoints
-from evonorms_jax.training.display import Display
-from evonorms_jax.training.interrupt import stop_requested
-from evonorms_jax.training.metrics import JsonLines, Scalars, as_json
+from evonorms_jax.runs.checkpoint import Checkpoints
+from evonorms_jax.runs.display import Display
+from evonorms_jax.runs.interrupt import stop_requested
+from evonorms_jax.runs.metrics import JsonLines, Scalars, as_json
+from evonorms_jax.runs.workdir import absolute, claim_workdir, write_whole
 from evonorms_jax.training.steps import Metrics, TrainState
 from evonorms_jax.training.task import Task, build_task
-from evonorms_jax.training.workdir import absolute, claim_workdir, write_whole
 
 RESULT, LOST = "result.json", "lost.json"
 CHECKPOINTS = "checkpoints"

@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 from evonorms_jax import data
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import get_model
+from evonorms_jax.runs.config_checks import AMOUNT, COUNT, SEED, SHARE, check_ranges
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
 from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
 from evonorms_jax.training.optimizer import make_optimizer, make_schedule
-from evonorms_jax.training.ranges import AMOUNT, COUNT, SEED, SHARE, check_ranges
 from evonorms_jax.training.steps import (
     Metrics,
     StepSettings,

@@ -14,12 +14,12 @@ from evonorms_jax.data import EvalBatches, stripes
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
 from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task
+from evonorms_jax.evolution.records import read_search
 from evonorms_jax.evolution.session import KNOWN_LAYERS, proxy_settings
 from evonorms_jax.models import get_anchor
-from evonorms_jax.models.costs import operations
-from evonorms_jax.report.records import read_search
+from evonorms_jax.models.networks import operations
 from evonorms_jax.search_space import CATALOG, Graph
-from evonorms_jax.search_space.genome import encode
+from evonorms_jax.search_space.encoding import encode
 from experiments.benchmarks.candidates import Pass, mutants, random_graphs, rounds
 from experiments.benchmarks.search_cost import AnchorCost, Mix, mix_of
 from experiments.configs import search_mnist5k

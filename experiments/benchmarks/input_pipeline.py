@@ -42,8 +42,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from evonorms_jax.data import crops, open_stream
-from evonorms_jax.data.jpeg import decode_crop
+from evonorms_jax.data import open_stream, photographs
+from evonorms_jax.data.photographs import decode_crop
 from evonorms_jax.data.policies import RandAugment
 from evonorms_jax.data.prepared import Records, open_prepared
 from evonorms_jax.data.writing import write_set
@@ -81,7 +81,7 @@ def photograph(rng: np.random.Generator) -> bytes:
     return simplejpeg.encode_jpeg(levels, quality=QUALITY, colorsubsampling="420")
 
 
-def decode_whole(encoded: bytes, choose: Callable[[int, int], crops.Box], size: int) -> np.ndarray:
+def decode_whole(encoded: bytes, choose: Callable[[int, int], photographs.Box], size: int) -> np.ndarray:
     """What `decode_crop` does, as one would write it with Pillow."""
     with Image.open(io.BytesIO(encoded)) as picture:
         whole = picture.convert("RGB")
@@ -164,7 +164,7 @@ def _counts() -> list[int]:
 def _read(records: Records, count: int, decoder: str, augment: str, size: int) -> float:
     """Seconds of the processor for so many pictures."""
     rng = np.random.default_rng(1)
-    choose = functools.partial(crops.random_resized, rng)
+    choose = functools.partial(photographs.random_resized, rng)
     decode, policy = DECODERS[decoder], POLICIES[augment]
     started = time.process_time()
     for index in range(count):

@@ -21,7 +21,7 @@ from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.proxy import ProxyData, ProxyTask, make_proxy_task, proxy_data
 from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.evolution.stability import make_stability_test
-from evonorms_jax.models.anchors import Anchor
+from evonorms_jax.models.networks import Network
 from evonorms_jax.search_space import Graph
 
 
@@ -91,7 +91,7 @@ class Plain(NamedTuple):
         return seconds
 
 
-def make_screening(config: ConfigDict, anchors: Sequence[Anchor]) -> Screening:
+def make_screening(config: ConfigDict, anchors: Sequence[Network]) -> Screening:
     """The screening of a search's config, with the seeds of its Evaluator.
 
     Args:

@@ -16,7 +16,7 @@ from evonorms_jax.evolution.executors import Job, Shared, Universal
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import CATALOG, Graph
-from evonorms_jax.search_space.genome import encode
+from evonorms_jax.search_space.encoding import encode
 from experiments.benchmarks.candidates import Pass, evenly, machine, mutants, random_graphs, rounds
 from experiments.benchmarks.plain_jax import Plain, Screening, examine, make_screening, without_early_end
 from experiments.benchmarks.screening_parts import Times, parts

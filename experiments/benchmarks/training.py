@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from evonorms_jax.models.costs import operations
+from evonorms_jax.models.networks import operations
 from evonorms_jax.training.task import Task, build_task
 from experiments import flags
 from experiments.benchmarks.candidates import headline, machine, write_figures

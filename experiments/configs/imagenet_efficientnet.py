@@ -16,7 +16,7 @@ at 10 % of the peak of a v5e-32 (6.3e15 FLOP/s) half an hour and 12 hours, estim
 
 from ml_collections import ConfigDict
 
-from evonorms_jax.models.efficientnet import SCALINGS
+from evonorms_jax.models.mobile_networks import SCALINGS
 from experiments.configs.imagenet_defaults import cap_statistics_batch, get_recipe
 
 

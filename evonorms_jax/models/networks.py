@@ -1,0 +1,220 @@
+"""The registry: networks on which a candidate layer is judged, and the full-size models.
+
+An anchor is plain data: one more entry of `ANCHORS` adds one. Images are `[B, H, W, C]`.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from evonorms_jax.models import mobile_networks, resnet
+from evonorms_jax.models.classifier import NormActConstructor
+from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
+from evonorms_jax.models.resnet import ResNet, ResNetStage
+
+
+class Network(NamedTuple):
+    """A network by name, ready for the layer that is to be put into it."""
+
+    name: str
+    description: str
+    constructor: Callable[..., nn.Module]  # takes the module's fields as keywords
+
+    def build(self, norm_act: NormActConstructor, num_classes: int, **overrides) -> nn.Module:
+        """The network with `norm_act` in it; `overrides` replace fields, such as `width=0.5`.
+
+        Raises:
+          ValueError: if an override is not a field of the network.
+        """
+        set_elsewhere = ("norm_act", "num_classes", "parent", "name")
+        fields = [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
+        for name in overrides:
+            if name not in fields:
+                raise ValueError(_unknown(f"field of {self.name}", name, fields))
+        return self.constructor(norm_act=norm_act, num_classes=num_classes, **overrides)
+
+
+def _at_cifar_resolution(constructor, width):
+    """`constructor` with the first two convolutions that reduce the resolution at stride 1.
+
+    All else is unchanged, ResNet's max-pool included; a projection shortcut follows the stride of
+    its block. Dropout and drop-connect are off: they belong to the long ImageNet recipes.
+    """
+    fields = inspect.signature(constructor).parameters
+    stages = fields["stages"].default
+    strides = [fields["stem_stride"].default, *(stage.stride for stage in stages)]
+    reducing = [i for i, stride in enumerate(strides) if stride > 1]
+    for i in reducing[:2]:
+        strides[i] = 1
+    stages = tuple(s._replace(stride=n) for s, n in zip(stages, strides[1:], strict=True))
+    rates = {name: 0.0 for name in ("dropout_rate", "drop_connect_rate") if name in fields}
+    return functools.partial(constructor, width=width, stem_stride=strides[0], stages=stages, **rates)
+
+
+# For images of about 12x12: 6x6 feature maps and few sites, of which each has its price on a CPU.
+_SMALL_RESNET = functools.partial(
+    ResNet,
+    stages=(ResNetStage(width=16, blocks=2, stride=1),),
+    stem_features=24,
+    stem_kernel=3,
+    stem_stride=1,
+)
+_TINY_RESNET = functools.partial(
+    ResNet,
+    stages=(ResNetStage(width=8, blocks=1, stride=1),),
+    stem_features=8,
+    stem_kernel=3,
+    stem_stride=1,
+)
+_SMALL_MOBILENET = functools.partial(
+    InvertedBottleneckNet,
+    stages=(
+        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=3),
+        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3),
+    ),
+    stem_features=24,
+    head_features=64,
+)
+_SMALL_EFFICIENTNET = functools.partial(
+    InvertedBottleneckNet,
+    stages=(
+        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
+        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
+    ),
+    stem_features=24,
+    head_features=64,
+    shrink_head=True,
+)
+_SMALL_MNASNET = functools.partial(
+    InvertedBottleneckNet,
+    stages=(
+        InvertedStage(features=24, blocks=1, stride=1, expansion=3, kernel=3),
+        InvertedStage(features=40, blocks=2, stride=2, expansion=3, kernel=5, squeeze=0.25),
+    ),
+    stem_features=24,
+    head_features=64,
+    squeeze_activation=nn.relu,
+)
+
+
+def _by_name(*anchors):
+    return {anchor.name: anchor for anchor in anchors}
+
+
+#: The networks of the proxy task: as in the paper on CIFAR, and small ones for two CPU cores.
+ANCHORS = _by_name(
+    Network(
+        "resnet50_cifar",
+        "pre-activation ResNet-50 at width 0.25, for 24x24 to 32x32 images",
+        _at_cifar_resolution(resnet.ResNet50, width=0.25),
+    ),
+    Network(
+        "mobilenet_v2_cifar",
+        "MobileNetV2 at width 0.5, for 24x24 to 32x32 images",
+        _at_cifar_resolution(mobile_networks.MobileNetV2, width=0.5),
+    ),
+    Network(
+        "efficientnet_b0_cifar",
+        "EfficientNet-B0 at width 0.5, for 24x24 to 32x32 images",
+        _at_cifar_resolution(mobile_networks.EfficientNetB0, width=0.5),
+    ),
+    Network(
+        "resnet_small",
+        "two pre-activation bottleneck blocks, one with the identity; 7 sites",
+        _SMALL_RESNET,
+    ),
+    Network(
+        "resnet_tiny",
+        "one pre-activation bottleneck block, to try things out with; 4 sites",
+        _TINY_RESNET,
+    ),
+    Network(
+        "mobilenet_small",
+        "two inverted bottlenecks, one with the identity; 6 sites and 2 affine ones",
+        _SMALL_MOBILENET,
+    ),
+    Network(
+        "efficientnet_small",
+        "two inverted bottlenecks with squeeze-excite; 6 sites and 2 affine ones",
+        _SMALL_EFFICIENTNET,
+    ),
+    Network(
+        "mnasnet_small",
+        "three inverted bottlenecks, two of them 5x5 with squeeze-excite; 8 sites and 3 affine ones",
+        _SMALL_MNASNET,
+    ),
+)
+
+#: The full-size models, by the same interface.
+MODELS = _by_name(
+    Network("resnet50", "pre-activation ResNet-50 for 224x224", resnet.ResNet50),
+    Network("resnet101", "pre-activation ResNet-101 for 224x224", resnet.ResNet101),
+    Network("mobilenet_v2", "MobileNetV2 for 224x224", mobile_networks.MobileNetV2),
+    Network("mnasnet_a1", "MnasNet-A1, with squeeze-excite, for 224x224", mobile_networks.MnasNetA1),
+    Network("mnasnet_b1", "MnasNet-B1, without squeeze-excite, for 224x224", mobile_networks.MnasNetB1),
+    *(
+        Network(
+            f"efficientnet_{variant}",
+            f"EfficientNet-{variant.upper()} for {scaling.resolution}x{scaling.resolution}",
+            mobile_networks.EFFICIENTNETS[variant],
+        )
+        for variant, scaling in mobile_networks.SCALINGS.items()
+    ),
+)
+
+
+def get_anchor(name: str) -> Network:
+    """The anchor called `name`.
+
+    Raises:
+      ValueError: if there is none; it names the nearest.
+    """
+    return _look_up(name, ANCHORS, "anchor")
+
+
+def get_model(name: str) -> Network:
+    """The full-size model or the anchor called `name`.
+
+    Raises:
+      ValueError: if there is none; it names the nearest.
+    """
+    return _look_up(name, MODELS | ANCHORS, "model")
+
+
+def _look_up(name, table, kind):
+    if name not in table:
+        raise ValueError(_unknown(kind, name, table))
+    return table[name]
+
+
+def _unknown(kind, name, allowed):
+    near = difflib.get_close_matches(name, allowed, 1, cutoff=0.0)[0]
+    return f"unknown {kind} {name!r}: did you mean {near!r}? Allowed: {', '.join(allowed)}"
+
+
+def operations(function: Callable[..., Any], *arguments: Any) -> float:
+    """Floating-point operations of `function(*arguments)`, as XLA counts them before it optimizes.
+
+    They are counted on the CPU backend, whatever the default one is: those of GPUs and TPUs do not tell.
+
+    Args:
+      function: what `jax.jit` takes.
+      *arguments: pytrees of arrays or `ShapeDtypeStruct`s, of which only shapes and dtypes count.
+
+    Raises:
+      ValueError: if JAX was told to do without its CPU backend.
+    """
+    try:
+        device, *_ = jax.local_devices(backend="cpu")
+    except RuntimeError:
+        raise ValueError(
+            "operations are counted on JAX's CPU backend, which JAX_PLATFORMS leaves out: add ',cpu' to it"
+        ) from None
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+    with jax.default_device(device):
+        return jax.jit(function).lower(*shapes).cost_analysis()["flops"]

@@ -1,0 +1,247 @@
+"""Checkpoints on Orbax that are whole or passed over: of a search, of a training."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from evonorms_jax.runs.workdir import absolute, write_whole
+
+RECORD, ARRAYS = "record", "arrays"
+# Written last, inside the checkpoint: its score, and size and CRC-32 of all its other files. Orbax hands out
+# flipped bits of an array as if nothing were wrong, and on missing files background tasks of it print
+# tracebacks, so it gets to read sound files only.
+MANIFEST = "manifest.json"
+
+
+class Restored(NamedTuple):
+    """The content of one checkpoint."""
+
+    step: int
+    record: dict[str, Any]
+    arrays: Any  # None if the checkpoint was saved without arrays
+
+
+class Checkpoints:
+    """The checkpoints of a run in one directory, the newest few and the best one; local or `gs://`.
+
+    The process may be killed at any moment and the directory holds the last one that `save` or, in the
+    background, `wait` returned from. They are written by the one process that opens them with `write`, also
+    in a pod; there, arrays can be saved by process 0 only, and the others can read.
+    """
+
+    def __init__(
+        self, directory: epath.PathLike, max_to_keep: int = 3, *, background: bool = False, write: bool = True
+    ):
+        """Opens the directory, creating it if need be, and removes what killed saves left behind.
+
+        Args:
+          directory: of these checkpoints alone.
+          max_to_keep: the newest ones; that with the best score is kept besides.
+          background: whether `save` returns as soon as the arrays are copied to the host.
+          write: whether this process saves; if not, nothing is created or removed.
+        """
+        self._directory = absolute(directory)
+        if write:
+            self._directory.mkdir(parents=True, exist_ok=True)  # Orbax makes none for a single process
+        # In a pod Orbax would wait for the other processes at every step, and those know nothing of this.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+        # Orbax forgets the scores when it is opened again, so it is told here what to delete.
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            enable_async_checkpointing=False,  # the thread here also writes the manifest
+            cleanup_tmp_directories=write,
+            lightweight_initialize=True,
+            multiprocessing_options=alone,
+        )
+        handlers = {
+            RECORD: ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+            ARRAYS: ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        }
+        self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
+        self._max_to_keep = max_to_keep
+        self._writer = ThreadPoolExecutor(1) if background else None
+        self._pending: Future | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for what is being written, and releases what Orbax holds."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def wait(self) -> None:
+        """Returns when the last save is complete; raises what went wrong in it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def save(
+        self, step: int, *, record: dict[str, Any], arrays: Any = None, score: float | None = None
+    ) -> None:
+        """Writes a checkpoint and drops the oldest beyond `max_to_keep`, but not the best.
+
+        Checkpoints at `step` and beyond are replaced: a run that had to go back to an older one writes its
+        own future. Those beyond go when the new one is whole; one at `step` before, as it has the same place.
+
+        Args:
+          step: orders the checkpoints.
+          record: what JSON can hold.
+          arrays: a pytree of arrays, which may change or be donated once this returns.
+          score: the higher, the better; None if it is not known.
+        """
+        self.wait()
+        if self._writer is not None or jax.process_count() > 1:
+            # Orbax takes arrays of local devices for an error in a pod, and NumPy arrays not.
+            arrays = jax.device_get(arrays)
+        if self._writer is None:
+            self._write(step, record, arrays, score)
+        else:
+            self._pending = self._writer.submit(self._write, step, record, arrays, score)
+
+    def _write(self, step: int, record: dict[str, Any], arrays: Any, score: float | None) -> None:
+        existing = self._manager.all_steps()
+        if step in existing:
+            self._manager.delete(step)
+        items = {RECORD: ocp.args.JsonSave(record)}
+        if arrays is not None:
+            items[ARRAYS] = ocp.args.StandardSave(arrays)
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        folder = self._directory / str(step)
+        manifest = {"score": score, "files": _fingerprints(folder)}
+        write_whole(folder / MANIFEST, json.dumps(manifest))
+        for beyond in existing:
+            if beyond > step:
+                self._manager.delete(beyond)
+        steps = sorted(self._manager.all_steps())
+        for old in set(steps[: -self._max_to_keep]) - {self._best(steps)}:
+            self._manager.delete(old)
+
+    def add_score(self, step: int, score: float) -> None:
+        """Gives a checkpoint that is there a score; nothing but its manifest is written.
+
+        Raises:
+          ValueError: if there is no whole checkpoint of the step.
+        """
+        self.wait()
+        path = self._directory / str(step) / MANIFEST
+        manifest = _manifest(path.parent)
+        if manifest is None:
+            raise ValueError(f"there is no whole checkpoint {path.parent} to give a score")
+        write_whole(path, json.dumps(manifest | {"score": score}))
+
+    def score(self, step: int) -> float | None:
+        """What the checkpoint was given by `save` or `add_score`; None if nothing, or if it is not there."""
+        return (_manifest(self._directory / str(step)) or {}).get("score")
+
+    def _best(self, steps: Sequence[int]) -> int | None:
+        """The step with the best score, the latest of equals."""
+        scores = {step: self.score(step) for step in steps}
+        scored = [step for step in steps if scores[step] is not None]
+        return max(scored, key=lambda step: (scores[step], step), default=None)
+
+    def restore(self, arrays_target: Any = None, *, best: bool = False) -> Restored | None:
+        """Reads the newest sound checkpoint; damaged ones are passed over with a warning.
+
+        Args:
+          arrays_target: a pytree of arrays or `ShapeDtypeStruct`s like the one saved, whose shardings the
+            arrays get; None gives NumPy arrays in nested dicts and lists.
+          best: begins with the one of the best score, if any has one.
+
+        Returns:
+          The checkpoint, or None if there is none.
+
+        Raises:
+          ValueError: if all are damaged, or the sound one does not fit `arrays_target`.
+        """
+        self.wait()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if best and (first := self._best(steps)) is not None:
+            steps.sort(key=lambda step: step != first)
+        for step in steps:
+            damage = _damage(self._directory / str(step))
+            if damage is None:
+                return self._read(step, arrays_target)
+            logging.warning("checkpoint %s is damaged, passed over: %s", self._directory / str(step), damage)
+        if steps:
+            raise ValueError(
+                f"all {len(steps)} checkpoints in {self._directory} are damaged; remove them to start afresh"
+            )
+        return None
+
+    def _read(self, step: int, target: Any) -> Restored:
+        items = {RECORD: ocp.args.JsonRestore()}
+        if (self._directory / str(step) / ARRAYS).is_dir():
+            saved = self._manager.item_metadata(step)[ARRAYS]
+            if target is None:
+                target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+            misfit = _misfit(saved, target)
+            if misfit:
+                raise ValueError(
+                    f"checkpoint {self._directory / str(step)} does not fit this program: {misfit}"
+                )
+            items[ARRAYS] = ocp.args.StandardRestore(target)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return Restored(step, restored[RECORD], restored.get(ARRAYS))
+
+
+def _misfit(saved: Any, target: Any) -> str | None:
+    """The first array by which two trees differ, in a few words; named tuples count as dicts."""
+
+    def shapes(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+
+    there, here = shapes(saved), shapes(target)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            return f"the array {name} is {there.get(name, 'not')} there and {here.get(name, 'not')} here"
+    return None
+
+
+def _fingerprints(folder: epath.Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of every file in the folder but the manifest and its draft, by its path in there."""
+    found = {}
+    for path in folder.iterdir():
+        if path.is_dir():
+            inside = _fingerprints(path)
+            found.update({f"{path.name}/{name}": inside[name] for name in inside})
+        elif not path.name.startswith(MANIFEST):
+            content = path.read_bytes()
+            found[path.name] = [len(content), zlib.crc32(content)]
+    return found
+
+
+def _damage(folder: epath.Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words."""
+    manifest = _manifest(folder)
+    if manifest is None:
+        return f"it was not completed, {MANIFEST} is missing or not JSON"
+    expected, found = manifest["files"], _fingerprints(folder)
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != expected.get(name):
+            return f"{name} is not as it was written"
+    return None
+
+
+def _manifest(folder: epath.Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (FileNotFoundError, ValueError):
+        return None

@@ -1,0 +1,80 @@
+"""A search before its first candidate: settings that are refused, known layers saved as they come."""
+
+import json
+import os
+import signal
+
+import jax
+import pytest
+from support.search_configs import quick
+
+from evonorms_jax.evolution import session
+from evonorms_jax.evolution.devices import Devices
+from evonorms_jax.evolution.history import Evaluation
+from evonorms_jax.evolution.records import read_search
+from evonorms_jax.evolution.session import make_evaluator
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", -1, "seed must be at least 0 and below 4294967296, got -1"),
+        ("data.seed", -2, "data.seed must be at least 0 and below 4294967296, got -2"),
+        ("proxy.replicas", 0, "proxy.replicas must be at least 1, got 0"),
+        ("proxy.eval_batch_size", 0, "proxy.eval_batch_size must be at least 1, got 0"),
+        ("rejection.quality_threshold", -0.5, "rejection.quality_threshold must be at least 0, got -0.5"),
+        ("layer.momentum", 1.5, "layer.momentum must be from 0 to 1, got 1.5"),
+        ("layer.momentum", -0.1, "layer.momentum must be from 0 to 1, got -0.1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_trained(key, value, message):
+    config = quick()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError) as raised:
+        make_evaluator(config)
+    assert str(raised.value) == message
+
+
+class Evaluator:
+    """Two devices, of which one waits half of the time; remembers which graphs it was given at a time."""
+
+    def __init__(self):
+        self.devices = Devices(1, jax.local_devices()[:2])
+        self.calls = []
+
+    def evaluate(self, graphs):
+        self.calls.append(list(graphs))
+        self.devices.count([2.0, 1.0])
+        return [Evaluation("accepted", {}, {"resnet_tiny": 0.5})] * len(graphs)
+
+    def examine(self, graphs, history):
+        del history
+        return [Evaluation("inert", {})] * len(graphs)
+
+
+class Terminated(Evaluator):
+    """Is asked to stop while it evaluates."""
+
+    def evaluate(self, graphs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().evaluate(graphs)
+
+
+def test_known_layers_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(
+    monkeypatch, tmp_path
+):
+    config, workdir = quick(), tmp_path / "run"
+
+    def run(evaluator):
+        monkeypatch.setattr(session, "make_evaluator", lambda *_: evaluator)
+        done = session.run_search(config, str(workdir))
+        layers = json.loads((workdir / "baselines.json").read_text())["layers"]
+        return done, [layer["name"] for layer in layers], len(evaluator.calls)
+
+    assert run(Terminated()) == (False, ["bn_relu", "gn_relu"], 1)
+    assert not read_search(workdir).history
+    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 1)
+    search = read_search(workdir)
+    assert search.finished and search.idle_share == 0.25
+    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 0)
+    assert read_search(workdir).idle_share == 0.25, "a run with nothing to do leaves it"

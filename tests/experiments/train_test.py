@@ -1,0 +1,203 @@
+"""Whole trainings in processes of their own, which are stopped, killed, and shared by hosts."""
+
+import json
+import re
+import signal
+import socket
+
+import pytest
+from support import mains
+from support.train_runs import await_checkpoint, finish, manifests, run, saved_steps, start
+
+
+def interrupt(workdir, signum):
+    """Starts a run and sends it a signal once it has a new checkpoint; its exit status and log."""
+    before = manifests(workdir)
+    with start(workdir) as child:
+        await_checkpoint(workdir, child, before)
+        child.send_signal(signum)
+        _, err = child.communicate()
+    assert not (workdir / "result.json").exists()
+    return child.returncode, err
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run that nobody disturbed: work directory, output, log."""
+    workdir = tmp_path_factory.mktemp("train") / "run"
+    status, out, err = run(workdir)
+    assert status == 0, err
+    return workdir, out, err
+
+
+def test_a_run_reports_what_it_reached(uninterrupted):
+    workdir, out, err = uninterrupted
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["steps"] == 60
+    validation, test = result["validation"], result["test"]
+    assert 0 <= validation["accuracy"] <= 1 and 0 <= test["accuracy"] <= 1
+    expected = f"validation accuracy {validation['accuracy']:.4f}, test accuracy {test['accuracy']:.4f}"
+    assert out.startswith(expected)
+    assert re.search(r" 60/60 \(100 %\), .*model resnet_small \| layer evonorm_b0 .*\| loss ", err)
+    # One log line, and nothing from the libraries below.
+    assert len(re.findall(r"^[IWE]\d{4}", err, re.M)) == 1 and "rbax" not in err
+    assert saved_steps(workdir)[-3:] == [54, 57, 60] and set(saved_steps(workdir)[:-3]) <= {20, 40}
+
+
+def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    status, err = interrupt(workdir, signal.SIGINT)
+    assert status == 130 and "Traceback" not in err
+    assert re.fullmatch(r"stopped and saved at step \d+ of 60; .*", err.splitlines()[-1])
+    status, _ = interrupt(workdir, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    status, _, err = run(workdir)
+    assert status == 0 and not re.search(r" 0/60 ", err)
+    expected = (uninterrupted[0] / "result.json").read_text()
+    assert (workdir / "result.json").read_text() == expected
+
+
+DYING = """
+import os
+import signal
+from evonorms_jax.training import loop
+from experiments import flags, train
+
+build = loop.build_task
+
+
+def dying_task(config):
+    task = build(config)
+
+    def train_step(state, batch):
+        if int(state.step) == 23:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task.train_step(state, batch)
+
+    return task._replace(train_step=train_step)
+
+
+loop.build_task = dying_task
+flags.run(train.main, example="experiments/configs/train.py")
+"""
+
+
+def test_a_run_killed_while_it_saves_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
+    """It saves every step in the background, so that one is half written when the process dies."""
+    workdir = tmp_path / "run"
+    status, _, _ = finish(start(workdir, program=("-c", DYING), checkpoint_every=1))
+    assert status == -signal.SIGKILL
+    assert max(saved_steps(workdir)) in (22, 23)
+    status, _, err = run(workdir)
+    assert status == 0 and not re.search(r" 0/60 ", err)
+    expected = (uninterrupted[0] / "result.json").read_text()
+    assert (workdir / "result.json").read_text() == expected
+
+
+def test_a_checkpoint_is_evaluated_from_the_command_line(uninterrupted):
+    workdir = uninterrupted[0]
+    result = json.loads((workdir / "result.json").read_text())
+    status, out, err = finish(mains.start("evaluate", f"--workdir={workdir}"))
+    assert status == 0, err
+    loss, accuracy = (f"{name} {result['test'][name]:.4f}" for name in ("loss", "accuracy"))
+    assert out == f"test {loss}, {accuracy} at step 60\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--checkpoint=last", "newest|best"),
+        ("--part=training", "train|validation|test"),
+        ("--data_dir=elsewhere", "is no work directory: it has no config.json"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(tmp_path, flag, message):
+    status, out, err = finish(mains.start("evaluate", f"--workdir={tmp_path}", flag))
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_wrong_settings_claim_no_work_directory(tmp_path):
+    status, _, err = run(tmp_path / "run", **{"data.crop": 9})
+    assert status == 2 and err.splitlines()[-1] == "error: crop size must be from 1 to 8, got 9"
+    assert not (tmp_path / "run").exists()
+
+
+def start_hosts(workdir, **settings):
+    """Two processes with a device each, of which the first one writes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        start(
+            workdir,
+            f"--coordinator_address={address}",
+            "--num_processes=2",
+            f"--process_id={number}",
+            **settings,
+        )
+        for number in range(2)
+    ]
+
+
+def test_two_hosts_train_as_one(uninterrupted, tmp_path):
+    for host in start_hosts(tmp_path / "run"):
+        with host:
+            out, err = host.communicate()
+        assert host.returncode == 0, err
+        assert "test accuracy" in out
+    found, expected = (
+        json.loads((path / "result.json").read_text()) for path in (tmp_path / "run", uninterrupted[0])
+    )
+    for part in ("validation", "test"):
+        assert found[part] == pytest.approx(expected[part], rel=0.05)
+
+
+def test_two_hosts_stop_together_and_go_on(tmp_path):
+    """The signal comes to the one that writes nothing."""
+    workdir = tmp_path / "run"
+    settings = {"steps": 160, "checkpoint_every": 20}
+    hosts = start_hosts(workdir, **settings)
+    await_checkpoint(workdir, hosts[0])
+    hosts[1].send_signal(signal.SIGTERM)
+    ends = [finish(host) for host in hosts]
+    assert [status for status, _, _ in ends] == [130, 130], ends
+    (step,) = {re.search(r"^stopped and saved at step (\d+) of 160", err, re.M)[1] for _, _, err in ends}
+    assert max(saved_steps(workdir)) == int(step)
+    ends = [finish(host) for host in start_hosts(workdir, **settings)]
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    assert f" {step}/160 " in ends[0][2] and " 0/160 " not in ends[0][2]
+    # But for the lines of the library that connects them, which name the host.
+    results = [[line for line in out.splitlines() if "[Gloo]" not in line] for _, out, _ in ends]
+    assert results[0] == results[1] and results[0]
+
+
+def test_a_host_that_is_lost_ends_the_other_with_a_line(tmp_path):
+    workdir = tmp_path / "run"
+    stays, goes = start_hosts(workdir, steps=100_000)
+    with stays, goes:
+        await_checkpoint(workdir, stays)
+        goes.kill()
+        _, err = stays.communicate()
+    assert stays.returncode == 1
+    assert err.splitlines()[-1].startswith("error: a step with the other hosts failed; if one was lost, ")
+    assert "Traceback" not in err
+
+
+def test_what_one_host_alone_finds_wrong_ends_both(tmp_path):
+    """The first one looks at the work directory, while the other waits for it."""
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "thesis.txt").write_text("not a training")
+    first, second = start_hosts(workdir)
+    with first, second:
+        _, err = first.communicate()
+        second.communicate()
+    assert first.returncode == 2 and err.splitlines()[-1].startswith("error: ")
+    assert second.returncode != 0
+
+
+def test_a_host_that_is_told_half_is_an_error(tmp_path):
+    with start(tmp_path / "run", "--num_processes=2") as child:
+        _, err = child.communicate()
+    assert child.returncode == 2 and err.startswith("error: several hosts: give coordinator_address, ")

@@ -1,0 +1,1 @@
+"""Helpers of the tests: oracles, probes, made-up runs and processes."""
