@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
-from evonorms_jax.layers.linen import Layer
+from evonorms_jax.layers.linen import Initializer, Layer
 from evonorms_jax.search_space.moments import (
     INSTANCE,
     Moments,
@@ -22,13 +22,18 @@ from evonorms_jax.search_space.norm_act import affine, check_input, per_channel
 from evonorms_jax.search_space.primitives import OPS
 
 
-class FilterResponseNorm(Layer):
+class FilterResponseNorm(Layer, kw_only=True):
     """Filter response normalization with its thresholded linear unit.
 
     `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0.
     Without the non-linearity there is no threshold.
     Source: arXiv 1911.09737.
+
+    Attributes:
+      tau_init: initializer of `tau`, zeros by default.
     """
+
+    tau_init: Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
@@ -39,7 +44,7 @@ class FilterResponseNorm(Layer):
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         tau = None
         if self.nonlinearity:
-            tau = self.param("tau", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+            tau = self.param("tau", self.tau_init, (x.shape[-1],), self.param_dtype)
 
         def forward(x, mask, scale, bias, tau):
             x, mask = masked_input(x, mask)
