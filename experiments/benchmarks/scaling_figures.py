@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from evonorms_jax.evolution.session import KNOWN_LAYERS
+from evonorms_jax.evolution.session import SEARCH_BASELINES
 from experiments.benchmarks.candidates import Pass, machine, mutants, random_graphs, rounds
 
 
@@ -41,7 +41,7 @@ def measure(config: ConfigDict, counts: Sequence[int], number_of_rounds: int) ->
     size = config.evolution.round_size
     usable = usable_counts(counts, len(available), size)
     total = size * number_of_rounds
-    children = mutants(list(KNOWN_LAYERS.values()), total - total // 2, config.seed, mutations=1)
+    children = mutants(list(SEARCH_BASELINES.values()), total - total // 2, config.seed, mutations=1)
     pairs = zip(random_graphs(len(children), config.seed), children, strict=True)
     graphs = [graph for pair in pairs for graph in pair][:total]
     passes = {}
