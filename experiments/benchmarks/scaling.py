@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from evonorms_jax.evolution.session import KNOWN_LAYERS
+from evonorms_jax.evolution.session import SEARCH_BASELINES
 from experiments import flags
 from experiments.benchmarks import results
 from experiments.benchmarks.candidates import Pass, mutants, random_graphs, rounds
@@ -118,7 +118,7 @@ def measure(config: ConfigDict, counts: Sequence[int], number_of_rounds: int) ->
 
 def _candidates(total: int, seed: int):
     """Random graphs and mutated known layers by turns."""
-    children = mutants(list(KNOWN_LAYERS.values()), total - total // 2, seed, mutations=1)
+    children = mutants(list(SEARCH_BASELINES.values()), total - total // 2, seed, mutations=1)
     pairs = zip(random_graphs(len(children), seed), children, strict=True)
     return [graph for pair in pairs for graph in pair][:total]
 
