@@ -71,17 +71,11 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
             # All hosts stop after the same round if one of them is asked to.
             return any(hosts.gather(stopping()))
 
-        lines = hosts.broadcast([record.to_json() for record in recorder.history])
-        history = recorder.history if hosts.leader else History(map(Record.from_json, lines))
+        history = _send_history(recorder, hosts)
         _train_baselines(evaluator, recorder, hosts, stopped)
-        rounds = search(
-            history,
-            evaluator.examine,
-            settings,
-            seed=config.seed,
-            budget=config.budget,
-            stop_at_first=config.method == "random",
-        )
+        first_only = config.method == "random"
+        options = {"seed": config.seed, "budget": config.budget, "stop_at_first": first_only}
+        rounds = search(history, evaluator.examine, settings, **options)
         interrupted = stopped()
         while not interrupted and (records := next(rounds, None)) is not None:
             recorder.examined(records)
@@ -90,6 +84,12 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
         if hosts.leader and evaluator.devices.used:
             _write_use(evaluator, workdir)
         return not interrupted
+
+
+def _send_history(recorder: SilentRecorder, hosts: Hosts) -> History:
+    """The history of process 0, on every host."""
+    lines = hosts.broadcast([record.to_json() for record in recorder.history])
+    return recorder.history if hosts.leader else History(map(Record.from_json, lines))
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
