@@ -35,9 +35,11 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
     config = ConfigDict()
+    config.task = "classification"  # kind of training, see evonorms_jax/study/full_training.py
+    config.metrics = ("test.accuracy",)  # of the task; "nan_share" can be one more
     config.name = "transfer on ImageNet"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2")
-    config.comparison = ""  # experiments/comparison/chosen.py says what it takes
+    config.comparison = ""  # or a comparison of methods, see transfer_mnist5k.py
     config.seeds = (0, 1, 2)
     config.batches = config_dict.placeholder(tuple)
     config.workers = config_dict.placeholder(int)
