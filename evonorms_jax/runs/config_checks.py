@@ -88,10 +88,10 @@ def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
 
 def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Values by dotted key, without the groups themselves."""
-    flat = {}
+    values = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):
-            flat.update(flat(value, f"{prefix}{key}."))
+            values.update(flat(value, f"{prefix}{key}."))
         else:
-            flat[prefix + key] = value
-    return flat
+            values[prefix + key] = value
+    return values

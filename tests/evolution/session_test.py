@@ -1,4 +1,4 @@
-"""A search before its first candidate: settings that are refused, known layers saved as they come."""
+"""A search before its first candidate: settings that are refused, baselines saved as they come."""
 
 import json
 import os
@@ -60,7 +60,7 @@ class Terminated(Evaluator):
         return super().evaluate(graphs)
 
 
-def test_known_layers_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(
+def test_baselines_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(
     monkeypatch, tmp_path
 ):
     config, workdir = quick(), tmp_path / "run"
@@ -73,8 +73,8 @@ def test_known_layers_are_saved_after_each_share_of_the_devices_and_a_stop_comes
 
     assert run(Terminated()) == (False, ["bn_relu", "gn_relu"], 1)
     assert not read_search(workdir).history
-    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 1)
+    assert run(Evaluator()) == (True, list(session.SEARCH_BASELINES), 1)
     search = read_search(workdir)
     assert search.finished and search.idle_share == 0.25
-    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 0)
+    assert run(Evaluator()) == (True, list(session.SEARCH_BASELINES), 0)
     assert read_search(workdir).idle_share == 0.25, "a run with nothing to do leaves it"
