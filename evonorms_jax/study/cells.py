@@ -22,7 +22,7 @@ class Cell(NamedTuple):
       row: title of the layer in the table.
       column: title of the network.
       seed: seed of the training.
-      name: name of the training; cells of the same name share one training.
+      name: name of the training. Cells of the same name share one training.
       training: settings of the training in the form that the runner reads.
     """
 
@@ -40,18 +40,18 @@ class Runner(Protocol):
         """Raises `ValueError` for a wrong setting in any cell, before hours of training have passed."""
 
     def train(self, cells: Sequence[Cell]) -> Iterator[None]:
-        """Trains the cells; yields each time that results are saved, and may be closed there."""
+        """Trains the cells and yields each time that results are saved, where it may be closed."""
 
     def result(self, cell: Cell) -> Json | None:
-        """The numbers of a finished training, `{LOST: reason}` if it was lost, None if it is not finished."""
+        """The numbers of a training: None before it is finished, `{LOST: reason}` if it was lost."""
 
 
 def run(runner: Runner, cells: Sequence[Cell]) -> None:
     """Trains the cells that have no result.
 
     Raises:
-      KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
-      ValueError, DataNotFoundError: as the runner's training.
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
+      ValueError, DataNotFoundError: the runner cannot train a cell.
     """
     missing = left(runner, cells)
     runner.check(missing)
@@ -90,7 +90,7 @@ def collect(runner: Runner, cells: Sequence[Cell], metrics: Sequence[Metric]) ->
 
 
 def provenance(runner: Runner, cells: Sequence[Cell]) -> dict[str, Any]:
-    """The distinct `hardware` of all trainings, and their last `date`, or None."""
+    """The distinct `hardware` of all trainings, and their last `date`."""
     results = [result for cell in cells if (result := runner.result(cell)) is not None]
     hardware = [result["hardware"] for result in results if "hardware" in result]
     return {

@@ -18,7 +18,7 @@ from evonorms_jax.study import cells, drawing
 from evonorms_jax.study.full_training import TRAINERS
 from evonorms_jax.study.methods import METHODS, Run, apply_method, best_so_far, run_searches
 from evonorms_jax.study.proxy_training import ProxyTraining, key, make_cells
-from evonorms_jax.study.table import DASH, Json, Table, summarize, write
+from evonorms_jax.study.table import DASH, Json, Table, hardware_text, paired_interval, publish, summarize
 from evonorms_jax.training.optimizer import make_schedule
 
 NAME = "compare_methods"
@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> None:
 
     Raises:
       ValueError: if a setting is wrong, or a work directory belongs to another comparison.
-      KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
     """
     figures = drawing.load("evonorms_jax.study.figures")
     workdir = absolute(workdir)
@@ -51,10 +51,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> None:
     made = make_cells(config, [*baselines.values(), *chosen])
     cells.run(runner, made)
     results = make_results(config, searches, baselines, runner, made)
-    table = make_table(results)
-    written = write(workdir, NAME, results, table, figures.render_comparison)
-    table.show(config.name)
-    print(written)
+    publish(workdir, NAME, results, make_table(results), figures.render_comparison)
 
 
 def check_settings(config: ConfigDict) -> dict[str, Graph]:
@@ -110,7 +107,7 @@ def make_results(
     runner: cells.Runner,
     made: Sequence[cells.Cell],
 ) -> Json:
-    """All numbers of the comparison; they change only when cells are trained in between.
+    """All numbers of the comparison. Making them again gives the same ones.
 
     Args:
       config: config of the comparison.
@@ -197,7 +194,7 @@ def _layer(record: Record) -> Json:
 
 
 def _reference(name: str, searches: Mapping[tuple[str, int], Search]) -> Json | None:
-    """Validation accuracy of a baseline in the searches, over their seeds; None if it was rejected."""
+    """Validation accuracy of a baseline over the seeds of the searches that accepted it."""
     by_seed = {
         seed: mean_score(layer.scores)
         for (_, seed), search in searches.items()
@@ -214,15 +211,18 @@ def make_table(results: Json) -> Table:
     """The table of the results, with a rule between methods and baselines."""
     held_out = results["config"]["retraining"]["held_out_anchor"]
     rows = []
-    for row in results["methods"]:
+    for above, row in itertools.pairwise([None, *results["methods"]]):
         costs = [DASH, DASH]
         if METHODS[row["name"]].rejection:
             costs = [f"{row['accepted']:.3g} / {row['examined']:.0f}", f"{row['device_minutes']:.1f}"]
-        rows.append([row["title"], *(_cell(row, part) for part in _PARTS), *costs])
+        tests = [run["test"] for run in row["runs"] if run["test"]]
+        accuracies = (_cell(row, part) for part in _PARTS)
+        rows.append([row["title"], *accuracies, _gain(row, above), _lost_share(tests), *costs])
     for row in results["known_layers"]:
-        rows.append([row["title"], *(_METRIC.text(row[part]) for part in _PARTS), DASH, DASH])
+        accuracies = (_METRIC.text(row[part]) for part in _PARTS)
+        rows.append([row["title"], *accuracies, DASH, _lost_share([row]), DASH, DASH])
     accuracies = ["search anchors, test %", f"{held_out}, test %"]
-    header = ["layer", *accuracies, "accepted / examined", "device minutes"]
+    header = ["layer", *accuracies, "minus the row above", "NaN %", "accepted / examined", "device minutes"]
     return Table(header, rows, _notes(results), section=len(results["methods"]))
 
 
@@ -234,18 +234,37 @@ def _cell(row: Json, part: str) -> str:
     return _METRIC.text(row[part]) + ("" if number == runs else f" ({number} of {runs} searches)")
 
 
+def _gain(row: Json, above: Json | None) -> str:
+    """The mean gain over another method on the search anchors, paired by seed, with its interval."""
+    scores = [
+        {run["seed"]: run["test"]["searched"]["mean"] for run in method["runs"] if run["test"]}
+        for method in (row, above or row)
+    ]
+    seeds = sorted(set(scores[0]) & set(scores[1]))
+    if above is None or not seeds:
+        return DASH
+    pairs = [[100 * by_seed[seed] for seed in seeds] for by_seed in scores]
+    low, high = paired_interval(*pairs)
+    return f"{np.mean(np.subtract(*pairs)):+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _lost_share(tests: Sequence[Json]) -> str:
+    """The share of trainings whose loss was not finite, which score 0, in %."""
+    scores = [s for test in tests for by_anchor in test["by_seed"].values() for s in by_anchor.values()]
+    return f"{100 * scores.count(0) / len(scores):.0f}" if scores else DASH
+
+
 def _notes(results: Json) -> str:
-    config, hardware = results["config"], results["hardware"]
-    retraining = config["retraining"]
+    config, retraining = results["config"], results["config"]["retraining"]
     return (
         f"{config['name'].capitalize()}: {len(config['seeds'])} searches of each kind with "
         f"{config['budget']} candidates each. Layers are trained anew for {retraining['steps']} steps with "
         f"fresh seeds ({', '.join(map(str, retraining['seeds']))}) and scored on test images that no search "
-        "has seen. A training whose loss is not finite counts as 0. Mean ± sample standard deviation: for a "
-        "method over its searches, each the mean over the fresh seeds, and for a baseline over the fresh "
-        "seeds. The other columns are means over the searches. The layer of Random is the first proposal of "
+        "has seen. A training whose loss is not finite counts as 0, and NaN % is their share. Mean ± sample standard deviation: for a method over its searches, each the mean over the fresh "
+        "seeds, and for a baseline over the fresh seeds. The gain over the row above is the mean on the search "
+        "anchors, paired by seed, with its 95 % bootstrap interval, which is too narrow for a few searches. "
+        "The last two columns are means over the searches. The layer of Random is the first proposal of "
         "a random search, and the layer of Random + rejection is the first that it accepts. In the figure, a "
         "thin line is one search and a thick line the mean of those that accepted any layer. "
-        f"{hardware['devices']} device(s) of kind {hardware['device']}, {hardware['machine']}, "
-        f"JAX {results['versions']['jax']}, {results['date'][:10]}."
+        f"{hardware_text(results['hardware'] | results['versions'])}. {results['date'][:10]}."
     )

@@ -17,8 +17,8 @@ from evonorms_jax.study.table import Json, Metric
 from evonorms_jax.study.transfer import column, metrics_of
 
 _TEXT, _GAP, _LEADER = 12, 17, 22  # size, least distance and leader line of labels, in points
-#: Methods that have a curve, with color, width and dashes; later ones lie on top. Where two coincide, the
-#: narrower one leaves the other visible.
+#: Methods that have a curve, with color, width and dashes. Later ones lie on top, and a narrow one leaves a
+#: wide one visible where they coincide.
 _LOOKS = {
     "evolution": ("accent", 3.4, "solid"),
     "random_search": ("unstable", 2.0, "solid"),
@@ -36,7 +36,7 @@ class Label(NamedTuple):
 
 
 def label_right(axes: Axes, labels: Sequence[Label]) -> None:
-    """Writes names in the right margin, pushed apart where lines lie close; at the bottom without a line."""
+    """Writes names in the right margin, pushed apart where lines lie close, at the bottom without a line."""
     width, height = axes.get_window_extent().size * 72 / axes.figure.dpi
     low, high = axes.get_ylim()
     starts = {label: (label.height - low) / (high - low) for label in labels if np.isfinite(label.height)}
@@ -126,7 +126,7 @@ def _draw_method(axes: Axes, row: Json, budget: int, width: float, look: dict[st
 
 
 def curve(rises: Sequence[tuple[int, float]], length: int) -> np.ndarray:
-    """Best accuracy after 1 to `length` candidates, `[length]`, from the places where it rose; NaN before."""
+    """Best accuracy after 1 to `length` candidates, `[length]`, NaN before the first of its rises."""
     best = np.full(length, np.nan)
     for examined, accuracy in rises:
         best[examined - 1 :] = accuracy
@@ -134,7 +134,7 @@ def curve(rises: Sequence[tuple[int, float]], length: int) -> np.ndarray:
 
 
 def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean of the curves that ever have a value, from where the last of them has one; NaN before."""
+    """Mean of the curves that have values at all, where all of them have one, and NaN before."""
     found = [best for best in curves if np.isfinite(best[-1])]
     return np.mean(found, axis=0) if found else np.full_like(curves[0], np.nan)
 
@@ -184,7 +184,7 @@ def _draw_curves(results: Json, panels: Sequence[tuple[str, Metric]], titles: Se
 
 
 def _draw_curve(axes: Axes, metric: Metric, entries: Sequence[Json], shift: float, color: str) -> float:
-    """Draws a layer and returns its last value, NaN without one; values that agree everywhere get one bar."""
+    """Draws a layer and returns its last value or NaN. Values that agree everywhere get one bar."""
     done = [place for place, entry in enumerate(entries) if entry["summary"] is not None]
     summaries = [entries[place]["summary"] for place in done]
     centers = np.array([metric.center(summary) for summary in summaries])

@@ -103,7 +103,7 @@ def columns(config: ConfigDict) -> dict[str, Recipe]:
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """`("steps=100", "data.source=mnist5k")` as a dict; values are Python literals, or else strings.
+    """`("steps=100", "data.source=mnist5k")` as a dict, whose values are Python literals or else strings.
 
     Raises:
       ValueError: if one is not KEY=VALUE.

@@ -35,7 +35,7 @@ class Method(NamedTuple):
       title: name in the table.
       search: name of the search, in `SEARCHES`, whose candidates it examines.
       examined: function that picks its part of all candidates in order.
-      rejection: whether candidates must be accepted; if not, the last one examined is the layer.
+      rejection: whether candidates must be accepted. If not, the last one examined is the layer.
     """
 
     title: str
@@ -73,7 +73,7 @@ class Run(NamedTuple):
       method: key of `METHODS`.
       seed: seed of the search.
       examined: candidates that it paid for, in order.
-      chosen: candidate with the best mean accuracy; None if it accepted none.
+      chosen: candidate with the best mean accuracy, if it accepted any.
     """
 
     method: str
@@ -119,8 +119,8 @@ def run_searches(config: ConfigDict, workdir: epath.Path) -> dict[tuple[str, int
       The contents of their work directories, by method and seed.
 
     Raises:
-      KeyboardInterrupt: if Ctrl-C or SIGTERM stopped one of them.
-      ValueError, DataNotFoundError: as `run_search`.
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
+      ValueError, DataNotFoundError: a search cannot run, see `run_search`.
     """
     searches = {}
     pairs = list(itertools.product(config.seeds, SEARCHES))
@@ -136,7 +136,7 @@ def run_searches(config: ConfigDict, workdir: epath.Path) -> dict[tuple[str, int
 
 
 def _finished(path: epath.Path, settings: ConfigDict) -> bool:
-    """Whether this search is finished; `run_search` resumes one that is not, or reports its damage."""
+    """Whether this search is finished. If not, `run_search` resumes it or reports its damage."""
     try:
         search = read_search(path)
     except WorkdirError:

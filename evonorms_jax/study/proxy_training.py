@@ -38,7 +38,7 @@ class Trained(NamedTuple):
     Attributes:
       layer: `key` of the layer.
       seed: seed of weights, batches and crops.
-      scores: test accuracy in [0, 1] by anchor; 0 if the loss was not finite.
+      scores: test accuracy in [0, 1] by anchor, where 0 marks a loss that was not finite.
       date: end of the training, ISO 8601.
     """
 
@@ -54,7 +54,7 @@ def key(graph: Graph) -> str:
 
 
 def make_cells(config: ConfigDict, graphs: Sequence[Graph]) -> list[Cell]:
-    """Cells of all layers, anchors and fresh seeds; layers of the same `key` share a row."""
+    """Cells of all layers, anchors and fresh seeds. Layers of the same `key` share a row."""
     layers = {key(graph): graph for graph in graphs}
     return [
         Cell(layer, anchor, seed, f"{layer} with seed {seed}", graph)
@@ -64,7 +64,7 @@ def make_cells(config: ConfigDict, graphs: Sequence[Graph]) -> list[Cell]:
 
 
 class ProxyTraining(Runner):
-    """Runner of cells whose `training` is a `Graph`; a training covers all anchors of the config."""
+    """Runner of cells whose `training` is a `Graph`. A training covers all anchors of the config."""
 
     def __init__(self, config: ConfigDict, workdir: epath.Path):
         """Takes the config of a comparison and the work directory of its trainings.

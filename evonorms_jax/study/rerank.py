@@ -14,7 +14,7 @@ from evonorms_jax.runs.workdir import claim_workdir, write_whole
 from evonorms_jax.study import cells
 from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.full_training import TRAINERS, FullTraining, columns
-from evonorms_jax.study.table import Json, Table, write
+from evonorms_jax.study.table import Json, Table, publish
 
 CANDIDATES, LAYERS, NAME = "candidates.json", "reranked_layers.json", "rerank"
 _TRAINER = TRAINERS["classification"]
@@ -32,7 +32,7 @@ def run(config: ConfigDict, search: str, workdir: epath.PathLike, *, commands: b
 
     Raises:
       ValueError: if a setting is wrong, or the work directory belongs to another ranking.
-      KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
     """
     workdir, layers = prepare(config, search, workdir)
     runner, made = FullTraining(workdir / "cells", _TRAINER), make_cells(config, workdir, layers)
@@ -41,11 +41,9 @@ def run(config: ConfigDict, search: str, workdir: epath.PathLike, *, commands: b
         return
     cells.run(runner, made)
     results = rank(config, layers, runner, made)
-    table = make_table(results)
-    written = write(workdir, NAME, results, table, render=None)
     write_whole(workdir / LAYERS, layer_file(results["layers"][: config.best]))
-    table.show(config.name)
-    print(f"{written}; the best {config.best}: {workdir / LAYERS}")
+    publish(workdir, NAME, results, make_table(results))
+    print(f"the best {config.best}: {workdir / LAYERS}")
 
 
 def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[epath.Path, list[Record]]:
@@ -67,7 +65,7 @@ def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[e
     layers = chosen or [record for record, _ in found[: config.top]]
     if not layers:
         raise ValueError(f"the search in {search} has accepted no layer yet")
-    # A search that continues changes its top layers; those of this work directory stay.
+    # A search that continues changes its top layers, but not those of this work directory.
     settings = config.to_dict() | {"layers": [str(record.graph) for record in layers]}
     path = claim_workdir(workdir, settings)
     write_whole(path / CANDIDATES, layer_file([_row(record) for record in layers]))

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -19,7 +18,7 @@ from evonorms_jax.study import cells, drawing
 from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.full_training import TRAINERS, FullTraining, columns
 from evonorms_jax.study.methods import chosen_layers
-from evonorms_jax.study.table import Json, Metric, Table, entry_text, write
+from evonorms_jax.study.table import Json, Metric, Table, entry_text, hardware_text, publish
 
 NAME, _LAYER_FILE = "table", "layers.json"
 #: A row: its layer for each seed, a name or a graph.
@@ -41,7 +40,7 @@ def run(
 
     Raises:
       ValueError: if a setting is wrong, or the work directory belongs to another table.
-      KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
     """
     layers = make_layers(config)
     workdir = claim_workdir(workdir, describe(config, layers), MAY_DIFFER)
@@ -54,12 +53,9 @@ def run(
     if not partial:
         cells.run(runner, made)
     results = collect(config, runner, made)
-    table = make_table(results)
-    written = write(workdir, NAME, results, table, figures.render_table)
-    table.show(config.name)
+    publish(workdir, NAME, results, make_table(results), figures.render_table)
     if missing := len(cells.left(runner, made)):
-        logging.warning("%d trainings have no result: --commands prints them", missing)
-    print(written)
+        print(f"{missing} trainings have no result: --commands prints them")
 
 
 def make_runner(config: ConfigDict, workdir: epath.Path) -> FullTraining:
@@ -78,7 +74,7 @@ def make_layers(config: ConfigDict) -> Layers:
     seed alone, so that its deviation is the deviation of the method.
 
     Raises:
-      ValueError: as `chosen_layers`.
+      ValueError: the methods did not choose a layer for every seed, see `chosen_layers`.
     """
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
     return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
@@ -90,7 +86,7 @@ def describe(config: ConfigDict, layers: Layers) -> Json:
 
 
 def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[Cell]:
-    """A cell for each row, column and seed; graphs go into a layer file in the work directory.
+    """A cell for each row, column and seed. Graphs go into a layer file in the work directory.
 
     Where columns differ only in the number of images that share batch statistics, a layer without batch
     statistics has one training for all of them.
@@ -133,7 +129,7 @@ def _batch(config: ConfigDict, size: int | None) -> dict[str, int]:
 
 
 def metrics_of(config: dict[str, Any]) -> list[Metric]:
-    """The metrics of a table; tables written before there was a choice have the test accuracy."""
+    """The metrics of a table. Without a choice, as in older tables, it is the test accuracy."""
     trainer = TRAINERS[config.get("task", "classification")]
     return trainer.pick(config.get("metrics", ("test.accuracy",)))
 
@@ -163,14 +159,12 @@ def make_table(results: Json) -> Table:
 
 def _notes(results: Json) -> str:
     config = results["config"]
-    parts = [f"{config['name'][:1].upper()}{config['name'][1:]}, {len(config['seeds'])} seeds."]
+    parts = [f"{config['name']}, {len(config['seeds'])} seeds."]
     parts += [f"{metric.describe()}." for metric in metrics_of(config)]
     if config["batches"]:
         parts.append("The number beside a network counts the images that share batch statistics.")
         if config["workers"] is None:
             parts.append("A layer without batch statistics has one training for all of these columns.")
-    parts += [
-        f"{one['devices']} device(s) of kind {one['device']}, {one['machine']}, JAX {one['jax']}."
-        for one in results["hardware"]
-    ]
-    return " ".join([*parts, f"{results['date']}." if results["date"] else "No training is finished yet."])
+    parts += [f"{hardware_text(one)}." for one in results["hardware"]]
+    parts.append(f"{results['date']}." if results["date"] else "No training is finished yet.")
+    return " ".join(part[:1].upper() + part[1:] for part in parts)

@@ -55,17 +55,29 @@ def results():
 def test_the_table_by_hand(results):
     table = make_table(results)
     assert table.header[1:3] == ["search anchors, test %", "c, test %"]
+    once = ["21.0 (1 of 2 searches)", "80.0 (1 of 2 searches)"]
     assert table.rows == [
         # Layer 0 both times: mean over anchors and fresh seeds 0.11.
-        ["Random", "11.0 ± 0.0", "90.0 ± 0.0", DASH, DASH],
+        ["Random", "11.0 ± 0.0", "90.0 ± 0.0", DASH, "17", DASH, DASH],
         # Layer 1 with one seed only: 0.21. Two candidates until it came, and three in vain.
-        ["Random + rejection", "21.0 (1 of 2 searches)", "80.0 (1 of 2 searches)", "0.5 / 2", "1.2"],
-        ["Random search + rejection", "21.0 (1 of 2 searches)", "80.0 (1 of 2 searches)", "1 / 3", "1.5"],
-        ["Evolution", "31.0 ± 0.0", "70.0 ± 0.0", "2 / 3", "1.5"],
+        ["Random + rejection", *once, "+10.0 (+10.0 to +10.0)", "0", "0.5 / 2", "1.2"],
+        ["Random search + rejection", *once, "+0.0 (+0.0 to +0.0)", "0", "1 / 3", "1.5"],
+        ["Evolution", "31.0 ± 0.0", "70.0 ± 0.0", "+10.0 (+10.0 to +10.0)", "0", "2 / 3", "1.5"],
         # Two fresh seeds, 0.20 and 0.22.
-        ["BN-SiLU", "21.0 ± 1.4", "80.0 ± 0.0", DASH, DASH],
+        ["BN-SiLU", "21.0 ± 1.4", "80.0 ± 0.0", DASH, "0", DASH, DASH],
     ]
     assert "with fresh seeds (100, 101)" in table.notes and table.section == 4
+
+
+def test_the_gain_is_paired_by_seed_and_lost_trainings_are_counted(results):
+    """Evolution gains 0.1 and 0.3 over a random search whose scores differ by more than that."""
+    *_, search, evolution = results["methods"]
+    for method, scores in ((search, (0.2, 0.7)), (evolution, (0.3, 1.0))):
+        for run, score in zip(method["runs"], scores, strict=True):
+            by_seed = {"100": {"a": score, "b": score, "c": 0.0}}
+            run["test"] = {"searched": {"mean": score}, "by_seed": by_seed}
+    row = make_table(results).rows[3]
+    assert row[3:5] == ["+20.0 (+10.0 to +30.0)", "33"]
 
 
 def test_none_accepted_is_no_number(results):
