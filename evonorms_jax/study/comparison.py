@@ -12,6 +12,7 @@ from evonorms_jax.evolution.records import Search, layer_title, mean_score
 from evonorms_jax.models import get_anchor
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.config_checks import nearest
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import CONFIG, absolute
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.study import cells, drawing
@@ -63,14 +64,13 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
     Raises:
       ValueError: if a setting is wrong.
     """
+    check_ranges(config, "comparison")
     retraining = config.retraining
     for name, seeds in (("seeds", config.seeds), ("retraining.seeds", retraining.seeds)):
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError(f"{name} must be different numbers from 0 on, at least one, got {seeds}")
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"{name} must be different numbers, at least one, got {seeds}")
     if used := sorted(set(config.seeds) & set(retraining.seeds)):
         raise ValueError(f"retraining.seeds must differ from those of the searches, got {used[0]} in both")
-    if retraining.steps < 1:
-        raise ValueError(f"retraining.steps must be at least 1, got {retraining.steps}")
     get_anchor(retraining.held_out_anchor)
     if retraining.held_out_anchor in config.anchors:
         held_out = retraining.held_out_anchor
@@ -265,7 +265,7 @@ def _notes(results: Json) -> str:
         "for a baseline over the fresh seeds. The gain over the row above is the mean on the search anchors, "
         "paired by seed, with its 95 % bootstrap interval, which is too narrow for a few searches. The last "
         "two columns are means over the searches. The layer of Random is the first proposal of a random "
-        "search, and the layer of Random + rejection is the first that it accepts. In the figure, a thin line "
-        "is one search and a thick line the mean of those that accepted any layer. "
+        "search, and the layer of Random + rejection is the first that it accepts. In the figure, a thin "
+        "line is one search and a thick line the mean of those that accepted any layer. "
         f"{hardware_text(results['hardware'] | results['versions'])}. {results['date'][:10]}."
     )

@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from evonorms_jax.runs.config_checks import load_config, nearest
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.study.cells import Cell, Runner, left
 from evonorms_jax.study.table import LOST, Json, Metric
 from evonorms_jax.training import loop
@@ -26,12 +27,14 @@ class Trainer(NamedTuple):
       main: module with the command of one training.
       train: function of a config and a work directory. It raises `FloatingPointError` for a loss that is not
         finite, after writing `lost.json`.
+      ranges: kind of its config in `runs/ranges.py`.
       result: name of the JSON file that it writes at the end.
       metrics: numbers in that file, by the name that a config uses.
     """
 
     main: str
     train: Callable[[ConfigDict, epath.Path], Any]
+    ranges: str
     result: str
     metrics: Mapping[str, Metric]
 
@@ -51,6 +54,7 @@ TRAINERS: dict[str, Trainer] = {
     "classification": Trainer(
         main="experiments.train",
         train=loop.train,
+        ranges="training",
         result=loop.RESULT,
         metrics={
             "test.accuracy": Metric("test accuracy", "test.accuracy"),
@@ -129,7 +133,7 @@ class FullTraining(Runner):
 
     def check(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
-            cell.training.config()
+            check_ranges(cell.training.config(), self.trainer.ranges)
 
     def train(self, cells: Sequence[Cell]) -> Iterator[None]:
         for number, cell in enumerate(cells, 1):
@@ -163,5 +167,7 @@ class FullTraining(Runner):
 
     def print_commands(self, cells: Sequence[Cell]) -> None:
         """Prints the command of every training that has no result."""
-        for cell in left(self, cells):
+        missing = left(self, cells)
+        self.check(missing)
+        for cell in missing:
             print(self.command(cell))

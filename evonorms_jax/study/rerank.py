@@ -6,10 +6,9 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from evonorms_jax.evolution.archive import top_records
-from evonorms_jax.evolution.history import Record
-from evonorms_jax.evolution.records import read_search
+from evonorms_jax.evolution.records import ScoredLayer, read_search, top_layers
 from evonorms_jax.layers.registry import layer_file
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import claim_workdir, write_whole
 from evonorms_jax.study import cells
 from evonorms_jax.study.cells import Cell, Runner
@@ -46,7 +45,7 @@ def run(config: ConfigDict, search: str, workdir: epath.PathLike, *, commands: b
     print(f"the best {config.best}: {workdir / LAYERS}")
 
 
-def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[epath.Path, list[Record]]:
+def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[epath.Path, list[ScoredLayer]]:
     """Chooses the layers, and claims the work directory for them.
 
     Returns:
@@ -58,11 +57,11 @@ def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[e
     """
     if config.choose not in ("mean", "front"):
         raise ValueError(f"choose must be mean or front, got {config.choose!r}")
-    if config.top < 1 or not 1 <= config.best <= config.top:
-        raise ValueError(f"top must be at least best, and best at least 1: {config.top} and {config.best}")
-    found = top_records(read_search(epath.Path(search)).history, config.top)
-    chosen = [record for record, front in found if front] if config.choose == "front" else None
-    layers = chosen or [record for record, _ in found[: config.top]]
+    check_ranges(config, "reranking")
+    if config.best > config.top:
+        raise ValueError(f"top must be at least best, got {config.top} and {config.best}")
+    found = top_layers(read_search(epath.Path(search)).history, config.top)
+    layers = [layer for layer in found if layer.pareto] if config.choose == "front" else found[: config.top]
     if not layers:
         raise ValueError(f"the search in {search} has accepted no layer yet")
     # A search that continues changes its top layers, but not those of this work directory.
@@ -72,7 +71,7 @@ def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[e
     return path, layers
 
 
-def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[Record]) -> list[Cell]:
+def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[ScoredLayer]) -> list[Cell]:
     """A cell for each layer and network.
 
     Raises:
@@ -89,7 +88,7 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[Record]
     return made
 
 
-def rank(config: ConfigDict, layers: Sequence[Record], runner: Runner, made: Sequence[Cell]) -> Json:
+def rank(config: ConfigDict, layers: Sequence[ScoredLayer], runner: Runner, made: Sequence[Cell]) -> Json:
     """Validation accuracies, the layers in descending order of their mean over the networks."""
     found = cells.collect(runner, made, [_METRIC])
     rows = []
@@ -116,11 +115,11 @@ def make_table(results: Json) -> Table:
     return Table(["layer", *networks, "mean", "proxy", "proxy rank"], rows, notes, results["config"]["best"])
 
 
-def _row(record: Record) -> Json:
+def _row(record: ScoredLayer) -> Json:
     return {
         "index": record.index,
         "equation": str(record.graph),
         "graph": record.graph.to_json(),
         "mean_score": record.mean_score,
-        "scores": record.evaluation.scores,
+        "scores": record.scores,
     }

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import claim_workdir, write_whole
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study import cells, drawing
@@ -74,8 +75,9 @@ def make_layers(config: ConfigDict) -> Layers:
     seed alone, so that its deviation is the deviation of the method.
 
     Raises:
-      ValueError: the methods did not choose a layer for every seed, see `chosen_layers`.
+      ValueError: a number is out of its range, or the methods did not choose a layer for every seed.
     """
+    check_ranges(config, "table")
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
     return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
 

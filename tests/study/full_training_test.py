@@ -72,9 +72,15 @@ def test_a_cell_that_another_process_has_trained_meanwhile_is_left_alone(runner,
 
 
 def test_a_wrong_setting_in_any_cell_is_found_before_the_first_training(runner, trained):
-    wrong = CELLS[2]._replace(training=RECIPE.override({"no_such_key": 1}))
-    with pytest.raises(ValueError, match="no_such_key"):
-        cells.run(runner, [*CELLS[:2], wrong])
+    for override, message in (
+        ("no_such_key", "no_such_key"),
+        ("batch_size", "batch_size must be at least 1"),
+    ):
+        wrong = [*CELLS[:2], CELLS[2]._replace(training=RECIPE.override({override: 0}))]
+        with pytest.raises(ValueError, match=message):
+            cells.run(runner, wrong)
+        with pytest.raises(ValueError, match=message):
+            runner.print_commands(wrong)
     assert not trained
 
 

@@ -53,7 +53,8 @@ def test_random_with_rejection_ends_as_a_search_of_method_random_does():
             for graph in graphs
         ]
 
-    fields = search_mnist5k.get_config().evolution.to_dict() | {"seed_layers": ()}
+    config = search_mnist5k.get_config()
+    fields = config.evolution.to_dict() | config.search_space.to_dict() | {"seed_layers": ()}
     settings = EvolutionSettings(select=False, **fields)
     whole, alone = History(), History()
     list(search(whole, examine, settings, seed=1, budget=200, stop_at_first=False))

@@ -114,6 +114,7 @@ def test_the_files_of_a_table_that_is_not_finished(module, tmp_path):
 DETECTION = Trainer(
     main="experiments.detect",
     train=lambda config, workdir: None,
+    ranges="training",
     result="scores.json",
     metrics={
         "box": Metric("box AP", "box.AP"),
