@@ -48,11 +48,12 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> None:
     baselines = check_settings(config)
     runner = ProxyTraining(config, workdir / "retraining")
     searches = run_searches(config, workdir)
-    chosen = [run.chosen.graph for run in apply_methods(config, searches) if run.chosen is not None]
+    runs = itertools.chain.from_iterable(apply_methods(config, searches).values())
+    chosen = [run.chosen.graph for run in runs if run.chosen is not None]
     made = make_cells(config, [*baselines.values(), *chosen])
     cells.run(runner, made)
     results = make_results(config, searches, baselines, runner, made)
-    publish(workdir, NAME, results, make_table(results), figures.render_comparison)
+    publish(workdir, NAME, results, make_table(results), figures.draw_comparison(results))
 
 
 def check_settings(config: ConfigDict) -> dict[str, Graph]:
@@ -91,13 +92,12 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
 # -- The numbers
 
 
-def apply_methods(config: ConfigDict, searches: Mapping[tuple[str, int], Search]) -> list[Run]:
-    """Every method with every seed, in the order of the table."""
-    return [
-        apply_method(name, seed, list(searches[method.search, seed].history))
+def apply_methods(config: ConfigDict, searches: Mapping[tuple[str, int], Search]) -> dict[str, list[Run]]:
+    """The outcomes of each method for all seeds, in the order of the table."""
+    return {
+        name: [apply_method(name, seed, list(searches[method.search, seed].history)) for seed in config.seeds]
         for name, method in METHODS.items()
-        for seed in config.seeds
-    ]
+    }
 
 
 def make_results(
@@ -121,16 +121,12 @@ def make_results(
         layer: _test(by_anchor, held_out)
         for layer, by_anchor in cells.collect(runner, made, [_METRIC]).items()
     }
-    runs = {
-        name: list(group)
-        for name, group in itertools.groupby(apply_methods(config, searches), lambda run: run.method)
-    }
     return {
         "config": config.to_dict(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
         "date": cells.provenance(runner, made)["date"],
-        "methods": [_method_row(name, runs[name], tests) for name in METHODS],
+        "methods": [_method_row(name, runs, tests) for name, runs in apply_methods(config, searches).items()],
         "known_layers": [
             {"name": name, "title": layer_title(name), "equation": str(graph), **tests[key(graph)]}
             for name, graph in baselines.items()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evonorms_jax.evolution.records import layer_title
-from evonorms_jax.report.picture import as_file, box, canvas, spread, styled
+from evonorms_jax.report.picture import box, canvas, spread, styled
 from evonorms_jax.report.theme import light
 from evonorms_jax.study.cells import column_title
 from evonorms_jax.study.table import Json, Metric
@@ -71,11 +71,6 @@ def _scale(axes: Axes, metric: Metric, across: bool = False) -> None:
 
 
 # -- Methods: best validation accuracy so far against candidates examined
-
-
-def render_comparison(results: Json, kind: str) -> bytes:
-    """The figure of a comparison as a file of kind "svg" or "png"."""
-    return as_file(draw_comparison(results), kind)
 
 
 @styled
@@ -140,11 +135,6 @@ def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
 
 
 # -- Tables: a panel for each network and metric
-
-
-def render_table(results: Json, kind: str) -> bytes:
-    """The figure of a table as a file of kind "svg" or "png"."""
-    return as_file(draw_table(results), kind)
 
 
 @styled

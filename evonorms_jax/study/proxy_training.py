@@ -7,8 +7,8 @@ are trained anew, longer, with seeds that no search has used, and scored on the 
 import itertools
 import json
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -30,22 +30,6 @@ from evonorms_jax.study.table import Json
 RETRAINED = "retrained.json"
 #: Groups of the config that a training depends on, beside its seed and its layer.
 _SETTINGS = ("data", "anchors", "layer", "proxy", "executor")
-
-
-class Trained(NamedTuple):
-    """One layer trained with one seed.
-
-    Attributes:
-      layer: `key` of the layer.
-      seed: seed of weights, batches and crops.
-      scores: test accuracy in [0, 1] by anchor, where 0 marks a loss that was not finite.
-      date: end of the training, ISO 8601.
-    """
-
-    layer: str
-    seed: int
-    scores: dict[str, float]
-    date: str
 
 
 def key(graph: Graph) -> str:
@@ -82,7 +66,7 @@ class ProxyTraining(Runner):
 
     def result(self, cell: Cell) -> Json | None:
         row = self._done.get((cell.row, cell.seed))
-        return row and {"test": {"accuracy": row.scores[cell.column]}, "date": row.date}
+        return row and {"test": {"accuracy": row["scores"][cell.column]}, "date": row["date"]}
 
     def train(self, cells: Sequence[Cell]) -> Iterator[None]:
         path = claim_workdir(self._workdir, _settings(self._config)) / RETRAINED
@@ -98,15 +82,18 @@ class ProxyTraining(Runner):
                 graphs = [cell.training for cell in group]
                 show("preparing", f"building the programs for {len(graphs)} layers with seed {seed}")
                 for rows in _train(self._config, seed, graphs):
-                    self._done |= {(row.layer, row.seed): row for row in rows}
-                    trainings = [row._asdict() for row in self._done.values()]
-                    write_whole(path, json.dumps({"trainings": trainings}, indent=1) + "\n")
+                    self._done |= {(row["layer"], row["seed"]): row for row in rows}
+                    write_whole(path, json.dumps({"trainings": [*self._done.values()]}, indent=1) + "\n")
                     show("last ones", ", ".join(map(_describe, rows)))
                     yield
 
 
-def _train(config: ConfigDict, seed: int, graphs: Sequence[Graph]) -> Iterator[list[Trained]]:
-    """Trains the layers with one seed, and yields as many at a time as there are devices."""
+def _train(config: ConfigDict, seed: int, graphs: Sequence[Graph]) -> Iterator[list[Json]]:
+    """Trains the layers with one seed, one on each device at a time, and yields rows of the file.
+
+    A row has the `layer` by its `key`, the `seed`, the `scores`, which are test accuracies in [0, 1] by
+    anchor, 0 if the loss was not finite, and the `date`.
+    """
     release_programs()
     evaluator = _make_evaluator(config, seed)
     # Neighbors cost about the same, so no device waits long for another one.
@@ -116,13 +103,18 @@ def _train(config: ConfigDict, seed: int, graphs: Sequence[Graph]) -> Iterator[l
         curves = evaluator.learning_curves(chunk, [config.retraining.steps])
         now = provenance.now().isoformat(timespec="seconds")
         yield [
-            Trained(key(graph), seed, {anchor: accuracies[-1] for anchor, accuracies in curve.items()}, now)
+            {
+                "layer": key(graph),
+                "seed": seed,
+                "scores": {anchor: accuracies[-1] for anchor, accuracies in curve.items()},
+                "date": now,
+            }
             for graph, curve in zip(chunk, curves, strict=True)
         ]
 
 
-def _describe(row: Trained) -> str:
-    return f"{row.layer}  {100 * np.mean(list(row.scores.values())):.1f} % with seed {row.seed}"
+def _describe(row: Json) -> str:
+    return f"{row['layer']}  {100 * np.mean(list(row['scores'].values())):.1f} % with seed {row['seed']}"
 
 
 def _anchors(config: ConfigDict) -> tuple[str, ...]:
@@ -155,9 +147,9 @@ def _make_evaluator(config: ConfigDict, seed: int) -> Evaluator:
     )
 
 
-def _read(path: epath.Path) -> dict[tuple[str, int], Trained]:
+def _read(path: epath.Path) -> dict[tuple[str, int], Json]:
     try:
-        rows: list[Mapping[str, Any]] = json.loads(path.read_text())["trainings"] if path.exists() else []
-        return {(row["layer"], row["seed"]): Trained(**row) for row in rows}
+        rows = json.loads(path.read_text())["trainings"] if path.exists() else []
+        return {(row["layer"], row["seed"]): row for row in rows if row["scores"] and row["date"]}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged: move it away, and its trainings are done again") from None

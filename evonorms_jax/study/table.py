@@ -3,7 +3,7 @@
 import functools
 import json
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,13 +182,7 @@ def _widths(lines: Sequence[Sequence[str]], total: int) -> list[int]:
     return widths
 
 
-def publish(
-    workdir: epath.Path,
-    name: str,
-    results: Json,
-    table: Table,
-    render: Callable[[Json, str], bytes] | None = None,
-) -> None:
+def publish(workdir: epath.Path, name: str, results: Json, table: Table, figure: Any = None) -> None:
     """Writes the results as JSON, the table as Markdown and the figure as SVG and PNG, and prints the table.
 
     Args:
@@ -196,12 +190,17 @@ def publish(
       name: name of the files without its ending.
       results: everything that the table and the figure show, with its `config`.
       table: table of the results.
-      render: function that draws the results as a file of a kind, "svg" or "png".
+      figure: figure of the results, of matplotlib.
     """
     write_whole(workdir / f"{name}.json", json.dumps(results, indent=1) + "\n")
     write_whole(workdir / f"{name}.md", table.markdown())
-    kinds = ("svg", "png") if render else ()
-    for kind in kinds:
-        (workdir / f"{name}.{kind}").write_bytes(render(results, kind))
+    kinds = ["json", "md"]
+    if figure is not None:
+        # Here, so that a ranking needs no matplotlib.
+        from evonorms_jax.report.picture import as_file
+
+        kinds += ["svg", "png"]
+        for kind in kinds[2:]:
+            (workdir / f"{name}.{kind}").write_bytes(as_file(figure, kind))
     table.show(results["config"]["name"])
-    print(f"written to {workdir / name}" + ", ".join([".json", ".md", *(f".{kind}" for kind in kinds)]))
+    print(f"written to {workdir / name}.{', .'.join(kinds)}")

@@ -54,7 +54,7 @@ def run(
     if not partial:
         cells.run(runner, made)
     results = collect(config, runner, made)
-    publish(workdir, NAME, results, make_table(results), figures.render_table)
+    publish(workdir, NAME, results, make_table(results), figures.draw_table(results))
     if missing := len(cells.left(runner, made)):
         print(f"{missing} trainings have no result: --commands prints them")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evonorms_jax.report.picture import as_file
 from evonorms_jax.study import comparison, figures, rerank, transfer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -28,7 +29,7 @@ def test_every_cell_of_a_table_is_the_mean_of_its_seeds(name):
     assert table.header == ["layer", *next(iter(results["rows"].values()))]
     for row, (title, entries) in zip(table.rows, results["rows"].items(), strict=True):
         assert row == [title, *(accuracy(list(entry["by_seed"].values())) for entry in entries.values())]
-    assert figures.render_table(results, "png").startswith(b"\x89PNG")
+    assert as_file(figures.draw_table(results), "png").startswith(b"\x89PNG")
 
 
 def test_the_comparison_has_the_means_of_its_searches():
@@ -46,7 +47,7 @@ def test_the_comparison_has_the_means_of_its_searches():
             accuracy(searched),
             accuracy([np.mean([seed[held_out] for seed in run]) for run in scores]),
         ]
-    assert figures.render_comparison(results, "png").startswith(b"\x89PNG")
+    assert as_file(figures.draw_comparison(results), "png").startswith(b"\x89PNG")
 
 
 def test_the_ranking_is_in_order_of_the_means():
@@ -71,7 +72,9 @@ def test_the_page_of_results_has_the_rows_of_the_table(name, module):
         assert any(numbers <= {*line} for line in on_page), row
 
 
-@pytest.mark.parametrize(("name", "draw"), [("compare_methods", "comparison"), ("batch_size", "table")])
+@pytest.mark.parametrize(
+    ("name", "draw"), [("compare_methods", figures.draw_comparison), ("batch_size", figures.draw_table)]
+)
 def test_a_figure_drawn_again_is_the_same_file(name, draw):
-    render = getattr(figures, f"render_{draw}")
-    assert render(read(name), "svg") == render(read(name), "svg")
+    first, second = (as_file(draw(read(name)), "svg") for _ in range(2))
+    assert first == second

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from etils import epath
+from matplotlib.figure import Figure
 
 from evonorms_jax.study.table import (
     DASH,
@@ -109,12 +110,13 @@ def test_the_markdown_of_a_table():
 
 def test_the_files_of_a_table(tmp_path, capsys):
     results = {"config": {"name": "made up"}}
-    publish(epath.Path(tmp_path), "name", results, TABLE, lambda results, kind: f"{kind} {results}".encode())
+    publish(epath.Path(tmp_path), "name", results, TABLE, Figure())
     shown = capsys.readouterr().out
     assert f"written to {tmp_path}/name.json, .md, .svg, .png" in shown and "made up" in shown
     assert json.loads((tmp_path / "name.json").read_text()) == results
     assert (tmp_path / "name.md").read_text() == TABLE.markdown()
-    assert (tmp_path / "name.png").read_bytes() == f"png {results}".encode()
+    assert (tmp_path / "name.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "name.svg").read_bytes()
 
 
 @pytest.mark.parametrize("equation", ["BN-ReLU", "max(v1 * ((x - mean_bwh(x)) / std_bwh(x)) + v0, 0)"])

@@ -8,7 +8,7 @@ from support.studies import finish
 
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.study import cells, full_training, transfer
-from evonorms_jax.study.figures import draw_table, render_table
+from evonorms_jax.study.figures import draw_table
 from evonorms_jax.study.full_training import Trainer
 from evonorms_jax.study.table import DASH, Metric, publish
 from evonorms_jax.training import loop
@@ -98,7 +98,7 @@ def test_the_files_of_a_table_that_is_not_finished(module, tmp_path):
     for number, cell in enumerate(cells.left(runner, trainings)[:-1]):
         finish(runner, cell, accuracy(number / len(trainings)))
     results = transfer.collect(config, runner, trainings)
-    publish(epath.Path(tmp_path), "table", results, transfer.make_table(results), render_table)
+    publish(epath.Path(tmp_path), "table", results, transfer.make_table(results), draw_table(results))
     assert json.loads((tmp_path / "table.json").read_text()) == json.loads(json.dumps(results))
     text = (tmp_path / "table.md").read_text()
     assert text.startswith("| layer |") and "(1 to come)" in text and "2 seeds" in text
