@@ -44,6 +44,7 @@ def label_right(axes: Axes, labels: Sequence[Label]) -> None:
     wanted = [starts[label] * height if label in starts else _GAP for label in ordered]
     for label, place in zip(ordered, spread(wanted, [_GAP] * (len(ordered) - 1)), strict=True):
         arrow = {"arrowstyle": "-", "color": label.color, "linewidth": 0.8, "shrinkA": 2, "shrinkB": 1}
+        arrow["relpos"] = (0, 0.5)  # ends at the left of the text, not in its middle
         axes.annotate(
             label.text,
             (1, starts.get(label, place / height)),
@@ -146,7 +147,7 @@ def draw_table(results: Json) -> Figure:
     draw = _draw_curves if results["config"]["batches"] else _draw_dots
     figure, boxes = draw(results, panels, titles)
     for axes, title in zip(boxes, titles, strict=True):
-        axes.set_title(title, fontsize=_TEXT, color=light("ink"), loc="left")
+        axes.set_title(title, fontsize=11, color=light("ink"), loc="left")
     return figure
 
 

@@ -48,7 +48,7 @@ class Trainer(NamedTuple):
 
 
 #: Every table can have it as a column beside a metric that leaves lost trainings out.
-NAN_SHARE = Metric("loss not finite", "", lost=1.0, statistic="share", digits=0)
+NAN_SHARE = Metric("NaN loss", "", lost=1.0, statistic="share", digits=0)
 #: The `task` of a table's config. A new kind of training is one entry here.
 TRAINERS: dict[str, Trainer] = {
     "classification": Trainer(

@@ -105,7 +105,9 @@ class Metric(NamedTuple):
 
     def describe(self) -> str:
         """The name, unit and statistic for the notes below a table."""
-        over = {"mean": "mean ± sample standard deviation", "median": "median", "share": "share"}
+        if self.statistic == "share":
+            return f"{self.title} in %, share of the trainings"
+        over = {"mean": "mean ± sample standard deviation", "median": "median"}
         fate = "is left out" if self.lost is None else f"counts as {self.lost:g}"
         return (
             f"{self.title}{' in %' if self.percent else ''}, {over[self.statistic]} over the seeds, where a "

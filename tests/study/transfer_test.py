@@ -143,13 +143,13 @@ def test_a_detection_table_shows_box_and_mask_ap_of_each_detector(tmp_path, monk
         finish(runner, cell, None if lost else {"box": {"AP": 0.6}, "mask": {"AP": 0.4 + 0.1 * cell.seed}})
     results = transfer.collect(config, runner, trainings)
     table = transfer.make_table(results)
-    assert table.header[1:] == [f"resnet_small, {name}" for name in ("box AP", "mask AP", "loss not finite")]
+    assert table.header[1:] == [f"resnet_small, {name}" for name in ("box AP", "mask AP", "NaN loss")]
     assert table.rows == [
         ["BN-ReLU", "60.0 ± 0.0", "50.0 ± 10.0", "0"],
         ["EvoNorm-B0", "40.0 ± 34.6", "30.0 ± 26.5", "33"],
     ]
     panels = draw_table(results).axes
-    assert [axes.get_xlabel() for axes in panels] == ["box AP", "mask AP", "loss not finite"]
+    assert [axes.get_xlabel() for axes in panels] == ["box AP", "mask AP", "NaN loss"]
 
 
 def test_a_gan_table_shows_the_median_of_the_trainings_that_ended(tmp_path, monkeypatch):
