@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from evonorms_jax.report import graph_picture
-from evonorms_jax.report.figures import typeset
-from evonorms_jax.report.graph_picture import draw_graph
+from evonorms_jax.report.graph_picture import draw_graph, typeset
 from evonorms_jax.report.picture import spread
 from evonorms_jax.report.theme import COLORS
 from evonorms_jax.search_space import CATALOG, LEAVES, Graph, random_graph

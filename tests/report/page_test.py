@@ -17,6 +17,7 @@ from evonorms_jax import report
 from evonorms_jax.evolution import records
 from evonorms_jax.evolution.history import OUTCOMES, History
 from evonorms_jax.report import theme
+from evonorms_jax.report.markup import duration
 from evonorms_jax.report.page import render
 from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import Graph
@@ -56,9 +57,9 @@ def test_the_page_says_what_the_history_says(full):
         share = f"{100 * counts[name] / 60:.1f} %"
         assert f"{outcome.title} {outcome.meaning} {counts[name]} {share}" in text
     assert "60 of 60 candidates examined · finished" in text
-    assert f"{counts['accepted']} trained fully" in text
+    assert f"{counts['accepted']} trained in full" in text
     seconds = sum(record.evaluation.seconds for record in history)
-    assert f"{seconds:,.0f} s" in text
+    assert f"{duration(seconds)} device time" in text
     assert f"{3600 / seconds:.1f} candidates per device minute" in text
     accepted = [r for r in history if r.evaluation.outcome == "accepted"]
     best = max(accepted, key=lambda r: sum(r.evaluation.scores.values()))
@@ -94,7 +95,7 @@ def test_the_page_needs_nothing_else_and_escapes_text(full):
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', page)) <= set(names)
 
 
-def test_colours_follow_the_page(full):
+def test_colors_follow_the_page(full):
     assert set(records.OUTCOMES) == set(OUTCOMES) <= set(theme.COLORS)
     lights = [light for light, _ in theme.COLORS.values()]
     assert len(set(lights)) == len(lights)
@@ -109,7 +110,7 @@ def test_a_line_that_is_being_written_is_named(workdir):
     text = text_of(rendered(workdir))
     assert "59 of 60 candidates examined · not finished" in text
     assert "The last line of the history was incomplete and is left out." in text
-    assert "these are the best layers so far" in text
+    assert "These are the best layers so far." in text
 
 
 def test_a_running_search_without_layer_files(workdir):
@@ -117,7 +118,7 @@ def test_a_running_search_without_layer_files(workdir):
     (workdir / "top_layers.json").unlink()
     (workdir / "baselines.json").unlink()
     text = text_of(rendered(workdir))
-    assert "BN-ReLU, trained" not in text
+    assert "mean accuracy of BN-ReLU" not in text
     use = re.findall(r'norm_act\(Graph\.parse\("(.*?)"\)\)', text)
     assert [Graph.parse(equation).canonical for equation in use] == [r.graph.canonical for r in before]
 
@@ -130,9 +131,9 @@ def test_a_file_behind_the_history_is_not_pointed_into(workdir):
 
 
 def test_the_idle_share_is_shown_once_it_is_known(workdir):
-    assert "the devices waited" not in text_of(rendered(workdir))
+    assert "device idle time" not in text_of(rendered(workdir))
     (workdir / "devices.json").write_text('{"devices": 2, "idle_share": 0.184}')
-    assert "18.4 % of that the devices waited, in the last run" in text_of(rendered(workdir))
+    assert "18.4 % device idle time, last run" in text_of(rendered(workdir))
 
 
 @pytest.mark.parametrize("number", [0, 12])
