@@ -70,7 +70,15 @@ def _draw_accuracies(axes: Axes, search: Search) -> None:
     baselines = {layer.title: mean_score(layer.scores) for layer in trained_baselines(search)}
     as_bitmap = len(found) + len(early) > MOST_VECTORS
     color = light("low_quality")
-    axes.scatter(list(early), list(early.values()), s=14, color=color, linewidth=0, rasterized=as_bitmap)
+    axes.scatter(
+        list(early),
+        list(early.values()),
+        s=14,
+        color=color,
+        linewidth=0,
+        clip_on=False,
+        rasterized=as_bitmap,
+    )
     for origin, (marker, _) in ORIGINS.items():
         chosen = [place for place, record in enumerate(found) if record.proposal.origin == origin]
         axes.scatter(
@@ -82,6 +90,7 @@ def _draw_accuracies(axes: Axes, search: Search) -> None:
             edgecolor=light("card"),
             linewidth=0.7,
             zorder=3,
+            clip_on=False,
             rasterized=as_bitmap,
         )
     shown = [*means, *early.values(), *baselines.values()] or [0, 1]

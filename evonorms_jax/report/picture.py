@@ -139,6 +139,7 @@ def label_right(axes: Axes, labels: Sequence[LineLabel], *, gap: float = 15, siz
     places = spread(wanted, [gap] * (len(ordered) - 1), least=0, most=height)
     for label, place in zip(ordered, places, strict=True):
         arrow = {"arrowstyle": "-", "color": label.color, "linewidth": 0.7, "shrinkA": 2, "shrinkB": 1}
+        arrow["relpos"] = (0, 0.5)  # from the left edge of the name
         axes.annotate(
             label.text,
             (1, starts.get(label, place / height)),

@@ -187,16 +187,56 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch, full):
         report.write_report(full)
 
 
-def test_a_browser_shows_the_page(full, tmp_path):
+#: Writes measurements of the page, as the browser lays it out, into the title of the page around it.
+MEASURE = """<script>addEventListener("load", () => {
+  const inside = (text) => {
+    const [inner, outer] = [text.getBoundingClientRect(), text.closest("svg").getBoundingClientRect()];
+    return inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1 && inner.right <= outer.right + 1;
+  };
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  parent.document.title = JSON.stringify({
+    width: innerWidth,
+    wanted: document.documentElement.scrollWidth,
+    pictures: all("svg").filter((svg) => svg.getBoundingClientRect().height > 20).length,
+    cut: all("svg text").filter((text) => !inside(text)).map((text) => text.textContent),
+    background: getComputedStyle(document.body).backgroundColor,
+    label: getComputedStyle(document.querySelector("svg text")).fill,
+  });
+});</script>"""
+
+
+def browse(page, width, folder, *flags):
+    """The measurements of a page in a frame of this width in a browser without a screen, and its log."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no chromium or google-chrome is installed")
-    path = report.write_report(full)
+    # The window of a browser has a least width, a frame has none.
+    page = html.escape(page.replace("</head>", MEASURE + "</head>"))
+    style = "<style>:root { color-scheme: light dark }</style>"
+    frame = f'<iframe width="{width}" height="1000" frameborder="0" srcdoc="{page}"></iframe>'
+    path = folder / "page.html"
+    path.write_text(f"<!doctype html><title></title>{style}{frame}", encoding="utf-8")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--dump-dom", f"file://{path}"]
+    command += [f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--dump-dom", *flags]
+    command += [f"file://{path}"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    title = re.search("<title>(.*?)</title>", shown.stdout)[1]
-    assert html.unescape(title) == "tiny <b>search</b> · normalization-activation layers"
-    assert shown.stdout.count("<svg") == path.read_text().count("<svg") >= 10
-    assert "CONSOLE" not in shown.stderr
+    title = html.unescape(re.search("<title>(.*?)</title>", shown.stdout)[1])
+    return json.loads(title), shown.stderr
+
+
+def rgb(color):
+    return f"rgb({', '.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))})"
+
+
+@pytest.mark.parametrize("screen", ["light", "dark"])
+def test_a_browser_shows_the_page_on_narrow_and_wide_screens(full, tmp_path, screen):
+    page = rendered(full)
+    width, scheme = (380, 1) if screen == "light" else (1300, 0)
+    shown, log = browse(page, width, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
+    assert shown["wanted"] <= shown["width"] == width, "the page itself never scrolls sideways"
+    assert shown["pictures"] == page.count("<svg") >= 10
+    assert shown["cut"] == []
+    assert shown["background"] == rgb(theme.COLORS["page"][screen == "dark"])
+    assert shown["label"] in {rgb(theme.COLORS[name][screen == "dark"]) for name in ("ink", "muted")}
+    assert "CONSOLE" not in log
