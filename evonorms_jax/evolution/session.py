@@ -12,16 +12,16 @@ from evonorms_jax import data
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import History, Record
-from evonorms_jax.evolution.proposal import EvolutionSettings, check_selection
+from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
 from evonorms_jax.evolution.recorder import Recorder, SilentRecorder
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
-from evonorms_jax.runs.config_checks import AMOUNT, COUNT, PROBABILITY, SEED, check_ranges
 from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import absolute, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 
@@ -30,25 +30,6 @@ SEARCH_BASELINES: dict[str, Graph] = {
     name: (BASELINES | CATALOG)[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
 }
 METHODS = ("evolution", "random_search", "random")
-#: Numbers that nothing else looks at before they do harm: of an evaluator, and of the search around it.
-_RANGES = {
-    "seed": SEED,
-    "data.seed": SEED,
-    "layer.momentum": PROBABILITY,
-    "proxy.replicas": COUNT,
-    "proxy.eval_batch_size": COUNT,
-    "rejection.quality_threshold": AMOUNT,
-}
-_SEARCH_RANGES = {
-    "budget": COUNT,
-    "checkpoint_every": COUNT,
-    "top_k": COUNT,
-    "evolution.population_size": COUNT,
-    "evolution.mutations": COUNT,
-    "evolution.round_size": COUNT,
-    "evolution.tournament_fraction": PROBABILITY,
-    "evolution.random_probability": PROBABILITY,
-}
 _SLOTS = 32  # trainings that a device holds; of a longer round it gets its share in several calls
 
 
@@ -114,7 +95,7 @@ def make_evaluator(
     config: ConfigDict, hosts: Hosts | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Evaluator:
     """The evaluator of a config, with its data read; errors as `run_search`."""
-    check_ranges(config, _RANGES)
+    check_ranges(config, "search")
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
         raise ValueError("anchors must name at least one anchor, got none")
@@ -164,11 +145,12 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
     if config.method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    check_ranges(config, _SEARCH_RANGES)
-    fields = config.evolution.to_dict()
-    check_selection(fields["selection"])
-    seeds = tuple(_seed_layer(name) for name in fields.pop("seed_layers"))
-    return EvolutionSettings(select=config.method == "evolution", seed_layers=seeds, **fields)
+    evolution = config.evolution.to_dict()
+    names = evolution.pop("seed_layers")
+    settings = EvolutionSettings(config.method == "evolution", **evolution, **config.search_space)
+    check_settings(settings)
+    seeds = tuple(fit(_seed_layer(name), name, settings) for name in names)
+    return settings._replace(seed_layers=seeds)
 
 
 def _seed_layer(name: str) -> Graph:

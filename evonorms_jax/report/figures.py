@@ -8,13 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from evonorms_jax.evolution.history import History
+from evonorms_jax.evolution.history import OUTCOMES, History
 from evonorms_jax.evolution.records import (
-    OUTCOMES,
     Search,
-    accepted,
     front_of,
-    mean_score,
     score_matrix,
     trained_baselines,
 )
@@ -64,10 +61,10 @@ def progress(search: Search) -> Html:
 
 def _draw_accuracies(axes: Axes, search: Search) -> None:
     """Draws accepted candidates, candidates of low quality, the best so far, and the baselines."""
-    found = accepted(search.history)
+    found = search.history.accepted()
     means = np.array([record.mean_score for record in found])
     early = low_quality(search)
-    baselines = {layer.title: mean_score(layer.scores) for layer in trained_baselines(search)}
+    baselines = {layer.title: layer.mean_score for layer in trained_baselines(search)}
     as_bitmap = len(found) + len(early) > MOST_VECTORS
     color = light("low_quality")
     axes.scatter(
@@ -185,7 +182,7 @@ def pareto(search: Search, labels: Mapping[int, str]) -> list[Html]:
       search: a search with an accepted candidate.
       labels: labels of members of the front by candidate index.
     """
-    found = accepted(search.history)
+    found = search.history.accepted()
     scores = score_matrix([record.evaluation.scores for record in found], search.anchors)
     front = front_of(found, search.anchors)
     names = [labels.get(found[place].index, "") for place in front]

@@ -31,7 +31,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
 
 def render(search: records.Search, written: datetime.datetime) -> str:
     """The page as HTML, a pure function of the search and the time of writing."""
-    top = records.top_layers(search)
+    top = records.top_layers(search.history, search.config["top_k"])
     parts = [
         sections.header(search),
         sections.tiles(search, top),

@@ -4,12 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evonorms_jax.evolution.history import OUTCOMES
 from evonorms_jax.evolution.records import (
-    OUTCOMES,
     ScoredLayer,
     Search,
-    accepted,
-    mean_score,
     trained_baselines,
 )
 from evonorms_jax.report import figures
@@ -65,10 +63,10 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
         ("trained in full", sum(record.evaluation.outcome == "accepted" for record in search.history)),
         ("device time", duration(seconds)),
         ("candidates per device minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
-        ("best mean accuracy", percent(mean_score(top[0].scores) if top else None)),
+        ("best mean accuracy", percent(top[0].mean_score if top else None)),
     ]
     if reference := _reference(search):
-        facts.append(("mean accuracy of BN-ReLU", percent(mean_score(reference.scores))))
+        facts.append(("mean accuracy of BN-ReLU", percent(reference.mean_score)))
     if search.idle_share is not None:
         facts.append(("device idle time, last run", percent(search.idle_share)))
     return element(
@@ -87,9 +85,7 @@ def best_layer(search: Search, top: Sequence[ScoredLayer]) -> Html:
     header = ["anchor", *(title for title, _ in columns), *(["difference, points"] if reference else [])]
     rows = []
     for anchor in (*search.anchors, "mean"):
-        scores = [
-            mean_score(layer.scores) if anchor == "mean" else layer.scores[anchor] for _, layer in columns
-        ]
+        scores = [layer.mean_score if anchor == "mean" else layer.scores[anchor] for _, layer in columns]
         difference = [points(scores[0] - scores[1])] if reference else []
         name = element("b", anchor) if anchor == "mean" else anchor
         rows.append(("", [name, *map(percent, scores), *difference]))
@@ -110,7 +106,7 @@ def progress(search: Search) -> Html:
     """Accuracies and outcomes over the course of the search."""
     if not search.history:
         return section("Course of the search", element("p", "No candidate has been examined yet."))
-    origins = {record.proposal.origin for record in accepted(search.history)}
+    origins = {record.proposal.origin for record in search.history.accepted()}
     keys = [
         (mark(sign, "accepted"), f"accepted, {origin}")
         for origin, (_, sign) in figures.ORIGINS.items()
@@ -156,7 +152,7 @@ def outcomes(search: Search) -> Html:
 def pareto(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """The Pareto front over the anchors."""
     title = "Pareto front"
-    if not accepted(search.history):
+    if not search.history.accepted():
         return section(title, element("p", "No candidate has been accepted yet."))
     if len(search.anchors) == 1:
         return section(title, element("p", "With a single anchor, the front is the best layer."))
@@ -181,7 +177,7 @@ def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
     layers += [("", layer) for layer in search.baselines]
     if not layers:
         return Html("")
-    layers.sort(key=lambda row: -(mean_score(row[1].scores) or 0))
+    layers.sort(key=lambda row: -(row[1].mean_score or 0))
     header = ["", "layer", "equation", *search.anchors, "mean", "points over BN-ReLU"]
     rows = [
         ("" if number else "baseline", [number, *_scores(layer, search.anchors, reference)])
@@ -193,7 +189,7 @@ def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
 
 def _scores(layer: ScoredLayer, anchors: Sequence[str], reference: ScoredLayer | None) -> list[object]:
     """The cells of a layer after its number."""
-    mean = mean_score(layer.scores)
+    mean = layer.mean_score
     name = [layer.title, " ", _PARETO_BADGE] if layer.pareto else [layer.title]
     text = element("span", layer.equation, css="text")
     if layer.outcome != "accepted":
@@ -204,7 +200,7 @@ def _scores(layer: ScoredLayer, anchors: Sequence[str], reference: ScoredLayer |
         text,
         *(percent(layer.scores.get(anchor)) for anchor in anchors),
         element("b", percent(mean)),
-        points(mean - mean_score(reference.scores)) if compared else DASH,
+        points(mean - reference.mean_score) if compared else DASH,
     ]
 
 
@@ -244,7 +240,7 @@ def top_layers(search: Search, top: Sequence[ScoredLayer]) -> Html:
 def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
     scores = " · ".join(f"{anchor} {percent(layer.scores.get(anchor))}" for anchor in search.anchors)
     facts = {
-        "scores": element("span", scores, " · ", element("b", f"mean {percent(mean_score(layer.scores))}")),
+        "scores": element("span", scores, " · ", element("b", f"mean {percent(layer.mean_score)}")),
         "text": element("span", f"y = {layer.equation}", css="text"),
         "use": element("code", _use(search, number, layer)),
     }

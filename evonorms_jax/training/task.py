@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from evonorms_jax import data
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import get_model
-from evonorms_jax.runs.config_checks import AMOUNT, COUNT, SEED, SHARE, check_ranges
+from evonorms_jax.runs.ranges import COUNT, check_ranges
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
 from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
 from evonorms_jax.training.optimizer import make_optimizer, make_schedule
@@ -26,29 +26,6 @@ from evonorms_jax.training.steps import (
 )
 
 DTYPES = ("float32", "bfloat16")
-#: Numbers that nothing else looks at before they do harm.
-_RANGES = {
-    "seed": SEED,
-    "data.seed": SEED,
-    "statistics_batch": COUNT,
-    "log_every": COUNT,
-    "eval_every": COUNT,
-    "checkpoint_every": COUNT,
-    "data.crop": COUNT,
-    "data.image_size": COUNT,
-    "data.threads": COUNT,
-    "data.workers": AMOUNT,
-    "data.randaugment.layers": AMOUNT,
-    "data.randaugment.magnitude": AMOUNT,
-    "model.dropout_rate": SHARE,
-    "model.drop_connect_rate": SHARE,
-    "layer.epsilon": AMOUNT,
-    "layer.momentum": SHARE,
-    "optimizer.learning_rate": AMOUNT,
-    "optimizer.momentum": SHARE,
-    "optimizer.weight_decay": AMOUNT,
-    "optimizer.reference_batch": COUNT,
-}
 
 
 class Task(NamedTuple):
@@ -75,7 +52,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
       ValueError: if the config asks for what is not there.
       DataNotFoundError: if the data are not there.
     """
-    check_ranges(config, _RANGES)
+    check_ranges(config, "training")
     settings = StepSettings(
         statistics_batch=config.statistics_batch,
         accumulate=config.accumulate,
@@ -148,8 +125,8 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
 
 def _steps(config: ConfigDict, images: int) -> int:
     steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not COUNT.holds(steps):
+        raise ValueError(f"steps must be {COUNT.describe(steps)}, got {steps}")
     return steps
 
 
