@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from evonorms_jax import data
 from evonorms_jax.evolution import rejection
-from evonorms_jax.evolution.proxy import ProxyData, ProxyTask, make_proxy_task, proxy_data
+from evonorms_jax.evolution.evaluator import stability_batch
+from evonorms_jax.evolution.proxy import ProxyData, ProxyTask, anchor_keys, make_proxy_task, proxy_data
 from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.models.networks import Network
@@ -102,19 +102,14 @@ def make_screening(config: ConfigDict, anchors: Sequence[Network]) -> Screening:
     """
     images, proxy = load_images(config), proxy_settings(config)
     on_device = jax.device_put(proxy_data(images, proxy.eval_batch_size), jax.devices()[0])
-    key = jax.random.key(config.seed, impl="rbg")
-    places = {name: place for place, name in enumerate(sorted(anchor.name for anchor in anchors))}
     tasks = []
     for anchor in anchors:
         task = make_proxy_task(
             anchor, images.num_classes, config.layer.to_dict(), proxy, images.train.images.shape[-1]
         )
-        keys = jax.random.split(jax.random.fold_in(key, places[anchor.name]))
-        tasks.append(AnchorTask(anchor.name, task, on_device, *keys))
-    tests, count = config.rejection, config.rejection.stability_batch_size
-    top, left = ((side - proxy.crop) // 2 for side in images.train.images.shape[1:3])
-    crops = images.train.images[:count, top : top + proxy.crop, left : left + proxy.crop]
-    batch = data.normalize(crops, images.mean, images.std), images.train.labels[:count]
+        tasks.append(AnchorTask(anchor.name, task, on_device, *anchor_keys(config.seed, anchor.name)))
+    tests = config.rejection
+    batch = stability_batch(on_device, proxy.crop, tests.stability_batch_size)
     threshold = tests.quality_threshold / images.num_classes
     return Screening(tasks, tests.stability_anchor or tasks[0].name, batch, tests, threshold)
 
