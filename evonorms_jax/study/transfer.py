@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import claim_workdir, write_whole
+from evonorms_jax.runs.workdir import absolute, claim_workdir, write_whole
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study import cells, drawing
 from evonorms_jax.study.cells import Cell, Runner
@@ -43,9 +43,8 @@ def run(
       ValueError: if a setting is wrong, or the work directory belongs to another table.
       KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
     """
-    layers = make_layers(config)
+    layers, runner = make_layers(config), make_runner(config, absolute(workdir))
     workdir = claim_workdir(workdir, describe(config, layers), MAY_DIFFER)
-    runner = make_runner(config, workdir)
     made = make_cells(config, workdir, layers)
     if commands:
         runner.print_commands(made)
@@ -75,9 +74,13 @@ def make_layers(config: ConfigDict) -> Layers:
     seed alone, so that its deviation is the deviation of the method.
 
     Raises:
-      ValueError: a number is out of its range, or the methods did not choose a layer for every seed.
+      ValueError: a number is out of its range, the methods did not choose a layer for every seed, or the
+        table is empty.
     """
     check_ranges(config, "table")
+    for key, filled in (("seeds", config.seeds), ("layers", config.layers or config.comparison)):
+        if not filled:
+            raise ValueError(f"{key} must have at least one entry, got {config[key]}")
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
     return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
 

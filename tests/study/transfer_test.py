@@ -185,6 +185,10 @@ def test_an_optimizer_is_one_more_column(tmp_path):
         ({"task": "clasification"}, "task must be one of classification, got 'clasification'"),
         ({"metrics": ("test.acuracy",)}, "unknown name 'test.acuracy'; did you mean 'test.accuracy'"),
         ({"networks": ("a f.py", "a g.py")}, "networks must have different names, got 'a' twice"),
+        ({"networks": ()}, "networks must have at least one entry"),
+        ({"layers": ()}, "layers must have at least one entry"),
+        ({"seeds": ()}, "seeds must have at least one entry"),
+        ({"metrics": ()}, "metrics must have at least one entry of test.accuracy"),
     ],
 )
 def test_wrong_settings(change, message, tmp_path):
@@ -192,6 +196,15 @@ def test_wrong_settings(change, message, tmp_path):
     config.update(change)
     with pytest.raises(ValueError, match=message):
         made(config, tmp_path)
+
+
+def test_a_wrong_task_or_metric_claims_no_work_directory(tmp_path):
+    for change in ({"task": "detektion"}, {"metrics": ()}):
+        config = transfer_mnist5k.get_config("quick")
+        config.update(change)
+        with pytest.raises(ValueError):
+            transfer.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_work_directory_from_before_there_were_metrics_is_still_its_own(tmp_path):
