@@ -101,16 +101,18 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[
     rows = [{"graph": graph.to_json(), "equation": str(graph)} for graph in graphs]
     write_whole(workdir / _LAYER_FILE, layer_file(rows))
     networks, batches = columns(config), config.batches or (None,)
-    made = []
+    made, trainings = [], {}
     for (place, seed), (row, each) in itertools.product(enumerate(config.seeds), layers.items()):
         layer = each[place]
         spec = layer if isinstance(layer, str) else f"{workdir / _LAYER_FILE}#{graphs.index(layer)}"
         alike = config.workers is None and not _has_batch_statistics(layer)
         for (network, recipe), batch in itertools.product(networks.items(), batches):
             trained = batches[0] if alike else batch
-            overrides = {"layer.spec": spec, "seed": seed} | _batch(config, trained)
+            training = recipe.override({"layer.spec": spec, "seed": seed} | _batch(config, trained))
             name = re.sub(r"\W+", "-", f"{row} {column(network, trained)} {seed}".lower())
-            made.append(Cell(row, column(network, batch), seed, name, recipe.override(overrides)))
+            if trainings.setdefault(name, training) != training:
+                raise ValueError(f"two trainings have the work directory {name}: rename a network or a layer")
+            made.append(Cell(row, column(network, batch), seed, name, training))
     return made
 
 

@@ -186,6 +186,14 @@ def test_an_optimizer_is_one_more_column(tmp_path):
         ({"metrics": ("test.acuracy",)}, "unknown name 'test.acuracy'; did you mean 'test.accuracy'"),
         ({"networks": ("a f.py", "a g.py")}, "networks must have different names, got 'a' twice"),
         ({"networks": ()}, "networks must have at least one entry"),
+        (
+            {
+                "networks": tuple(
+                    f"{name} experiments/configs/train.py batch_size={len(name)}" for name in ("a/b", "a--b")
+                )
+            },
+            "two trainings have the work directory bn-relu-a-b-0",
+        ),
         ({"layers": ()}, "layers must have at least one entry"),
         ({"seeds": ()}, "seeds must have at least one entry"),
         ({"metrics": ()}, "metrics must have at least one entry of test.accuracy"),
