@@ -16,6 +16,7 @@ from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
 from evonorms_jax.models.networks import Network
 from evonorms_jax.search_space.encoding import EncodedGraph
 from evonorms_jax.training.optimizer import make_schedule, sgd
+from evonorms_jax.training.steps import correct, cross_entropy, one_hot
 
 
 class ProxySettings(NamedTuple):
@@ -149,8 +150,8 @@ def make_proxy_task(
     def loss(candidate, params, stats, images, labels):
         variables = {"params": params, "batch_stats": stats}
         logits, updated = network(candidate).apply(variables, images, train=True, mutable=["batch_stats"])
-        picked = jax.nn.one_hot(labels, num_classes) * jax.nn.log_softmax(logits)
-        return -jnp.mean(jnp.sum(picked, -1)), updated.get("batch_stats", {})
+        value = jnp.mean(cross_entropy(logits, one_hot(labels, num_classes)))
+        return value, updated.get("batch_stats", {})
 
     def update(candidate, params, stats, state, data, key, step):
         batch_key, crop_key = jax.random.split(key)
@@ -182,8 +183,7 @@ def make_proxy_task(
             images = normalize(batch.images, data.mean, data.std)
             variables = {"params": params, "batch_stats": stats}
             logits = network(candidate).apply(variables, images, train=False)
-            right = (jnp.argmax(logits, -1) == batch.labels) & jnp.all(jnp.isfinite(logits), -1)
-            return jnp.sum(right * batch.weights)
+            return jnp.sum(correct(logits, batch.labels) * batch.weights)
 
         def add(total, batch):
             right = _over_replicas(one, (0, 0, None), settings.replicas)(state.params, state.stats, batch)

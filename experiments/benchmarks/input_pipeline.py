@@ -42,13 +42,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from evonorms_jax.data import open_stream, photographs
+from evonorms_jax.data import DataSettings, open_stream, photographs
 from evonorms_jax.data.photographs import decode_crop
 from evonorms_jax.data.policies import RandAugment
 from evonorms_jax.data.prepared import Records, open_prepared
-from evonorms_jax.data.writing import write_set
 from experiments import flags
 from experiments.benchmarks.candidates import headline, machine, write_figures
+from experiments.benchmarks.prepared_set import write_set
 
 _PICTURES = absl_flags.DEFINE_integer("pictures", 128, "Photographs made up.", lower_bound=1)
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 3, "How often a core reads each in each way.", lower_bound=1)
@@ -177,16 +177,17 @@ def _read(records: Records, count: int, decoder: str, augment: str, size: int) -
 def _pipeline(folder: str, augment: str, kind: str, number: int, size: int, seconds: float) -> float:
     """Pictures a second of the stream by the clock, once all of it runs."""
     threads, workers = (number, 0) if kind == "threads" else (1, number)
-    stream = open_stream(
+    settings = DataSettings(
         "tfds:photographs",
         data_dir=folder,
-        image_size=size,
+        crop=size,
+        flip=True,
         augment=augment,
         validation_size=0,
         threads=threads,
         workers=workers,
     )
-    batches = stream.train_batches(BATCH)
+    batches = open_stream(settings).train_batches(BATCH)
     for _ in range(2 * number + 2):
         next(batches)  # every process starts, and what was read meanwhile is used up
     started, read = time.perf_counter(), 0

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evonorms_jax import data
 from evonorms_jax.data import pictures
-from evonorms_jax.data.writing import write_set
+from experiments.benchmarks.prepared_set import write_set
 
 SIDE = 8
 FIRST_TEST = 100  # number of the first test image; those of train start at 0

@@ -17,10 +17,12 @@ from evonorms_jax.training.mesh import check_divisible, data_mesh
 from evonorms_jax.training.optimizer import sgd
 from evonorms_jax.training.steps import (
     StepSettings,
+    correct,
     cross_entropy,
     make_evaluate,
     make_init,
     make_train_step,
+    one_hot,
 )
 
 KEY = jax.random.key(0)
@@ -132,7 +134,7 @@ def test_a_group_is_a_batch_of_its_own(images):
     for group in range(0, 16, 4):
         part = slice(group, group + 4)
         logits, updated = Network("bn_relu").apply(variables, x[part], train=True, mutable=["batch_stats"])
-        losses.append(np.mean(cross_entropy(logits, labels[part])))
+        losses.append(np.mean(cross_entropy(logits, one_hot(labels[part], 4))))
         means.append(updated["batch_stats"])
     after, metrics = train_step(state)
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
@@ -150,18 +152,20 @@ def test_a_batch_in_parts_gives_the_same(images, devices):
 
 
 def test_mixed_images_and_labels_go_together(images):
-    """Loss of share * x + (1 - share) * its neighbour's, with labels mixed likewise."""
-    state, train_step, _ = training(images, crop=8, devices=jax.devices()[:1], mixup=0.4)
+    """Loss of share * x + (1 - share) * its neighbor's, with labels mixed likewise, and then smoothed."""
+    settings = {"mixup": 0.4, "label_smoothing": 0.2}
+    state, train_step, _ = training(images, crop=8, devices=jax.devices()[:1], **settings)
     variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
     feed = resident_feed(images, Batching(16, 16, crop=8, flip=True), KEY, data_mesh(jax.devices()[:1]))
     pixels, labels = next(feed.batches(0))
     x, targets = np.asarray(data.normalize(pixels, images.mean, images.std)), np.eye(4)[labels]
     share = float(jax.random.beta(jax.random.split(jax.random.fold_in(KEY, 0))[0], 0.4, 0.4))
-    neighbour = np.arange(16) ^ 1
-    assert 0.01 < share < 0.99 and np.any(labels != labels[neighbour])
-    mixed, soft = (share * each + (1 - share) * each[neighbour] for each in (x, targets))
+    neighbor = np.arange(16) ^ 1
+    assert 0.01 < share < 0.99 and np.any(labels != labels[neighbor])
+    mixed, soft = (share * each + (1 - share) * each[neighbor] for each in (x, targets))
     logits, _ = Network("bn_relu").apply(variables, jnp.float32(mixed), train=True, mutable=["batch_stats"])
     _, metrics = train_step(state)
+    soft = 0.8 * soft + 0.2 / 4
     expected = -np.mean(np.sum(soft * nn.log_softmax(logits), -1))
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
@@ -244,14 +248,17 @@ def test_crops_and_dropout_change_from_step_to_step(images, dropout, crop, varie
     assert len(set(losses)) == (3 if varies else 1)
 
 
-def test_label_smoothing():
+def test_cross_entropy_and_correct_answers():
     logits = jnp.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
-    labels = jnp.array([0, 1])
     log_p = np.asarray(nn.log_softmax(logits))
-    targets = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    expected = -np.sum(targets * log_p, axis=1)
-    np.testing.assert_allclose(cross_entropy(logits, labels, 0.3), expected, rtol=1e-5)
-    np.testing.assert_allclose(cross_entropy(logits, labels), [-log_p[0, 0], -log_p[1, 1]], rtol=1e-5)
+    targets = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], np.float32)
+    np.testing.assert_allclose(cross_entropy(logits, targets), -np.sum(targets * log_p, axis=1), rtol=1e-5)
+    hard = cross_entropy(logits, one_hot(jnp.array([0, 1]), 3))
+    np.testing.assert_allclose(hard, [-log_p[0, 0], -log_p[1, 1]], rtol=1e-5)
+    assert correct(logits, jnp.array([0, 1])).tolist() == [True, False]
+    # The largest of NaNs is number 0.
+    lost = jnp.array([[jnp.nan] * 3, [jnp.inf, 0.0, 0.0]])
+    assert correct(lost, jnp.array([0, 0])).tolist() == [False, False]
 
 
 def evaluate(images, state, *stop):

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 from support.data_sets import examples
 
-from evonorms_jax.data.writing import write_set
 from evonorms_jax.models import get_model
 from evonorms_jax.training import evaluation, loop
 from evonorms_jax.training.task import build_task
+from experiments.benchmarks.prepared_set import write_set
 from experiments.configs import (
     imagenet_efficientnet,
     imagenet_mnasnet,
@@ -63,11 +63,11 @@ def test_bfloat16_keeps_parameters_and_statistics_in_float32(layer):
     config = small(dtype="bfloat16", average_decay=0.9, **{"layer.spec": layer})
     task = build_task(config, jax.devices()[:1])
     state = task.init()
-    state, metrics = task.train_step(state, next(task.batches(0)))
+    state, metrics = task.train_step(state, next(task.feed.batches(0)))
     held = (state.params, state.batch_stats, state.opt_state, state.average)
     assert {leaf.dtype for leaf in jax.tree.leaves(held)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
     exact = build_task(small(average_decay=0.9, **{"layer.spec": layer}), jax.devices()[:1])
-    _, expected = exact.train_step(exact.init(), next(exact.batches(0)))
+    _, expected = exact.train_step(exact.init(), next(exact.feed.batches(0)))
     assert float(metrics["loss"]) == pytest.approx(float(expected["loss"]), rel=0.02)
     assert float(metrics["loss"]) != float(expected["loss"])
 
@@ -152,7 +152,7 @@ def test_one_step_of_every_recipe_on_eight_devices(name):
     config = RECIPES[name].get_config("quick")
     config.statistics_batch = config.batch_size // 8
     task = build_task(config)
-    state, metrics = task.train_step(task.init(), next(task.batches(0)))
+    state, metrics = task.train_step(task.init(), next(task.feed.batches(0)))
     assert int(state.step) == 1 and jnp.isfinite(metrics["loss"])
 
 
@@ -160,7 +160,7 @@ def test_one_step_of_every_recipe_on_eight_devices(name):
 def test_every_family_learns_sixteen_images_by_heart(name):
     overrides = {"model.name": name, "data.train_size": 16, "layer.spec": "evonorm_b0", "steps": 200}
     task = build_task(small(**overrides), jax.devices()[:1])
-    state, batches = task.init(), task.batches(0)
+    state, batches = task.init(), task.feed.batches(0)
     for _ in range(task.steps):
         state, metrics = task.train_step(state, next(batches))
     assert float(metrics["accuracy"]) == 1.0
