@@ -54,7 +54,7 @@ def define_workdir(help_text: str) -> flags.FlagHolder:
     return flags.DEFINE_string("workdir", None, help_text, required=True)
 
 
-class Hosts(NamedTuple):
+class HostFlags(NamedTuple):
     """The flags that tell a process of several who it is; each a holder."""
 
     coordinator_address: flags.FlagHolder
@@ -63,9 +63,9 @@ class Hosts(NamedTuple):
     distributed: flags.FlagHolder
 
 
-def define_hosts() -> Hosts:
+def define_hosts() -> HostFlags:
     """Defines `--coordinator_address`, `--num_processes`, `--process_id` and `--distributed`."""
-    return Hosts(
+    return HostFlags(
         flags.DEFINE_string(
             "coordinator_address", None, "Several hosts: HOST:PORT of process 0, the same on all."
         ),

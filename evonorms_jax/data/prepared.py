@@ -30,7 +30,7 @@ RECORDS_CHUNK = 1024  # encoded images held at a time
 # -- Records
 
 
-class Record(NamedTuple):
+class Example(NamedTuple):
     """One example of an image classification."""
 
     encoded: bytes  # a PNG or JPEG
@@ -59,7 +59,7 @@ class Records:
         self._features = tfds.features.FeaturesDict(features)
         self.name = f"{builder.info.full_name}, {split}"
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> Example:
         """One record.
 
         Raises:
@@ -73,17 +73,17 @@ class Records:
         except Exception as error:
             raise ValueError(self._damage(index, error)) from error
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Record]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         """Several records in the order asked for; errors as for one."""
         try:
             return [self._parse(raw) for raw in self._raw.__getitems__(indices)]
         except Exception:
             return [self[index] for index in indices]  # the first damaged one raises the error that names it
 
-    def _parse(self, raw: bytes) -> Record:
+    def _parse(self, raw: bytes) -> Example:
         decoders = {"image": tfds.decode.SkipDecoding()}
         example = self._features.deserialize_example_np(raw, decoders=decoders)
-        return Record(example["image"], int(example["label"]))
+        return Example(example["image"], int(example["label"]))
 
     def _damage(self, index: int, error: Exception) -> str:
         file = self._files[bisect.bisect_right(self._ends, index)]

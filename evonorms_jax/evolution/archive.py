@@ -19,7 +19,7 @@ from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.workdir import write_whole
 from evonorms_jax.search_space import Graph
 
-HISTORY, KNOWN_LAYERS, TOP_LAYERS, CHECKPOINTS = (
+HISTORY, BASELINES_FILE, TOP_LAYERS, CHECKPOINTS = (
     "history.jsonl",
     "baselines.json",
     "top_layers.json",
@@ -102,19 +102,19 @@ class Archive:
         if len(history):
             self._checkpoints.save(len(history), record={"history": records})
 
-    def known_layers(self) -> dict[str, dict[str, Any]]:
-        """What `add_known_layer` saved, by name; none if the file is missing or damaged."""
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """What `add_baseline` saved, by name; none if the file is missing or damaged."""
         try:
-            layers = json.loads((self._workdir / KNOWN_LAYERS).read_text())["layers"]
+            layers = json.loads((self._workdir / BASELINES_FILE).read_text())["layers"]
             return {layer["name"]: layer for layer in layers}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def add_known_layer(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
+    def add_baseline(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
         """Saves the evaluation of a published layer."""
         layer = {"name": name, "graph": graph.to_json(), "equation": str(graph), **evaluation.to_json()}
-        layers = self.known_layers() | {name: layer}
-        write_whole(self._workdir / KNOWN_LAYERS, layer_file(list(layers.values())))
+        layers = self.baselines() | {name: layer}
+        write_whole(self._workdir / BASELINES_FILE, layer_file(list(layers.values())))
 
 
 def _lines(records: Iterable[Record]) -> str:

@@ -2,7 +2,7 @@
 
 The only place with `jax.pmap`: the population axis is the mapped axis, and within a device `jax.lax.map`
 goes through the candidates of its share. A share has a fixed number of slots, whatever the number of devices:
-so 1, 2 or 8 devices run the same program, and a candidate's figures do not depend on how many there are.
+so 1, 2 or 8 devices run the same program, and a candidate's measures do not depend on how many there are.
 
 D devices, N slots.
 """
@@ -18,16 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Result(NamedTuple):
+class Output(NamedTuple):
     """What a program gave for one candidate.
 
     Attributes:
-      figures: a NamedTuple of NumPy scalars and small arrays.
+      measures: a NamedTuple of NumPy scalars and small arrays.
       fetch: copies what the program keeps of the candidate, which may be large, to the host.
       seconds: of device time; the time of a share is divided by the work that its candidates took.
     """
 
-    figures: Any
+    measures: Any
     fetch: Callable[[], Any]
     seconds: float
 
@@ -90,7 +90,7 @@ class Program:
 
     Args:
       devices: where it runs.
-      function: `(shared, item, kept) -> (figures, kept)`; pure.
+      function: `(shared, item, kept) -> (measures, kept)`; pure.
       shared: what all candidates share, with a leading axis D, from `Devices.replicate`.
       kept: what the function takes and gives as `kept` is a pytree like this one, without a leading axis.
     """
@@ -107,16 +107,16 @@ class Program:
         costs: Sequence[float],
         work: Callable[[Any], float],
         kept: Sequence[Any] | None = None,
-    ) -> list[Result]:
+    ) -> list[Output]:
         """Runs all items, in calls of at most N a device, packed so that shares cost about the same.
 
         Args:
           items: pytrees of the same structure.
           costs: what each is expected to cost.
-          work: what one did cost, from its figures, in any unit.
+          work: what one did cost, from its measures, in any unit.
           kept: what is kept of each from an earlier call; zeros by default.
         """
-        results: list[Result | None] = [None] * len(items)
+        results: list[Output | None] = [None] * len(items)
         shares = pack(costs, len(self._devices.devices))
         while any(shares):
             now = [share[: self._devices.slots] for share in shares]
@@ -131,16 +131,16 @@ class Program:
         if self._compiled is None:
             self._compiled = jax.pmap(self._share, devices=self._devices.devices).lower(*arguments).compile()
         started = time.monotonic()
-        figures, kept = self._compiled(*arguments)
-        seconds = self._devices.wait(jax.tree.leaves(figures)[0], started)
+        measures, kept = self._compiled(*arguments)
+        seconds = self._devices.wait(jax.tree.leaves(measures)[0], started)
         self._devices.count([s if share else 0.0 for s, share in zip(seconds, shares, strict=True)])
-        figures = jax.tree.map(np.asarray, figures)
+        measures = jax.tree.map(np.asarray, measures)
         for place, share in enumerate(shares):
-            mine = [jax.tree.map(lambda a, at=(place, slot): a[at], figures) for slot in range(len(share))]
+            mine = [jax.tree.map(lambda a, at=(place, slot): a[at], measures) for slot in range(len(share))]
             spent = [work(figure) for figure in mine]
             for slot, index in enumerate(share):
                 fetch = functools.partial(_fetch, kept, self._devices.devices[place], slot)
-                results[index] = Result(mine[slot], fetch, seconds[place] * spent[slot] / sum(spent))
+                results[index] = Output(mine[slot], fetch, seconds[place] * spent[slot] / sum(spent))
 
     def _share(self, shared, active, items, kept):
         """What one device does: the candidates in the active slots, one after the other."""

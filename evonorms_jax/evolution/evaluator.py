@@ -16,7 +16,15 @@ import numpy as np
 from evonorms_jax.data import ImageData, normalize
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices, Program, pack
-from evonorms_jax.evolution.executors import Auto, Compiled, Job, Shared, Trained, Universal, step_cost
+from evonorms_jax.evolution.executors import (
+    Auto,
+    Compiled,
+    Job,
+    Shared,
+    TrainedCandidate,
+    Universal,
+    step_cost,
+)
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.proxy import ProxySettings, make_proxy_task, proxy_data, restart
 from evonorms_jax.evolution.rejection import RejectionSettings
@@ -98,8 +106,8 @@ class Evaluator:
         first: dict[str, int] = {}  # of a fingerprint
         twins: dict[int, int] = {}  # and the place of what they repeat
         for place, graph in enumerate(graphs):
-            if tests.enabled and (figure := rejection.inert(graph)):
-                evaluations[place] = Evaluation("inert", figure)
+            if tests.enabled and (evidence := rejection.inert(graph)):
+                evaluations[place] = Evaluation("inert", evidence)
                 continue
             mark = marks[place] = rejection.fingerprint(graph)
             if tests.duplicates and (original := history.original(mark)) is not None:
@@ -136,10 +144,10 @@ class Evaluator:
             for anchor in self.anchors:
                 for candidate in self._train(anchor, _running(candidates), tests.quality_steps):
                     trained = candidate.trained[anchor.name]
-                    figure = rejection.low_quality(
+                    evidence = rejection.low_quality(
                         anchor.name, trained.accuracy, self.threshold, trained.step
                     )
-                    candidate.reject("low_quality", figure)
+                    candidate.reject("low_quality", evidence)
         for anchor in self.anchors:
             for candidate in self._train(anchor, _running(candidates), self._proxy.steps):
                 trained = candidate.trained[anchor.name]
@@ -149,11 +157,11 @@ class Evaluator:
     def _test_stability(self, candidates: Sequence["_Candidate"]) -> None:
         results = self._climb([candidate.graph for candidate in candidates])
         for candidate, result in zip(candidates, results, strict=True):
-            norm, steps = float(result.figures.norm), int(result.figures.steps)
+            norm, steps = float(result.measures.norm), int(result.measures.steps)
             candidate.steps += steps
             candidate.seconds += result.seconds
-            figure = rejection.unstable(self._stability_anchor, norm, steps, self._tests.stability_norm)
-            candidate.reject("unstable", figure)
+            evidence = rejection.unstable(self._stability_anchor, norm, steps, self._tests.stability_norm)
+            candidate.reject("unstable", evidence)
 
     def _train(self, anchor: Network, candidates: Sequence["_Candidate"], stop: int):
         """Trains the candidates on, up to a step, and returns them."""
@@ -171,7 +179,7 @@ class Evaluator:
 
     def stability(self, graphs: Sequence[Graph]) -> list[tuple[float, int]]:
         """The largest gradient norm of each in the stability test, and its steps."""
-        return [(float(r.figures.norm), int(r.figures.steps)) for r in self._climb(graphs)]
+        return [(float(r.measures.norm), int(r.measures.steps)) for r in self._climb(graphs)]
 
     def learning_curves(self, graphs: Sequence[Graph], steps: Sequence[int]) -> list[dict[str, list[float]]]:
         """Validation accuracy of each after some numbers of steps, ascending, by anchor; 0 from NaN on."""
@@ -188,7 +196,7 @@ class Evaluator:
         return self._stability_program.run(
             [encode(graph) for graph in graphs],
             costs=[step_cost(graph) for graph in graphs],
-            work=lambda figures: 1.0 + float(figures.steps),
+            work=lambda measures: 1.0 + float(measures.steps),
         )
 
     @functools.cached_property
@@ -257,14 +265,14 @@ class _Candidate:
     def __init__(self, graph: Graph):
         self.graph = graph
         self.verdict: tuple[str, dict[str, Any]] | None = None
-        self.trained: dict[str, Trained] = {}
+        self.trained: dict[str, TrainedCandidate] = {}
         self.step_seconds: dict[str, float] = {}  # on each anchor, in the last training there
         self.steps, self.seconds = 0, 0.0
 
-    def reject(self, outcome: str, figure: dict[str, Any] | None) -> None:
+    def reject(self, outcome: str, evidence: dict[str, Any] | None) -> None:
         """Takes the verdict of a test; None is a pass."""
-        if figure is not None and self.verdict is None:
-            self.verdict = (outcome, figure)
+        if evidence is not None and self.verdict is None:
+            self.verdict = (outcome, evidence)
 
     def step(self, anchor: str) -> int:
         """Training steps done on an anchor."""
@@ -280,8 +288,8 @@ class _Candidate:
         if self.verdict is not None:
             return Evaluation(*self.verdict, steps=self.steps, seconds=self.seconds)
         scores = {name: trained.accuracy for name, trained in self.trained.items()}
-        figure = {"mean_score": float(np.mean(list(scores.values())))}
-        return Evaluation("accepted", figure, scores, self.steps, self.seconds)
+        evidence = {"mean_score": float(np.mean(list(scores.values())))}
+        return Evaluation("accepted", evidence, scores, self.steps, self.seconds)
 
 
 def _running(candidates: Sequence[_Candidate]) -> list[_Candidate]:
@@ -289,5 +297,5 @@ def _running(candidates: Sequence[_Candidate]) -> list[_Candidate]:
 
 
 def _duplicate(original: Evaluation, index: int) -> Evaluation:
-    figure = {"original": original.outcome}
-    return Evaluation("duplicate", figure, original.scores, duplicate_of=index)
+    evidence = {"original": original.outcome}
+    return Evaluation("duplicate", evidence, original.scores, duplicate_of=index)

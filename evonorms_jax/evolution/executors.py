@@ -44,7 +44,7 @@ class Job(NamedTuple):
         return self.stop - self.start
 
 
-class Trained(NamedTuple):
+class TrainedCandidate(NamedTuple):
     """What a training gave.
 
     Attributes:
@@ -75,7 +75,7 @@ class Shared(NamedTuple):
     template: ProxyState
 
 
-class _Figures(NamedTuple):
+class _Measures(NamedTuple):
     accuracy: jax.Array
     loss: jax.Array
     step: jax.Array
@@ -99,17 +99,17 @@ class Universal:
         self._template = devices.fetch(shared.template)
         self._program = Program(devices, train, shared, kept=self._template)
 
-    def train(self, jobs: Sequence[Job]) -> list[Trained]:
+    def train(self, jobs: Sequence[Job]) -> list[TrainedCandidate]:
         """Trains the jobs; the devices are busy about equally long."""
         items = [(encode(job.graph), np.int32(job.stop), np.bool_(job.state is not None)) for job in jobs]
         resumed = any(job.state is not None for job in jobs)
         results = self._program.run(
             items,
             costs=[step_cost(job.graph) * job.steps for job in jobs],
-            work=lambda figures: 1.0 + float(figures.step),
+            work=lambda measures: 1.0 + float(measures.step),
             kept=[job.state or self._template for job in jobs] if resumed else None,
         )
-        return [_trained(result.figures, result.fetch, result.seconds) for result in results]
+        return [_trained(result.measures, result.fetch, result.seconds) for result in results]
 
 
 class Compiled:
@@ -120,7 +120,7 @@ class Compiled:
         self._shares = {device: part(shared, device) for device in devices.devices}
         self._pool = ThreadPoolExecutor(len(self._shares))
 
-    def train(self, jobs: Sequence[Job]) -> list[Trained]:
+    def train(self, jobs: Sequence[Job]) -> list[TrainedCandidate]:
         """Trains the jobs, one at a time on each device."""
         free: queue.SimpleQueue[jax.Device] = queue.SimpleQueue()
         for device in self._shares:
@@ -141,7 +141,7 @@ class Compiled:
         self._devices.count(list(busy.values()))
         return results
 
-    def _train_on(self, device: jax.Device, job: Job) -> Trained:
+    def _train_on(self, device: jax.Device, job: Job) -> TrainedCandidate:
         state = job.state
         if state is None:
             state = restart(self._template, encode(job.graph))
@@ -155,10 +155,10 @@ class Compiled:
         started = time.monotonic()
         program = jax.jit(train).lower(*arguments).compile()
         built = time.monotonic()
-        figures, state = jax.block_until_ready(program(*arguments))
+        measures, state = jax.block_until_ready(program(*arguments))
         ended = time.monotonic()
         fetch = functools.partial(jax.tree.map, np.asarray, state)
-        trained = _trained(jax.tree.map(np.asarray, figures), fetch, ended - started)
+        trained = _trained(jax.tree.map(np.asarray, measures), fetch, ended - started)
         return trained._replace(build_seconds=built - started)
 
 
@@ -174,10 +174,10 @@ class Auto:
         self._universal, self._compiled, self._name = universal, compiled, name
         self._build, self._ratio = 0.0, None  # seconds; a compiled step's time in those of a universal one
 
-    def train(self, jobs: Sequence[Job]) -> list[Trained]:
-        """Trains the jobs, and logs on which figures each choice rests."""
+    def train(self, jobs: Sequence[Job]) -> list[TrainedCandidate]:
+        """Trains the jobs, and logs the times that each choice rests on."""
         chosen = [self._choose(job) for job in jobs]
-        results: dict[int, Trained] = {}
+        results: dict[int, TrainedCandidate] = {}
         for executor in (self._compiled, self._universal):
             mine = [i for i, choice in enumerate(chosen) if choice is executor]
             if mine:
@@ -186,7 +186,7 @@ class Auto:
                 self._measure([(jobs[i], results[i]) for i in mine])
         return [results[i] for i in range(len(jobs))]
 
-    def _measure(self, pairs: Sequence[tuple[Job, Trained]]) -> None:
+    def _measure(self, pairs: Sequence[tuple[Job, TrainedCandidate]]) -> None:
         interpreted = sum((trained.step - job.start) * job.step_seconds for job, trained in pairs)
         if not interpreted:
             return  # all had lost their loss to NaN before, and took no step
@@ -224,8 +224,8 @@ def _train(task: ProxyTask, candidate, state: ProxyState, shared: Shared, stop):
     accuracy = jax.lax.cond(
         finite, lambda: task.accuracy(candidate, state, shared.data), lambda: jnp.float32(0)
     )
-    return _Figures(accuracy, state.loss, state.step), state
+    return _Measures(accuracy, state.loss, state.step), state
 
 
-def _trained(figures: _Figures, fetch, seconds: float) -> Trained:
-    return Trained(float(figures.accuracy), figures.loss, int(figures.step), fetch, seconds)
+def _trained(measures: _Measures, fetch, seconds: float) -> TrainedCandidate:
+    return TrainedCandidate(float(measures.accuracy), measures.loss, int(measures.step), fetch, seconds)

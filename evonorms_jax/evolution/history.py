@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
       outcome: one of `OUTCOMES`.
-      figure: what decided it, for people: the anchor, the accuracy or norm, the step.
+      evidence: what decided it, for people: the anchor, the accuracy or norm, the step.
       scores: validation accuracy in [0, 1] by anchor; empty if rejected.
       steps: training steps spent, over all anchors and replicas.
       seconds: of device time spent.
@@ -35,7 +35,7 @@ class Evaluation(NamedTuple):
     """
 
     outcome: str
-    figure: dict[str, Any]
+    evidence: dict[str, Any]
     scores: dict[str, float] = {}  # noqa: RUF012 - a default of a tuple's field, never changed
     steps: int = 0
     seconds: float = 0.0
@@ -48,6 +48,7 @@ class Evaluation(NamedTuple):
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Evaluation":
         """Reads what `to_json` wrote; KeyError if a field is missing, others are ignored."""
+        line = {"evidence": line["figure"], **line} if "figure" in line else line  # its name until 2026-11
         return cls(**{field: line[field] for field in cls._fields})
 
 

@@ -81,7 +81,7 @@ def _percentages(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{100 * score:.1f} % {name}" for name, score in scores.items())
 
 
-class Spectator:
+class SilentRecorder:
     """What a process other than 0 does with a search: it writes and shows nothing. A context manager.
 
     Attributes:
@@ -97,15 +97,15 @@ class Spectator:
     def __exit__(self, *_) -> None:
         pass
 
-    def known_layers(self) -> list[str]:
-        """Names of the known layers that are evaluated already."""
+    def baselines(self) -> list[str]:
+        """Names of the baselines that are evaluated already."""
         return []
 
     def prepare(self, what: str) -> None:
         """Shows what is done before the first candidate."""
 
-    def add_known_layer(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
-        """Saves the evaluation of a known layer."""
+    def add_baseline(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
+        """Saves the evaluation of a baseline."""
 
     def start(self) -> None:
         """Starts the clock of the search proper."""
@@ -117,7 +117,7 @@ class Spectator:
         """Saves the state in which the search stops."""
 
 
-class Keeper(Spectator):
+class Recorder(SilentRecorder):
     """The archive, the curves and the display of a search.
 
     Args:
@@ -144,17 +144,17 @@ class Keeper(Spectator):
     def __exit__(self, *error) -> None:
         self._opened.__exit__(*error)
 
-    def known_layers(self) -> list[str]:
-        return list(self._archive.known_layers())
+    def baselines(self) -> list[str]:
+        return list(self._archive.baselines())
 
     def prepare(self, what: str) -> None:
         self._progress.preparing(what)
 
-    def add_known_layer(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
-        self._archive.add_known_layer(name, graph, evaluation)
+    def add_baseline(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
+        self._archive.add_baseline(name, graph, evaluation)
 
     def start(self) -> None:
-        self._progress.start(self._archive.known_layers()["bn_relu"]["scores"])
+        self._progress.start(self._archive.baselines()["bn_relu"]["scores"])
 
     def examined(self, records: Sequence[Record]) -> None:
         self._archive.append(records)

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from evonorms_jax.evolution.archive import top_records
-from evonorms_jax.evolution.history import History, Record
+from evonorms_jax.evolution.history import Evaluation, History, Record
 from evonorms_jax.evolution.proposal import pareto_front
 from evonorms_jax.search_space import Graph
 
@@ -42,7 +42,7 @@ OUTCOMES: dict[str, Outcome] = {
 }
 
 
-class Layer(NamedTuple):
+class ScoredLayer(NamedTuple):
     """A layer to show beside others: a discovered one, or a baseline trained the same way.
 
     Attributes:
@@ -53,7 +53,7 @@ class Layer(NamedTuple):
       pareto: whether it is on the Pareto front of the search; False for a baseline.
       index: of the candidate, None for a baseline.
       outcome: a key of `OUTCOMES`.
-      figure: what decided the outcome.
+      evidence: what decided the outcome.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Layer(NamedTuple):
     pareto: bool = False
     index: int | None = None
     outcome: str = "accepted"
-    figure: Mapping[str, Any] = MappingProxyType({})
+    evidence: Mapping[str, Any] = MappingProxyType({})
 
 
 class Search(NamedTuple):
@@ -86,7 +86,7 @@ class Search(NamedTuple):
     version: str
     anchors: tuple[str, ...]
     history: History
-    baselines: list[Layer]
+    baselines: list[ScoredLayer]
     saved: list[int]
     torn: bool
     idle_share: float | None
@@ -189,15 +189,16 @@ def _checked(make: Callable[[Any], Any], row: Any, where: object) -> Any:
         raise WorkdirError(f"{where} is damaged: {error}") from None
 
 
-def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> Layer:
-    _check_outcome(row["outcome"], row["scores"], anchors)
-    return Layer(
+def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> ScoredLayer:
+    evaluation = Evaluation.from_json(row)
+    _check_outcome(evaluation.outcome, evaluation.scores, anchors)
+    return ScoredLayer(
         title=layer_title(row["name"]),
         graph=Graph.from_json(row["graph"]),
         equation=str(row["equation"]),
-        scores=dict(row["scores"]),
-        outcome=row["outcome"],
-        figure=dict(row["figure"]),
+        scores=evaluation.scores,
+        outcome=evaluation.outcome,
+        evidence=evaluation.evidence,
     )
 
 
@@ -223,7 +224,7 @@ def accepted(history: History) -> list[Record]:
     return [r for r in history if r.selectable and r.evaluation.duplicate_of is None]
 
 
-def trained_baselines(search: Search) -> list[Layer]:
+def trained_baselines(search: Search) -> list[ScoredLayer]:
     """The baselines that passed the tests."""
     return [layer for layer in search.baselines if layer.outcome == "accepted"]
 
@@ -239,10 +240,10 @@ def front_of(records: Sequence[Record], anchors: Sequence[str]) -> list[int]:
     return pareto_front(scores) if len(scores) else []
 
 
-def top_layers(search: Search) -> list[Layer]:
+def top_layers(search: Search) -> list[ScoredLayer]:
     """The best `config.top_k` by mean accuracy and the rest of the Pareto front, as in `top_layers.json`."""
     return [
-        Layer(
+        ScoredLayer(
             title=f"candidate {record.index}",
             graph=record.graph,
             equation=str(record.graph),

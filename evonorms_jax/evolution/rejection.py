@@ -1,6 +1,6 @@
 """The tests that a candidate must pass, one function each, in order of cost.
 
-Each returns None if the candidate passes, else the figure that decided, for the history. The first three
+Each returns None if the candidate passes, else the evidence that decided, for the history. The first three
 need no training and decide nothing that training would decide otherwise (`tests/evaluator_test.py`); the last
 two are the rejection protocols of arXiv 2004.02967, section 3.3.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from evonorms_jax.search_space import Graph, evaluate_reference, reference_batch_moments
 
-Figure = dict[str, Any]
+Evidence = dict[str, Any]
 
 
 class RejectionSettings(NamedTuple):
@@ -61,7 +61,7 @@ def _make_probes() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
 _INPUTS, _V0, _V1 = _make_probes()
 
 
-def inert(graph: Graph) -> Figure | None:
+def inert(graph: Graph) -> Evidence | None:
     """Rejects a graph whose output does not depend on x, or is not finite on ordinary input at the start.
 
     Dependence is asked at random v0 and v1, since training moves them: `x * v0` is 0 only at first.
@@ -104,28 +104,28 @@ def _quantized(y: np.ndarray) -> np.ndarray:
     return np.concatenate([rounded.ravel(), kinds.ravel(), [math.log10(scale)]])
 
 
-def batch_dependent(graph: Graph) -> Figure | None:
+def batch_dependent(graph: Graph) -> Evidence | None:
     """Rejects a graph in which an aggregation over the batch is live; for the S series."""
     if not graph.batch_dependent:
         return None
     return {"reason": "an aggregation over the batch reaches the output"}
 
 
-def unstable(anchor: str, norm: float, steps: int, max_norm: float) -> Figure | None:
+def unstable(anchor: str, norm: float, steps: int, max_norm: float) -> Evidence | None:
     """Rejects a candidate whose gradient norm went above `max_norm`, or was not finite."""
     if norm <= max_norm:
         return None
     return {"anchor": anchor, "norm": norm, "max_norm": max_norm, "step": steps}
 
 
-def low_quality(anchor: str, accuracy: float, threshold: float, step: int) -> Figure | None:
+def low_quality(anchor: str, accuracy: float, threshold: float, step: int) -> Evidence | None:
     """Rejects a candidate whose validation accuracy after a few steps is below the threshold."""
     if accuracy >= threshold:
         return None
     return {"anchor": anchor, "accuracy": accuracy, "threshold": threshold, "step": step}
 
 
-def diverged(anchor: str, losses: np.ndarray, step: int) -> Figure | None:
+def diverged(anchor: str, losses: np.ndarray, step: int) -> Evidence | None:
     """Rejects a candidate whose training loss was not finite, in any replica."""
     if np.isfinite(np.asarray(losses)).all():
         return None

@@ -14,41 +14,22 @@ from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_selection
 from evonorms_jax.evolution.proxy import ProxySettings
-from evonorms_jax.evolution.recorder import Keeper, Spectator
+from evonorms_jax.evolution.recorder import Recorder, SilentRecorder
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
-from evonorms_jax.runs.config_checks import AMOUNT, COUNT, PROBABILITY, SEED, check_ranges
 from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import absolute, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 
 #: Published layers that are trained the same way, for people to compare with.
-KNOWN_LAYERS: dict[str, Graph] = {
+SEARCH_BASELINES: dict[str, Graph] = {
     name: (BASELINES | CATALOG)[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
 }
 METHODS = ("evolution", "random_search", "random")
-#: Numbers that nothing else looks at before they do harm: of an evaluator, and of the search around it.
-_RANGES = {
-    "seed": SEED,
-    "data.seed": SEED,
-    "layer.momentum": PROBABILITY,
-    "proxy.replicas": COUNT,
-    "proxy.eval_batch_size": COUNT,
-    "rejection.quality_threshold": AMOUNT,
-}
-_SEARCH_RANGES = {
-    "budget": COUNT,
-    "checkpoint_every": COUNT,
-    "top_k": COUNT,
-    "evolution.population_size": COUNT,
-    "evolution.mutations": COUNT,
-    "evolution.round_size": COUNT,
-    "evolution.tournament_fraction": PROBABILITY,
-    "evolution.random_probability": PROBABILITY,
-}
 _SLOTS = 32  # trainings that a device holds; of a longer round it gets its share in several calls
 
 
@@ -69,23 +50,23 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
       ConnectionError: if a host is lost.
     """
     # The order of a resume: 1 settings are checked, 2 the data are read, 3 the work directory is claimed,
-    # 4 the history is restored and sent to all hosts, 5 known layers are trained unless they were, 6 the
+    # 4 the history is restored and sent to all hosts, 5 baselines are trained unless they were, 6 the
     # search goes on.
     hosts = hosts or Hosts()
     settings = _evolution_settings(config)
     release_programs()
     evaluator = make_evaluator(config, hosts)
     hosts.check_same("the config", config.to_dict())
-    keeper = Keeper(config, workdir, evaluator.devices) if hosts.leader else Spectator()
-    with stop_requested() as stopping, keeper:
+    recorder = Recorder(config, workdir, evaluator.devices) if hosts.leader else SilentRecorder()
+    with stop_requested() as stopping, recorder:
 
         def stopped() -> bool:
             # A host that is asked to stop takes the others with it, after the same round.
             return any(hosts.gather(stopping()))
 
-        lines = hosts.broadcast([record.to_json() for record in keeper.history])
-        history = keeper.history if hosts.leader else History(map(Record.from_json, lines))
-        _train_known_layers(evaluator, keeper, hosts, stopped)
+        lines = hosts.broadcast([record.to_json() for record in recorder.history])
+        history = recorder.history if hosts.leader else History(map(Record.from_json, lines))
+        _train_baselines(evaluator, recorder, hosts, stopped)
         rounds = search(
             history,
             evaluator.examine,
@@ -96,9 +77,9 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
         )
         interrupted = stopped()
         while not interrupted and (records := next(rounds, None)) is not None:
-            keeper.examined(records)
+            recorder.examined(records)
             interrupted = stopped()
-        keeper.finish()
+        recorder.finish()
         if hosts.leader and evaluator.devices.used:
             _write_use(evaluator, workdir)
         return not interrupted
@@ -114,7 +95,7 @@ def make_evaluator(
     config: ConfigDict, hosts: Hosts | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Evaluator:
     """The evaluator of a config, with its data read; errors as `run_search`."""
-    check_ranges(config, _RANGES)
+    check_ranges(config, "search")
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
         raise ValueError("anchors must name at least one anchor, got none")
@@ -163,7 +144,6 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
     if config.method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    check_ranges(config, _SEARCH_RANGES)
     fields = config.evolution.to_dict()
     check_selection(fields["selection"])
     seeds = tuple(_seed_layer(name) for name in fields.pop("seed_layers"))
@@ -177,28 +157,28 @@ def _seed_layer(name: str) -> Graph:
     return known[name] if name in known else load_layer(name)
 
 
-def _train_known_layers(
-    evaluator: Evaluator, keeper: Spectator, hosts: Hosts, stopped: Callable[[], bool]
+def _train_baselines(
+    evaluator: Evaluator, recorder: SilentRecorder, hosts: Hosts, stopped: Callable[[], bool]
 ) -> None:
-    """Evaluates the known layers that are not in the archive."""
-    done = hosts.broadcast(keeper.known_layers())
-    missing = [name for name in KNOWN_LAYERS if name not in done]
+    """Evaluates the baselines that are not in the archive."""
+    done = hosts.broadcast(recorder.baselines())
+    missing = [name for name in SEARCH_BASELINES if name not in done]
     if missing:
-        keeper.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
+        recorder.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
     # One for each device at a time: what is done is saved before the next.
     size = sum(hosts.gather(len(evaluator.devices.devices)))
     for start in range(0, len(missing), size):
         if stopped():
             return
         share = missing[start : start + size]
-        evaluations = evaluator.evaluate([KNOWN_LAYERS[name] for name in share])
+        evaluations = evaluator.evaluate([SEARCH_BASELINES[name] for name in share])
         for name, evaluation in zip(share, evaluations, strict=True):
-            keeper.add_known_layer(name, KNOWN_LAYERS[name], evaluation)
+            recorder.add_baseline(name, SEARCH_BASELINES[name], evaluation)
             if evaluation.outcome not in ("accepted", "batch_dependent"):
                 logging.warning(
                     "%s is rejected as %s, %s: the proxy task is too hard for layers known to be good",
                     name,
                     evaluation.outcome,
-                    evaluation.figure,
+                    evaluation.evidence,
                 )
-    keeper.start()
+    recorder.start()

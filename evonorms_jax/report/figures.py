@@ -56,7 +56,7 @@ def _draw_accuracies(axes: Axes, search: Search) -> None:
     found = accepted(search.history)
     means = np.array([record.mean_score for record in found])
     rejected = [record for record in search.history if record.evaluation.outcome == "low_quality"]
-    early = [record.evaluation.figure["accuracy"] for record in rejected]
+    early = [record.evaluation.evidence["accuracy"] for record in rejected]
     as_bitmap = len(found) + len(rejected) > MOST_VECTORS
     axes.scatter(
         [record.index for record in rejected],

@@ -4,7 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evonorms_jax.evolution.records import OUTCOMES, Layer, Search, accepted, mean_score, trained_baselines
+from evonorms_jax.evolution.records import (
+    OUTCOMES,
+    ScoredLayer,
+    Search,
+    accepted,
+    mean_score,
+    trained_baselines,
+)
 from evonorms_jax.report import figures
 from evonorms_jax.report.figures import typeset
 from evonorms_jax.report.graph_picture import draw_graph
@@ -24,7 +31,7 @@ from evonorms_jax.report.markup import (
 )
 
 
-def reference_of(search: Search) -> Layer | None:
+def reference_of(search: Search) -> ScoredLayer | None:
     """The baseline that others are compared with, BN-ReLU, if it was trained."""
     return next((layer for layer in trained_baselines(search) if layer.title == "BN-ReLU"), None)
 
@@ -43,7 +50,7 @@ def header(search: Search) -> Html:
     )
 
 
-def tiles(search: Search, top: Sequence[Layer]) -> Html:
+def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """The figures that one asks for first."""
     examined = len(search.history)
     seconds = sum(record.evaluation.seconds for record in search.history)
@@ -65,7 +72,7 @@ def tiles(search: Search, top: Sequence[Layer]) -> Html:
     )
 
 
-def equation(layer: Layer, size: int = 18) -> Html:
+def equation(layer: ScoredLayer, size: int = 18) -> Html:
     """The equation of a layer, typeset in letters of `size` pixels if that can be, else as text."""
     picture = typeset(layer.graph, size)
     if picture is None:
@@ -73,7 +80,7 @@ def equation(layer: Layer, size: int = 18) -> Html:
     return element("div", picture, css="formula")
 
 
-def best_layer(search: Search, top: Sequence[Layer]) -> Html:
+def best_layer(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """The best layer so far and its scores beside those of BN-ReLU."""
     if not top:
         return section("Best layer", element("p", "No candidate has been accepted yet."))
@@ -142,7 +149,7 @@ def outcomes(search: Search) -> Html:
     )
 
 
-def pareto(search: Search, top: Sequence[Layer]) -> Html:
+def pareto(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """The Pareto front over the anchors."""
     title = "Pareto front"
     if not accepted(search.history):
@@ -167,7 +174,7 @@ def pareto(search: Search, top: Sequence[Layer]) -> Html:
     return section(title, figure(figures.pareto(search, labels), caption))
 
 
-def comparison(search: Search, top: Sequence[Layer]) -> Html:
+def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """The layers found and the baselines, trained the same way, by mean accuracy."""
     reference = reference_of(search)
     rows = [(f"#{number}", layer) for number, layer in enumerate(top)]
@@ -202,19 +209,19 @@ def comparison(search: Search, top: Sequence[Layer]) -> Html:
     )
 
 
-def _advantage(mean: float | None, reference: Layer | None) -> str:
+def _advantage(mean: float | None, reference: ScoredLayer | None) -> str:
     return DASH if mean is None or reference is None else points(mean - mean_score(reference.scores))
 
 
-def _rejection(layer: Layer) -> str:
+def _rejection(layer: ScoredLayer) -> str:
     facts = (
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in layer.figure.items()
+        for key, value in layer.evidence.items()
     )
     return f"rejected: {OUTCOMES[layer.outcome].title} ({', '.join(facts)})"
 
 
-def top_layers(search: Search, top: Sequence[Layer]) -> Html:
+def top_layers(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """Each layer found: its graph, its equation, its scores, and how to use it."""
     if not top:
         return Html("")
@@ -239,7 +246,7 @@ def top_layers(search: Search, top: Sequence[Layer]) -> Html:
     )
 
 
-def _card(search: Search, number: int, layer: Layer) -> Html:
+def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
     scores = " · ".join(f"{anchor} {percent(layer.scores.get(anchor))}" for anchor in search.anchors)
     facts = {
         "scores": element("span", scores, " · ", element("b", f"mean {percent(mean_score(layer.scores))}")),
@@ -256,7 +263,7 @@ def _card(search: Search, number: int, layer: Layer) -> Html:
     )
 
 
-def _use(search: Search, number: int, layer: Layer) -> str:
+def _use(search: Search, number: int, layer: ScoredLayer) -> str:
     """The line that puts the layer into a model."""
     if search.saved[number : number + 1] == [layer.index]:
         return f'norm_act("top_layers.json#{number}")'

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.runs.config_checks import load_config
 from evonorms_jax.runs.interrupt import stop_requested
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.training import loop
 
 
@@ -42,13 +43,14 @@ class Cell(NamedTuple):
         """The config of the training.
 
         Raises:
-          ValueError: if the recipe has no such key, or it takes another type.
+          ValueError: if the recipe has no such key, it takes another type, or a number is out of its range.
         """
         config = load_config(self.recipe).lock()
         try:
             config.update_from_flattened_dict(dict(self.overrides))
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{self.recipe} with {dict(self.overrides)}: {error.args[0]}") from None
+        check_ranges(config, "training")
         return config
 
     def command(self) -> str:

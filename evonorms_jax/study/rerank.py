@@ -12,6 +12,7 @@ from evonorms_jax.evolution.archive import top_records
 from evonorms_jax.evolution.history import Record
 from evonorms_jax.evolution.records import read_search
 from evonorms_jax.layers.registry import layer_file
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import claim_workdir, write_whole
 from evonorms_jax.study.cells import Cell, networks, provenance
 
@@ -31,8 +32,9 @@ def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, 
     """
     if config.choose not in ("mean", "front"):
         raise ValueError(f"choose must be mean or front, got {config.choose!r}")
-    if config.top < 1 or not 1 <= config.best <= config.top:
-        raise ValueError(f"top must be at least best, and best at least 1: {config.top} and {config.best}")
+    check_ranges(config, "reranking")
+    if config.best > config.top:
+        raise ValueError(f"top must be at least best, got {config.top} and {config.best}")
     found = top_records(read_search(epath.Path(search)).history, config.top)
     chosen = [record for record, front in found if front] if config.choose == "front" else None
     layers = chosen or [record for record, _ in found[: config.top]]

@@ -19,6 +19,7 @@ from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.interrupt import stop_requested
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import CONFIG, claim_workdir, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.study.methods import STOPPED
@@ -66,14 +67,13 @@ def check_settings(config: ConfigDict, workdir: epath.Path) -> None:
     Raises:
       ValueError: if a setting is wrong, or `workdir` holds trainings with other settings.
     """
+    check_ranges(config, "comparison")
     retraining = config.retraining
     for name, seeds in (("seeds", config.seeds), ("retraining.seeds", retraining.seeds)):
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError(f"{name} must be different numbers from 0 on, at least one, got {seeds}")
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"{name} must be different numbers, at least one, got {seeds}")
     if used := sorted(set(config.seeds) & set(retraining.seeds)):
         raise ValueError(f"retraining.seeds must be none of those of the searches, got {used[0]} in both")
-    if retraining.steps < 1:
-        raise ValueError(f"retraining.steps must be at least 1, got {retraining.steps}")
     get_anchor(retraining.held_out_anchor)
     if retraining.held_out_anchor in config.anchors:
         raise ValueError(

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
+from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import write_whole
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import Cell, Network, networks, provenance
@@ -33,8 +34,9 @@ def make_layers(config: ConfigDict) -> Layers:
     of them is trained with one seed, so that its deviation is that of the method.
 
     Raises:
-      ValueError: as `chosen_layers`.
+      ValueError: if a number is out of range, otherwise as `chosen_layers`.
     """
+    check_ranges(config, "table")
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
     return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from evonorms_jax.data import DataSettings, Share, load_images, open_stream
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import build_model
-from evonorms_jax.runs.config_checks import AMOUNT, COUNT, SEED, SHARE, check_ranges
+from evonorms_jax.runs.ranges import COUNT, check_ranges
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
 from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
 from evonorms_jax.training.optimizer import OptimizerSettings, make_optimizer
@@ -28,29 +28,6 @@ from evonorms_jax.training.steps import (
 )
 
 DTYPES = ("float32", "bfloat16")
-#: Numbers that nothing else looks at before they do harm.
-_RANGES = {
-    "seed": SEED,
-    "data.seed": SEED,
-    "statistics_batch": COUNT,
-    "log_every": COUNT,
-    "eval_every": COUNT,
-    "checkpoint_every": COUNT,
-    "data.crop": COUNT,
-    "data.image_size": COUNT,
-    "data.threads": COUNT,
-    "data.workers": AMOUNT,
-    "data.randaugment.layers": AMOUNT,
-    "data.randaugment.magnitude": AMOUNT,
-    "model.dropout_rate": SHARE,
-    "model.drop_connect_rate": SHARE,
-    "layer.epsilon": AMOUNT,
-    "layer.momentum": SHARE,
-    "optimizer.learning_rate": AMOUNT,
-    "optimizer.momentum": SHARE,
-    "optimizer.weight_decay": AMOUNT,
-    "optimizer.reference_batch": COUNT,
-}
 
 
 class Task(NamedTuple):
@@ -86,7 +63,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
       ValueError: if a setting is out of range or unknown, or the data cannot be read.
       DataNotFoundError: if the data are missing.
     """
-    check_ranges(config, _RANGES)
+    check_ranges(config, "training")
     settings = StepSettings(**{name: config[name] for name in StepSettings._fields})
     mesh = data_mesh(devices, groups=settings.groups(config.batch_size))
     for name in ("batch_size", "eval_batch_size"):
@@ -137,8 +114,8 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
 
 def _steps(config: ConfigDict, images: int) -> int:
     steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not COUNT.holds(steps):
+        raise ValueError(f"steps must be {COUNT.describe(steps)}, got {steps}")
     return steps
 
 

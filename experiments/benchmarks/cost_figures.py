@@ -15,7 +15,7 @@ from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
 from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task
 from evonorms_jax.evolution.records import read_search
-from evonorms_jax.evolution.session import KNOWN_LAYERS, proxy_settings
+from evonorms_jax.evolution.session import SEARCH_BASELINES, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.models.networks import operations
 from evonorms_jax.search_space import CATALOG, Graph
@@ -127,7 +127,7 @@ def mix_of_sample(count: int, config: ConfigDict | None = None) -> Mix:
     config = config or search_mnist5k.get_config()
     half = count // 2
     graphs: Sequence = random_graphs(count - half, config.seed)
-    graphs = [*graphs, *mutants(list(KNOWN_LAYERS.values()), half, config.seed)]
+    graphs = [*graphs, *mutants(list(SEARCH_BASELINES.values()), half, config.seed)]
     examined = Pass(config)
     for batch in rounds(graphs, config.evolution.round_size):
         examined.examine(batch)

@@ -58,7 +58,7 @@ class Plain(NamedTuple):
 
     Attributes:
       outcome: as of an `Evaluation`.
-      figure: what decided it.
+      evidence: what decided it.
       norm: the largest gradient norm.
       accuracies: by anchor.
       stability_seconds: of the stability test, with the initialisation of its anchor.
@@ -66,7 +66,7 @@ class Plain(NamedTuple):
     """
 
     outcome: str
-    figure: dict[str, Any]
+    evidence: dict[str, Any]
     norm: float
     accuracies: dict[str, float]
     stability_seconds: float
@@ -86,7 +86,7 @@ class Plain(NamedTuple):
             return seconds
         for anchor, more in self.quality_seconds.items():
             seconds += more
-            if self.figure.get("anchor") == anchor:
+            if self.evidence.get("anchor") == anchor:
                 break
         return seconds
 
@@ -130,8 +130,8 @@ def examine(graph: Graph, screening: Screening) -> Plain:
         state = states[name] if name in states else _init(graph, anchor)
         accuracies[name] = _train(graph, anchor, state, screening.tests.quality_steps)
         seconds[name] = time.monotonic() - started
-    outcome, figure = _verdict(graph, screening, norm, accuracies)
-    return Plain(outcome, figure, norm, accuracies, stability_seconds, seconds)
+    outcome, evidence = _verdict(graph, screening, norm, accuracies)
+    return Plain(outcome, evidence, norm, accuracies, stability_seconds, seconds)
 
 
 def without_early_end(task: ProxyTask) -> ProxyTask:
@@ -179,12 +179,12 @@ def _train(graph, anchor, state, steps):
 def _verdict(graph, screening, norm, accuracies):
     """The tests in the order of the Evaluator."""
     tests = screening.tests
-    if not tests.allow_batch_dependent and (figure := rejection.batch_dependent(graph)):
-        return "batch_dependent", figure
+    if not tests.allow_batch_dependent and (evidence := rejection.batch_dependent(graph)):
+        return "batch_dependent", evidence
     steps = tests.stability_steps
-    if figure := rejection.unstable(screening.stability_anchor, norm, steps, tests.stability_norm):
-        return "unstable", figure
+    if evidence := rejection.unstable(screening.stability_anchor, norm, steps, tests.stability_norm):
+        return "unstable", evidence
     for name, accuracy in accuracies.items():
-        if figure := rejection.low_quality(name, accuracy, screening.threshold, tests.quality_steps):
-            return "low_quality", figure
+        if evidence := rejection.low_quality(name, accuracy, screening.threshold, tests.quality_steps):
+            return "low_quality", evidence
     return "accepted", {"mean_score": float(np.mean(list(accuracies.values())))}

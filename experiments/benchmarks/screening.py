@@ -92,7 +92,7 @@ def differences_table(figures):
     table = Table("candidate", "plain JAX", "ours", title="different verdicts")
     for row in figures["compared"]:
         if not row["equal"]:
-            sides = [f"{side['outcome']} {side['figure']}" for side in (row["plain"], row["ours"])]
+            sides = [f"{side['outcome']} {side['evidence']}" for side in (row["plain"], row["ours"])]
             table.add_row(f"{row['index']}: {row['equation']}", *sides)
     return table
 

@@ -111,16 +111,16 @@ def compared(place: int, graph: Graph, plain: Plain, history: History) -> dict[s
         "index": place,
         "equation": str(graph),
         "plain": plain._asdict() | {"seconds": plain.seconds},
-        "ours": {"outcome": verdict.outcome, "figure": verdict.figure, "duplicate_of": ours.duplicate_of},
-        "equal": same_verdict(plain.outcome, plain.figure, verdict),
+        "ours": {"outcome": verdict.outcome, "evidence": verdict.evidence, "duplicate_of": ours.duplicate_of},
+        "equal": same_verdict(plain.outcome, plain.evidence, verdict),
     }
 
 
-def same_verdict(outcome: str, figure: Mapping[str, Any], ours: Evaluation) -> bool:
+def same_verdict(outcome: str, evidence: Mapping[str, Any], ours: Evaluation) -> bool:
     """Whether a verdict of plain JAX is ours: an inert candidate is rejected, in whatever way."""
     if ours.outcome == "inert":
         return outcome != "accepted"
-    return (outcome, figure.get("anchor")) == (ours.outcome, ours.figure.get("anchor"))
+    return (outcome, evidence.get("anchor")) == (ours.outcome, ours.evidence.get("anchor"))
 
 
 def _screening_only(config: ConfigDict) -> ConfigDict:

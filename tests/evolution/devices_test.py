@@ -12,7 +12,7 @@ from evonorms_jax.evolution import session
 from evonorms_jax.evolution.devices import Devices, Program, pack, release_programs
 
 
-class Figures(NamedTuple):
+class Measures(NamedTuple):
     value: jax.Array
     steps: jax.Array
 
@@ -24,7 +24,7 @@ def counted(shared, item, kept):
         return carry[0] + shared, carry[1] + 1
 
     total, steps = jax.lax.while_loop(lambda carry: carry[1] < item, add, (kept, jnp.int32(0)))
-    return Figures(jnp.sum(total), steps), total
+    return Measures(jnp.sum(total), steps), total
 
 
 def make(count, slots=3):
@@ -34,7 +34,7 @@ def make(count, slots=3):
 
 def run(program, items, **kept):
     items = [np.int32(item) for item in items]
-    return program.run(items, costs=items, work=lambda figures: 1.0 + figures.steps, **kept)
+    return program.run(items, costs=items, work=lambda measures: 1.0 + measures.steps, **kept)
 
 
 def test_pack_gives_every_bin_about_the_same():
@@ -57,8 +57,8 @@ def test_every_item_gets_its_own_result_however_many_there_are(count, number):
     """13 items in shares of 3: more than one call on few devices, free slots on many."""
     _, program = make(count)
     results = run(program, range(number))
-    assert [result.figures.value for result in results] == [4.0 * i for i in range(number)]
-    assert [result.figures.steps for result in results] == list(range(number))
+    assert [result.measures.value for result in results] == [4.0 * i for i in range(number)]
+    assert [result.measures.steps for result in results] == list(range(number))
     for i in (0, number - 1):
         np.testing.assert_array_equal(results[i].fetch(), [2.0 * i, 2.0 * i])
 
@@ -67,7 +67,7 @@ def test_what_is_kept_goes_into_the_next_call():
     _, program = make(2)
     first = run(program, [1, 4, 2])
     again = run(program, [3, 3, 0], kept=[result.fetch() for result in first])
-    assert [result.figures.value for result in again] == [16.0, 28.0, 8.0]
+    assert [result.measures.value for result in again] == [16.0, 28.0, 8.0]
 
 
 def test_no_items_are_no_call():

@@ -8,7 +8,7 @@ from support.random_graphs import renumbered
 from support.search_configs import digits, quick
 
 from evonorms_jax.evolution import rejection
-from evonorms_jax.evolution.executors import Trained
+from evonorms_jax.evolution.executors import TrainedCandidate
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.proxy import ProxyState
 from evonorms_jax.evolution.session import make_evaluator
@@ -39,7 +39,7 @@ def tiny_digits():
 
 
 @pytest.mark.slow
-def test_known_layers_pass_both_protocols_on_the_small_anchors():
+def test_published_layers_pass_both_protocols_on_the_small_anchors():
     config = digits("resnet_small", "mobilenet_small", "efficientnet_small")
     evaluator = make_evaluator(config, devices=two_devices())
     names = ("bn_relu", "bn_silu", "gn_relu", *CATALOG)
@@ -140,7 +140,7 @@ def test_a_job_knows_what_a_step_took_in_the_training_before():
             jobs.extend(given)
             (job,) = given
             state = ProxyState({}, {}, {}, np.int32(job.stop), np.zeros(1))
-            return [Trained(0.5, np.zeros(1), job.stop, lambda: state, len(jobs) * float(job.steps))]
+            return [TrainedCandidate(0.5, np.zeros(1), job.stop, lambda: state, len(jobs) * float(job.steps))]
 
     evaluator._executors = {"resnet_tiny": {"universal": Fake()}}
     evaluator.learning_curves([CATALOG["evonorm_s0"]], [10, 30, 40])

@@ -6,7 +6,7 @@ import pytest
 
 from evonorms_jax.evolution import executors
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.executors import Auto, Job, Shared, Trained
+from evonorms_jax.evolution.executors import Auto, Job, Shared, TrainedCandidate
 from evonorms_jax.evolution.proxy import ProxyState
 from evonorms_jax.search_space import CATALOG
 
@@ -32,7 +32,7 @@ class Fake:
     def _trained(self, job):
         end = job.start if self.nan else job.stop
         seconds = self.build + (end - job.start) * self.step_seconds
-        return Trained(0.5, np.zeros(1), end, lambda: state(end), seconds, self.build)
+        return TrainedCandidate(0.5, np.zeros(1), end, lambda: state(end), seconds, self.build)
 
 
 class Universal(Fake):
@@ -91,7 +91,7 @@ def test_what_compiled_jobs_leave_idle_is_counted(monkeypatch):
     monkeypatch.setattr(
         compiled,
         "_train_on",
-        lambda device, _: Trained(0.5, np.zeros(1), 20, lambda: state(20), seconds[device]),
+        lambda device, _: TrainedCandidate(0.5, np.zeros(1), 20, lambda: state(20), seconds[device]),
     )
     assert not devices.used
     compiled.train([job(20)])

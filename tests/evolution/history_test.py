@@ -136,13 +136,13 @@ def test_the_top_layers_are_the_best_and_the_front_and_make_layers(workdir):
     assert layers[0]["equation"] == str(RECORDS[2].graph)
 
 
-def test_known_layers_are_kept_by_name(workdir):
+def test_baselines_are_kept_by_name(workdir):
     with Archive(workdir, top_k=2) as archive:
-        assert archive.known_layers() == {}
-        archive.add_known_layer("evonorm_b0", GRAPHS[0], RECORDS[0].evaluation)
-        archive.add_known_layer("evonorm_s0", GRAPHS[3], RECORDS[1].evaluation)
-        assert list(archive.known_layers()) == ["evonorm_b0", "evonorm_s0"]
-        assert archive.known_layers()["evonorm_b0"]["scores"] == RECORDS[0].evaluation.scores
+        assert archive.baselines() == {}
+        archive.add_baseline("evonorm_b0", GRAPHS[0], RECORDS[0].evaluation)
+        archive.add_baseline("evonorm_s0", GRAPHS[3], RECORDS[1].evaluation)
+        assert list(archive.baselines()) == ["evonorm_b0", "evonorm_s0"]
+        assert archive.baselines()["evonorm_b0"]["scores"] == RECORDS[0].evaluation.scores
     (workdir / "baselines.json").write_text("{")
     with Archive(workdir, top_k=2) as archive:
-        assert archive.known_layers() == {}
+        assert archive.baselines() == {}

@@ -1,4 +1,4 @@
-"""The tests that need no training, on graphs whose verdict is known; and the figures of the others."""
+"""The tests that need no training, on graphs whose verdict is known; and the evidence of the others."""
 
 import numpy as np
 import pytest
@@ -23,12 +23,12 @@ def test_what_depends_on_x_once_v_is_trained_is_not_inert(text):
 
 
 def test_what_is_not_finite_on_ordinary_input_is_inert():
-    figure = rejection.inert(Graph.parse("exp(exp(exp(exp(square(x)))))"))
-    assert figure == {"reason": "the output is not finite"}
+    evidence = rejection.inert(Graph.parse("exp(exp(exp(exp(square(x)))))"))
+    assert evidence == {"reason": "the output is not finite"}
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_layers_are_not_inert(name):
+def test_published_layers_are_not_inert(name):
     assert rejection.inert(KNOWN[name]) is None
 
 

@@ -1,6 +1,7 @@
-"""A search before its first candidate: settings that are refused, known layers saved as they come."""
+"""A search before its first candidate: settings that are refused, baselines saved as they come."""
 
 import json
+import math
 import os
 import signal
 
@@ -16,23 +17,23 @@ from evonorms_jax.evolution.session import make_evaluator
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("key", "value", "limit"),
     [
-        ("seed", -1, "seed must be at least 0 and below 4294967296, got -1"),
-        ("data.seed", -2, "data.seed must be at least 0 and below 4294967296, got -2"),
-        ("proxy.replicas", 0, "proxy.replicas must be at least 1, got 0"),
-        ("proxy.eval_batch_size", 0, "proxy.eval_batch_size must be at least 1, got 0"),
-        ("rejection.quality_threshold", -0.5, "rejection.quality_threshold must be at least 0, got -0.5"),
-        ("layer.momentum", 1.5, "layer.momentum must be from 0 to 1, got 1.5"),
-        ("layer.momentum", -0.1, "layer.momentum must be from 0 to 1, got -0.1"),
+        ("seed", -1, "at least 0 and below 4294967296"),
+        ("layer.epsilon", math.nan, "at least 0"),
+        ("layer.epsilon", -1.0, "at least 0"),
+        ("proxy.learning_rate", math.nan, "above 0"),
+        ("proxy.weight_decay", math.nan, "at least 0"),
+        ("proxy.momentum", math.nan, "at least 0 and below 1"),
+        ("rejection.stability_steps", -1, "at least 0"),
     ],
 )
-def test_a_number_out_of_range_is_refused_before_anything_is_trained(key, value, message):
+def test_a_number_out_of_range_is_refused_before_anything_is_trained(key, value, limit):
     config = quick()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError) as raised:
         make_evaluator(config)
-    assert str(raised.value) == message
+    assert str(raised.value) == f"{key} must be {limit}, got {value}"
 
 
 class Evaluator:
@@ -60,7 +61,7 @@ class Terminated(Evaluator):
         return super().evaluate(graphs)
 
 
-def test_known_layers_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(
+def test_baselines_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(
     monkeypatch, tmp_path
 ):
     config, workdir = quick(), tmp_path / "run"
@@ -73,8 +74,8 @@ def test_known_layers_are_saved_after_each_share_of_the_devices_and_a_stop_comes
 
     assert run(Terminated()) == (False, ["bn_relu", "gn_relu"], 1)
     assert not read_search(workdir).history
-    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 1)
+    assert run(Evaluator()) == (True, list(session.SEARCH_BASELINES), 1)
     search = read_search(workdir)
     assert search.finished and search.idle_share == 0.25
-    assert run(Evaluator()) == (True, list(session.KNOWN_LAYERS), 0)
+    assert run(Evaluator()) == (True, list(session.SEARCH_BASELINES), 0)
     assert read_search(workdir).idle_share == 0.25, "a run with nothing to do leaves it"

@@ -200,9 +200,9 @@ def test_the_configs_are_ready_to_run(form, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": ()}, "seeds must be different numbers from 0 on, at least one, got ()"),
+        ({"seeds": ()}, "seeds must be different numbers, at least one, got ()"),
         ({"seeds": (1, 1)}, "seeds must be different numbers"),
-        ({"retraining.seeds": (-1,)}, "retraining.seeds must be different numbers from 0 on"),
+        ({"retraining.seeds": (-1,)}, "retraining.seeds must be at least 0"),
         (
             {"retraining.seeds": (7, 1)},
             "retraining.seeds must be none of those of the searches, got 1 in both",

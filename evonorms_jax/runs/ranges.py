@@ -1,0 +1,157 @@
+"""The range of every number in every config: one table for all mains.
+
+Mains check their config against it before anything expensive starts. A number without an entry here is found
+by `tests/runs/ranges_test.py`.
+"""
+
+import functools
+import math
+import numbers
+import operator
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_INT32 = 2**31  # devices count in int32
+
+
+class Range(NamedTuple):
+    """Finite numbers from `least` up to `below`, without NaN and Booleans.
+
+    Attributes:
+      least: smallest number of the range.
+      below: upper end; infinity stands for any finite number, or for whole numbers for any int32.
+      closed: whether `below` belongs to the range.
+      open: whether `least` does not belong to the range.
+      whole: whether only whole numbers belong to the range.
+    """
+
+    least: float
+    below: float = math.inf
+    closed: bool = False
+    open: bool = False
+    whole: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value is a number of the range."""
+        kind = numbers.Integral if self.whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind) or not self._fits(value):
+            return False
+        above = value > self.least if self.open else value >= self.least
+        return above and (value < self.below or (self.closed and value == self.below))
+
+    def _fits(self, value: float) -> bool:
+        return not (self.whole and math.isinf(self.below)) or value < _INT32
+
+    def describe(self, value: Any) -> str:
+        """The constraint that a value outside of the range violates."""
+        if isinstance(value, numbers.Integral) and not self._fits(value):
+            return f"below {_INT32}"
+        if value == self.below == math.inf:
+            return "finite"
+        if self.closed and not self.open:
+            return f"from {self.least} to {self.below}"
+        lower = f"above {self.least}" if self.open else f"at least {self.least}"
+        upper = f" and at most {self.below}" if self.closed else f" and below {self.below}"
+        return lower + ("" if math.isinf(self.below) else upper)
+
+
+SEED = Range(0, 2**32, whole=True)
+COUNT = Range(1, whole=True)
+INDEX = Range(0, whole=True)  # whole numbers that may be 0
+AMOUNT = Range(0)
+POSITIVE = Range(0, open=True)
+SHARE = Range(0, 1)
+PROBABILITY = Range(0, 1, closed=True)
+SIDE = Range(1, 4096, closed=True, whole=True)  # of square images, in pixels
+THREADS = Range(1, 4096, closed=True, whole=True)
+PROCESSES = Range(0, 4096, closed=True, whole=True)
+
+_IMAGES_AND_LAYER = {
+    "data.seed": SEED,
+    "data.train_size": COUNT,
+    "data.validation_size": INDEX,
+    "data.image_size": SIDE,
+    "data.crop": SIDE,
+    "layer.groups": COUNT,
+    "layer.group_size": COUNT,
+    "layer.epsilon": AMOUNT,
+    "layer.momentum": SHARE,
+}
+_SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
+    "budget": COUNT,
+    "checkpoint_every": COUNT,
+    "top_k": COUNT,
+    "proxy.steps": COUNT,
+    "proxy.batch_size": COUNT,
+    "proxy.learning_rate": POSITIVE,
+    "proxy.warmup_steps": INDEX,
+    "proxy.momentum": SHARE,
+    "proxy.weight_decay": AMOUNT,
+    "proxy.replicas": COUNT,
+    "proxy.eval_batch_size": COUNT,
+    "rejection.quality_steps": COUNT,
+    "rejection.quality_threshold": AMOUNT,
+    "rejection.stability_steps": INDEX,
+    "rejection.stability_norm": POSITIVE,
+    "rejection.stability_step_size": AMOUNT,
+    "rejection.stability_batch_size": COUNT,
+    "evolution.population_size": COUNT,
+    "evolution.initial_population": INDEX,
+    "evolution.tournament_fraction": PROBABILITY,
+    "evolution.mutations": COUNT,
+    "evolution.random_probability": PROBABILITY,
+    "evolution.round_size": COUNT,
+}
+#: By kind of config, then by dotted key. Where a value is a tuple, the range holds for each of its numbers.
+RANGES: dict[str, dict[str, Range]] = {
+    "search": _SEARCH_BUT_SEED | {"seed": SEED},
+    "comparison": _SEARCH_BUT_SEED | {"seeds": SEED, "retraining.steps": COUNT, "retraining.seeds": SEED},
+    "training": _IMAGES_AND_LAYER
+    | {
+        "seed": SEED,
+        "steps": COUNT,
+        "epochs": POSITIVE,
+        "batch_size": COUNT,
+        "eval_batch_size": COUNT,
+        "statistics_batch": COUNT,
+        "accumulate": COUNT,
+        "label_smoothing": SHARE,
+        "mixup": AMOUNT,
+        "average_decay": SHARE,
+        "log_every": COUNT,
+        "eval_every": COUNT,
+        "checkpoint_every": COUNT,
+        "model.width": Range(0, 100, closed=True, open=True),
+        "model.dropout_rate": SHARE,
+        "model.drop_connect_rate": SHARE,
+        "data.threads": THREADS,
+        "data.workers": PROCESSES,
+        "data.randaugment.layers": INDEX,
+        "data.randaugment.magnitude": AMOUNT,
+        "optimizer.learning_rate": AMOUNT,
+        "optimizer.reference_batch": COUNT,
+        "optimizer.momentum": SHARE,
+        "optimizer.weight_decay": AMOUNT,
+        "optimizer.warmup_steps": INDEX,
+        "optimizer.warmup_epochs": AMOUNT,
+    },
+    "table": {"seeds": SEED, "batches": COUNT, "workers": COUNT},
+    "reranking": {"seed": SEED, "top": COUNT, "best": COUNT},
+}
+
+
+def check_ranges(config: Mapping[str, Any], kind: str) -> None:
+    """Raises `ValueError` at the first number that is missing or out of its range; None stands for no number.
+
+    Args:
+      config: nested mappings.
+      kind: a key of `RANGES`.
+    """
+    for key, allowed in RANGES[kind].items():
+        try:
+            value = functools.reduce(operator.getitem, key.split("."), config)
+        except (KeyError, TypeError):
+            raise ValueError(f"the config has no {key}: another version of this package wrote it") from None
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            if number is not None and not allowed.holds(number):
+                raise ValueError(f"{key} must be {allowed.describe(number)}, got {number!r}")
