@@ -12,7 +12,7 @@ from evonorms_jax import data
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import History, Record
-from evonorms_jax.evolution.proposal import EvolutionSettings, check_selection
+from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
 from evonorms_jax.evolution.recorder import Recorder, SilentRecorder
 from evonorms_jax.evolution.rejection import RejectionSettings
@@ -144,10 +144,12 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
     if config.method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    fields = config.evolution.to_dict()
-    check_selection(fields["selection"])
-    seeds = tuple(_seed_layer(name) for name in fields.pop("seed_layers"))
-    return EvolutionSettings(select=config.method == "evolution", seed_layers=seeds, **fields)
+    evolution = config.evolution.to_dict()
+    names = evolution.pop("seed_layers")
+    settings = EvolutionSettings(config.method == "evolution", **evolution, **config.search_space)
+    check_settings(settings)
+    seeds = tuple(fit(_seed_layer(name), name, settings) for name in names)
+    return settings._replace(seed_layers=seeds)
 
 
 def _seed_layer(name: str) -> Graph:

@@ -10,11 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from evonorms_jax.evolution.history import History
+from evonorms_jax.evolution.history import OUTCOMES, History
 from evonorms_jax.evolution.records import (
-    OUTCOMES,
     Search,
-    accepted,
     front_of,
     mean_score,
     score_matrix,
@@ -53,7 +51,7 @@ def progress(search: Search) -> Html:
 
 
 def _draw_accuracies(axes: Axes, search: Search) -> None:
-    found = accepted(search.history)
+    found = search.history.accepted()
     means = np.array([record.mean_score for record in found])
     rejected = [record for record in search.history if record.evaluation.outcome == "low_quality"]
     early = [record.evaluation.evidence["accuracy"] for record in rejected]
@@ -189,7 +187,7 @@ def pareto(search: Search, labels: Mapping[int, str]) -> list[Html]:
       search: with an accepted candidate.
       labels: what to write beside members of the front, by candidate index.
     """
-    found = accepted(search.history)
+    found = search.history.accepted()
     scores = score_matrix([record.evaluation.scores for record in found], search.anchors)
     front = front_of(found, search.anchors)
     names = [labels.get(found[place].index, "") for place in front]

@@ -27,7 +27,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
 
 def render(search: records.Search, now: datetime.datetime) -> str:
     """The page as HTML; the same search and time give the same text."""
-    top = records.top_layers(search)
+    top = records.top_layers(search.history, search.config["top_k"])
     parts = [
         sections.header(search),
         sections.tiles(search, top),

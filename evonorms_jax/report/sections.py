@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evonorms_jax.evolution.history import OUTCOMES
 from evonorms_jax.evolution.records import (
-    OUTCOMES,
     ScoredLayer,
     Search,
-    accepted,
     mean_score,
     trained_baselines,
 )
@@ -152,7 +151,7 @@ def outcomes(search: Search) -> Html:
 def pareto(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """The Pareto front over the anchors."""
     title = "Pareto front"
-    if not accepted(search.history):
+    if not search.history.accepted():
         return section(title, element("p", "No candidate has been accepted yet."))
     if len(search.anchors) == 1:
         return section(title, element("p", "With a single anchor, the front is the best layer."))

@@ -4,6 +4,8 @@ Figures are drawn in the light colours, and `themed` puts the page's CSS variabl
 serves both. So every light colour must be a different one.
 """
 
+from evonorms_jax.evolution.history import OUTCOMES
+
 #: Light and dark colour by name. An outcome has the colour of its name.
 COLORS: dict[str, tuple[str, str]] = {
     "page": ("#f5f6f8", "#101418"),
@@ -15,14 +17,7 @@ COLORS: dict[str, tuple[str, str]] = {
     "dead": ("#84909c", "#74808b"),
     "leaf": ("#dce9f8", "#1f3a59"),
     "moment": ("#fbecd0", "#52401c"),
-    "inert": ("#a3adb8", "#66717d"),
-    "duplicate": ("#6f86a8", "#8499ba"),
-    "batch_dependent": ("#9068b8", "#b48fdb"),
-    "unstable": ("#d97a2b", "#e8944b"),
-    "low_quality": ("#d8b02e", "#dcb945"),
-    "diverged": ("#bf4040", "#e06c67"),
-    "accepted": ("#1d8763", "#45b78f"),
-}
+} | {name: (outcome.light, outcome.dark) for name, outcome in OUTCOMES.items()}
 
 
 def light(name: str) -> str:

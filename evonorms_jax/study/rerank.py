@@ -8,9 +8,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from evonorms_jax.evolution.archive import top_records
-from evonorms_jax.evolution.history import Record
-from evonorms_jax.evolution.records import read_search
+from evonorms_jax.evolution.records import ScoredLayer, read_search, top_layers
 from evonorms_jax.layers.registry import layer_file
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import claim_workdir, write_whole
@@ -20,7 +18,7 @@ CANDIDATES, LAYERS, NAME = "candidates.json", "reranked_layers.json", "rerank"
 Json = dict[str, Any]
 
 
-def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, list[Record]]:
+def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, list[ScoredLayer]]:
     """Chooses the layers, and claims the work directory for them.
 
     Returns:
@@ -35,9 +33,8 @@ def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, 
     check_ranges(config, "reranking")
     if config.best > config.top:
         raise ValueError(f"top must be at least best, got {config.top} and {config.best}")
-    found = top_records(read_search(epath.Path(search)).history, config.top)
-    chosen = [record for record, front in found if front] if config.choose == "front" else None
-    layers = chosen or [record for record, _ in found[: config.top]]
+    found = top_layers(read_search(epath.Path(search)).history, config.top)
+    layers = [layer for layer in found if layer.pareto] if config.choose == "front" else found[: config.top]
     if not layers:
         raise ValueError(f"the search in {search} has accepted no layer yet")
     # A search that goes on changes its top layers: those of this work directory stay.
@@ -47,7 +44,7 @@ def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, 
     return path, layers
 
 
-def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[Record]) -> list[Cell]:
+def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[ScoredLayer]) -> list[Cell]:
     """A training for each layer and network.
 
     Raises:
@@ -72,7 +69,7 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[Record]
     return cells
 
 
-def rank(config: ConfigDict, layers: Sequence[Record], cells: Sequence[Cell]) -> Json:
+def rank(config: ConfigDict, layers: Sequence[ScoredLayer], cells: Sequence[Cell]) -> Json:
     """Validation accuracies, the layers from the best to the worst by their mean."""
     rows = []
     for place, record in enumerate(layers, 1):
@@ -110,11 +107,11 @@ def write(results: Json, workdir: epath.Path) -> None:
     write_whole(workdir / LAYERS, layer_file(results["layers"][: results["config"]["best"]]))
 
 
-def _row(record: Record) -> Json:
+def _row(record: ScoredLayer) -> Json:
     return {
         "index": record.index,
         "equation": str(record.graph),
         "graph": record.graph.to_json(),
         "mean_score": record.mean_score,
-        "scores": record.evaluation.scores,
+        "scores": record.scores,
     }

@@ -6,6 +6,8 @@ believed to be in its appendix, or is our choice where no source settles the que
 
 from ml_collections import ConfigDict, config_dict
 
+from evonorms_jax.search_space import OP_NAMES
+
 
 def get_defaults() -> ConfigDict:
     """The search for layers with batch statistics on CIFAR-10, in full."""
@@ -17,6 +19,10 @@ def get_defaults() -> ConfigDict:
     config.executor = "auto"  # universal, compiled (a program for each layer that passes the tests), or auto
     config.checkpoint_every = 50  # candidates; history.jsonl has every one at once
     config.top_k = 10  # layers handed on for re-ranking: the paper's number
+
+    config.search_space = ConfigDict()
+    config.search_space.num_nodes = 10  # intermediate nodes: the paper's 14 nodes without the 4 leaves
+    config.search_space.ops = OP_NAMES  # all 24 of the paper; or a tuple of some names
 
     config.data = ConfigDict()
     config.data.source = "cifar10"  # mnist5k, cifar10, synthetic or tfds:NAME
@@ -63,8 +69,9 @@ def get_defaults() -> ConfigDict:
     config.evolution = ConfigDict()
     config.evolution.population_size = 2500
     config.evolution.initial_population = 100
+    config.evolution.survival = "aging"  # the paper's: the most recent ones; or nsga2
+    config.evolution.selection = "pareto"  # the paper's; or average, nsga2
     config.evolution.tournament_fraction = 0.05  # the paper's
-    config.evolution.selection = "pareto"  # the paper's; or average
     config.evolution.mutations = 2
     config.evolution.random_probability = 0.5
     config.evolution.round_size = 32  # proposals from one state of the history, examined together

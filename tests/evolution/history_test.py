@@ -11,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from evonorms_jax.evolution import archive as archive_module
 from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
+from evonorms_jax.evolution.records import top_layers
 from evonorms_jax.layers import norm_act
 from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import CATALOG
@@ -53,6 +54,24 @@ def test_a_record_survives_json():
         assert Record.from_json(json.loads(json.dumps(each.to_json()))) == each
     with pytest.raises(ValueError, match="not a record of a history"):
         Record.from_json({"index": 0})
+
+
+def test_a_line_from_before_the_evidence_had_its_name_is_read():
+    line = RECORDS[1].to_json()
+    line["figure"] = line.pop("evidence")
+    assert Record.from_json(line) == RECORDS[1]
+
+
+def test_a_duplicate_is_selectable_and_is_not_ranked():
+    """It has the scores of its original, which would otherwise be listed twice."""
+    first, other, third = record(0, 0.4), record(1, 0.9), record(2, 0.6)
+    duplicate = other._replace(index=3, evaluation=other.evaluation._replace(duplicate_of=1))
+    history = History([first, other, third, duplicate])
+    assert [r.index for r in history.selectable()] == [0, 1, 2, 3]
+    assert [r.index for r in history.selectable(before=2)] == [0, 1]
+    assert [r.index for r in history.accepted()] == [0, 1, 2]
+    assert [r.index for r in history.ranked()] == [1, 2, 0]
+    assert [layer.index for layer in top_layers(history, 5)] == [1, 2, 0]
 
 
 def test_records_are_appended_in_order_only():
@@ -100,6 +119,18 @@ def test_checkpoint_and_log_together_give_the_history(workdir):
     assert restored(workdir) == RECORDS
     (workdir / "history.jsonl").unlink()
     assert restored(workdir) == RECORDS[:3]
+
+
+def test_lines_after_a_damaged_one_are_examined_anew(workdir, caplog):
+    fill(workdir, RECORDS)
+    log = workdir / "history.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:2], lines[2][:50], *lines[3:]]) + "\n")
+    with caplog.at_level("WARNING", "absl"):
+        assert restored(workdir) == RECORDS[:2]
+    assert f"{log} is damaged: line 3 is not JSON; the search resumes from that line" in caplog.text
+    fill(workdir, RECORDS[2:])
+    assert restored(workdir) == RECORDS
 
 
 @pytest.mark.parametrize("cut", [1, 40])

@@ -52,7 +52,7 @@ def test_the_page_says_what_the_history_says(full):
     text = text_of(page)
     counts = Counter(record.evaluation.outcome for record in history)
     assert set(counts) == set(OUTCOMES) - {"batch_dependent"}
-    for name, outcome in records.OUTCOMES.items():
+    for name, outcome in OUTCOMES.items():
         share = f"{100 * counts[name] / 60:.1f} %"
         assert f"{outcome.title} {outcome.meaning} {counts[name]} {share}" in text
     assert "60 of 60 candidates examined · finished" in text
@@ -74,7 +74,7 @@ def test_the_page_says_what_the_history_says(full):
 
 def test_the_layers_are_those_of_the_file_and_the_line_to_use_one_is_right(full):
     search = records.read_search(full)
-    top = records.top_layers(search)
+    top = records.top_layers(search.history, search.config["top_k"])
     layers = json.loads((full / "top_layers.json").read_text())["layers"]
     assert [(layer.index, layer.pareto) for layer in top] == [(row["index"], row["pareto"]) for row in layers]
     assert len(layers) > CONFIG["top_k"]  # members of the front beyond the best ones
@@ -95,7 +95,7 @@ def test_the_page_needs_nothing_else_and_escapes_text(full):
 
 
 def test_colours_follow_the_page(full):
-    assert set(records.OUTCOMES) == set(OUTCOMES) <= set(theme.COLORS)
+    assert all(theme.COLORS[name] == (outcome.light, outcome.dark) for name, outcome in OUTCOMES.items())
     lights = [light for light, _ in theme.COLORS.values()]
     assert len(set(lights)) == len(lights)
     picture = re.sub(r"<style>.*?</style>", "", rendered(full), flags=re.S)
@@ -113,7 +113,7 @@ def test_a_line_that_is_being_written_is_named(workdir):
 
 
 def test_a_running_search_without_layer_files(workdir):
-    before = records.top_layers(records.read_search(workdir))
+    before = records.top_layers(records.read_search(workdir).history, CONFIG["top_k"])
     (workdir / "top_layers.json").unlink()
     (workdir / "baselines.json").unlink()
     text = text_of(rendered(workdir))
