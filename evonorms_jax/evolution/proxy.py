@@ -137,7 +137,7 @@ def make_proxy_task(
         return anchor.build(LayerConstructor(layer), num_classes)
 
     def init(candidate, key):
-        image = jnp.zeros((1, settings.crop, settings.crop, channels))
+        image = jnp.zeros((1, settings.crop, settings.crop, channels), jnp.float32)
 
         def one(key):
             variables = network(candidate).init(key, image, train=True)
@@ -145,7 +145,7 @@ def make_proxy_task(
             return params, stats, optimizer.init(params)
 
         params, stats, state = jax.vmap(one)(jax.random.split(key, settings.replicas))
-        return ProxyState(params, stats, state, jnp.int32(0), jnp.zeros(settings.replicas))
+        return ProxyState(params, stats, state, jnp.int32(0), jnp.zeros(settings.replicas, jnp.float32))
 
     def loss(candidate, params, stats, images, labels):
         variables = {"params": params, "batch_stats": stats}

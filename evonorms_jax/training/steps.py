@@ -236,7 +236,7 @@ def _mean_over_parts(run, parts):
 
 def _mix(key, alpha, x, targets):
     """Mixes neighbors of a batch, whose order is random, in one proportion for all pairs."""
-    share = jax.random.beta(key, alpha, alpha)
+    share = jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
 
     def mixed(values):
         pairs = values.reshape(-1, 2, *values.shape[1:])
