@@ -24,13 +24,13 @@ def batch_indices(key: jax.Array, step: jax.Array, num_examples: int, batch_size
     no state, so they can be asked for in any order.
 
     Args:
-        key: key of the sequence. The number of the epoch is folded into it; it is not consumed.
+        key: key of the sequence. The number of the epoch is folded into it. It is not consumed.
         step: int32 scalar from 0; may be traced.
         num_examples: N.
         batch_size: B, at most N.
 
     Returns:
-        int32 `[B]`; within an epoch each index occurs at most once.
+        int32 `[B]`. Within an epoch each index occurs at most once.
 
     Raises:
         ValueError: if `batch_size` is not between 1 and N.

@@ -12,7 +12,7 @@ MOMENTS_CHUNK = 1024  # images at a time in float64: 45,000 at once would take m
 
 
 class DataNotFoundError(FileNotFoundError):
-    """The data are not on this machine; the message names the folder and the command that prepares them."""
+    """The data are not on this machine. The message names the folder and the command that prepares them."""
 
 
 class ImageSet(NamedTuple):
@@ -23,7 +23,7 @@ class ImageSet(NamedTuple):
 
 
 class ImageData(NamedTuple):
-    """One data set in three parts; all images have one shape.
+    """One data set in three parts. All images have one shape.
 
     `test` is None unless the caller asked for it, so that a search cannot look at its test images.
     """
@@ -114,8 +114,8 @@ def partition(
 
     Args:
         count: N.
-        train_size: images to train on; None means all that the other parts leave.
-        validation_size: images to validate on; None means a tenth of N.
+        train_size: images to train on. None means all that the other parts leave.
+        validation_size: images to validate on. None means a tenth of N.
         seed: seed of the division into train and validation. The test part is the same for all seeds.
         cut_test: whether a tenth of N is set aside for testing. It is set aside even if nobody reads it.
         labels: class of each image `[N]`; if given, each part holds the classes in their overall proportions.
@@ -146,7 +146,7 @@ def stratified_order(labels: np.ndarray, generator: np.random.Generator) -> np.n
     """A random permutation `[N]` of which every stretch holds the classes in proportion.
 
     Within its class, an image gets a random rank r and the place (r + u) / n in [0, 1), n the size
-    of the class and u uniform in [0, 1); all are then sorted by place.
+    of the class and u uniform in [0, 1). All are then sorted by place.
     """
     places = np.empty(len(labels))
     for label in np.unique(labels):

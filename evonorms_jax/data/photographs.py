@@ -93,7 +93,7 @@ def decode_crop(encoded: bytes, choose: Callable[[int, int], Box], size: int) ->
     """Part of a JPEG or PNG as uint8 RGB `[size, size, 3]`.
 
     A JPEG is decoded at full size, or at the smallest scale from 1/2 down at which the part is no smaller
-    than `size`; the scale moves the part by up to half a pixel. Bilinear resizing follows, as in the released
+    than `size`. The scale moves the part by up to half a pixel. Bilinear resizing follows, as in the released
     ResNet code, which ignores the orientation in EXIF, too.
 
     Args:

@@ -25,7 +25,7 @@ def decode(encoded: bytes, channels: int, size: int | None) -> np.ndarray:
 
 
 def resize(images: np.ndarray, size: int | None) -> np.ndarray:
-    """Resizes uint8 `[N, H, W, C]` to `[N, size, size, C]`; None keeps the size."""
+    """Resizes uint8 `[N, H, W, C]` to `[N, size, size, C]`. None keeps the size."""
     if size is None or images.shape[1:3] == (size, size):
         return images
     # Pillow has no one-channel arrays of rank 3: [H, W, 1] goes in as [H, W].

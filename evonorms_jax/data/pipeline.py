@@ -39,7 +39,7 @@ _WARNING = threading.Lock()  # shared by all parts, since an object with a lock 
 
 
 class Sample(NamedTuple):
-    """An image at its place; a batch has arrays `[b, ...]` of each."""
+    """An image at its place. A batch has arrays `[b, ...]` of each."""
 
     image: np.ndarray  # uint8 [P, P, 3]
     label: np.int32
@@ -100,7 +100,7 @@ class Pictures:
         """The picture at a place. A damaged one is replaced by the next sound one in the order.
 
         Args:
-            order: function from a place to the number of a picture, 0 to N - 1; its values are an endless
+            order: function from a place to the number of a picture, 0 to N - 1. Its values are an endless
                 sequence of permutations.
             place: first place to try.
             choose: function from height and width to the part of the picture that is seen.

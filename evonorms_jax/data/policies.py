@@ -169,7 +169,7 @@ IMAGENET = (
 
 
 class AutoAugment(NamedTuple):
-    """One of the sub-policies at random; each of its operations has its own probability."""
+    """One of the sub-policies at random. Each of its operations has its own probability."""
 
     sub_policies: tuple[tuple[Choice, ...], ...] = IMAGENET
 

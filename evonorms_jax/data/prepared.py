@@ -126,7 +126,7 @@ class Prepared(NamedTuple):
 
         Args:
             settings: the sizes and the seed.
-            validation_size: images to validate on; None means a tenth of `train`.
+            validation_size: images to validate on. None means a tenth of `train`.
             least_validation: smallest validation part that the caller accepts.
 
         Raises:
@@ -257,7 +257,7 @@ def _classification(
 
 
 def read_prepared(name: str, settings: DataSettings, with_test: bool) -> ImageData:
-    """Reads a data set into memory, 6,000 images/s; only the records that are asked for are read.
+    """Reads a data set into memory, 6,000 images/s. Only the records that are asked for are read.
 
     Raises:
         DataNotFoundError: if no such array_record data are in the folder.

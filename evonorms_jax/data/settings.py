@@ -11,7 +11,7 @@ AUGMENT = ("none", "randaugment", "autoaugment")
 
 
 class DataSettings(NamedTuple):
-    """Which images are read, and how; the fields are the keys of `config.data`.
+    """Which images are read, and how. The fields are the keys of `config.data`.
 
     A search has the keys down to `flip`. The fields below it matter to a stream alone.
 
@@ -21,12 +21,12 @@ class DataSettings(NamedTuple):
             tensorflow_datasets has prepared as array_record. `tfds:NAME` and `synthetic:CLASSESx3` can be
             streamed.
         seed: seed of the split into train and validation, at least 0. The test part is the same for all.
-        train_size: images to train on; None means all that the other parts leave.
+        train_size: images to train on. None means all that the other parts leave.
         validation_size: images to validate on. None means a tenth of all images in memory (128 of
-            `synthetic`) and a hundredth of `train` in a stream; a stream accepts 0.
-        image_size: side to which images are resized after a central square crop; None keeps the stored size.
-            In a stream it is the side in evaluation; None means `crop`.
-        data_dir: folder of tfds; None means $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
+            `synthetic`) and a hundredth of `train` in a stream. A stream accepts 0.
+        image_size: side to which images are resized after a central square crop. None keeps the stored size.
+            In a stream it is the side in evaluation. None means `crop`.
+        data_dir: folder of tfds. None means $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
         crop: side P of the images to train on.
         flip: whether half of the images are mirrored in training.
         stream: whether pictures are read during the training instead of being held in memory.

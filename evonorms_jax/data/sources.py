@@ -34,7 +34,7 @@ def load(source: str, *, with_test: bool = False, **fields: Any) -> ImageData:
 
     Raises:
         ValueError: unknown source, sizes that do not fit, no image classification data, a damaged file.
-        DataNotFoundError: if the data are missing; the message gives the command that prepares them.
+        DataNotFoundError: if the data are missing. The message gives the command that prepares them.
     """
     return load_images(DataSettings(source, **fields), with_test=with_test)
 
@@ -73,7 +73,7 @@ def open_stream(settings: DataSettings, *, order_seed: int = 0, share: Share = S
 
     Raises:
         ModuleNotFoundError: if the extra `imagenet` is not installed.
-        DataNotFoundError: if the data are missing; the message gives the command that prepares them.
+        DataNotFoundError: if the data are missing. The message gives the command that prepares them.
         ValueError: a setting out of range, sizes that do not fit, no image classification data.
     """
     settings.check()

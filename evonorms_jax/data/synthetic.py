@@ -73,7 +73,7 @@ def open_synthetic(settings: DataSettings, share: Share) -> Stream:
 
     Args:
         settings: the source with three channels. A size that is None is ImageNet's for training and 128
-            images for validation; the test part has 128.
+            images for validation. The test part has 128.
         share: part of each batch that this host reads.
 
     Raises:
@@ -137,7 +137,7 @@ def stripes(
     channels: int = CHANNELS,
     num_classes: int = NUM_CLASSES,
 ) -> ImageSet:
-    """Noisy stripes `[count, size, size, channels]` of random phase; the class is the direction.
+    """Noisy stripes `[count, size, size, channels]` of random phase. The class is the direction.
 
     Class k runs at 90° * k / num_classes. The random phase hides a class from the mean image, as in real
     pictures. Directions stay below 90°, so that a mirrored image, at 180° minus its direction, never falls

@@ -173,7 +173,7 @@ def get_anchor(name: str) -> Network:
     """The anchor called `name`.
 
     Raises:
-      ValueError: if the name is unknown; the message has the nearest one.
+      ValueError: if the name is unknown. The message has the nearest one.
     """
     return _look_up(name, ANCHORS, "anchor")
 
@@ -186,7 +186,7 @@ def get_model(name: str) -> Network:
 def build_model(
     name: str, *, norm_act: NormActConstructor, num_classes: int, dtype: Any, **fields: Any
 ) -> nn.Module:
-    """The module of `config.model`, a name and fields; a field that is None keeps the network's own value.
+    """The module of `config.model`, a name and fields. A field that is None keeps the network's own value.
 
     Raises:
       ValueError: if the name or a field is unknown.
@@ -213,7 +213,7 @@ def operations(function: Callable[..., Any], *arguments: Any) -> float:
 
     Args:
       function: function that `jax.jit` accepts.
-      *arguments: pytrees of arrays or `ShapeDtypeStruct`s; only their shapes and dtypes matter.
+      *arguments: pytrees of arrays or `ShapeDtypeStruct`s. Only their shapes and dtypes matter.
 
     Raises:
       ValueError: if JAX_PLATFORMS leaves out the CPU backend.

@@ -1,7 +1,7 @@
 """Data-parallel training: the placement of all arrays on the devices.
 
 A computation under `jit` has the same result on any mesh. A batch consists of groups that have batch
-statistics of their own; each row of the mesh is a set of devices that share a group.
+statistics of their own. Each row of the mesh is a set of devices that share a group.
 """
 
 import math
@@ -23,7 +23,7 @@ def join_hosts(
     """Connects this process to the others that train the same network. Call it before touching a device.
 
     Args:
-      coordinator_address: HOST:PORT of process 0; None without `automatic` means a single process.
+      coordinator_address: HOST:PORT of process 0. None without `automatic` means a single process.
       num_processes: number of processes.
       process_id: number of this process, from 0.
       automatic: whether to ask the cluster for these three values.
@@ -46,7 +46,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -
     """A mesh `[group, member]` over D devices.
 
     Args:
-      devices: devices of the mesh; None means all devices of all hosts.
+      devices: devices of the mesh. None means all devices of all hosts.
       groups: groups of images that a step works on at a time, a multiple or a divisor of D.
 
     Raises:

@@ -89,7 +89,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd
 
 
 class OptimizerSettings(NamedTuple):
-    """How a training turns gradients into changes; the fields are the keys of `config.optimizer`.
+    """How a training turns gradients into changes. The fields are the keys of `config.optimizer`.
 
     Attributes:
       name: name in `OPTIMIZERS`.

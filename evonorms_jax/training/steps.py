@@ -1,7 +1,7 @@
 """Loss, accuracy and steps of the training of a classifier: pure functions, jitted over a mesh.
 
 B batch size, P side of an image, C channels, K classes. A step works on A parts of the batch one after the
-other; each part has G groups of b images with batch statistics of their own, so B = A G b.
+other. Each part has G groups of b images with batch statistics of their own, so B = A G b.
 """
 
 import functools
@@ -39,10 +39,10 @@ class Images(NamedTuple):
 
 
 class StepSettings(NamedTuple):
-    """How a step uses its batch; the fields are keys of the config.
+    """How a step uses its batch. The fields are keys of the config.
 
     Attributes:
-      statistics_batch: images that share batch statistics, b; None means the whole batch. In the published
+      statistics_batch: images that share batch statistics, b. None means the whole batch. In the published
         trainings the images of a device share them. The result does not depend on the number of devices.
       accumulate: number of parts A that a step works on one after the other, to save memory. It changes the
         order of sums and leaves the rest of the arithmetic as it is.
@@ -113,7 +113,7 @@ Metrics = dict[str, jax.Array]  # scalars by name
 def make_init(
     model: nn.Module, optimizer: optax.GradientTransformation, images: Images, mesh: Mesh, *, average: bool
 ) -> Callable[[jax.Array], TrainState]:
-    """Builds `init(key) -> TrainState` for the state before the first step; it consumes the key."""
+    """Builds `init(key) -> TrainState` for the state before the first step. It consumes the key."""
 
     def init(key):
         variables = model.init(key, jnp.zeros((1, *images.shape), jnp.float32), train=False)
@@ -133,7 +133,7 @@ def make_train_step(
 ) -> Callable[[TrainState, tuple[jax.Array, jax.Array], jax.Array], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, (images, labels), key) -> (state, metrics)`.
 
-    Images are uint8 `[B, P, P, C]`, labels int32 `[B]`. The key is that of the whole training; the number of
+    Images are uint8 `[B, P, P, C]`, labels int32 `[B]`. The key is that of the whole training. The number of
     the step is folded into it, so that a training can be resumed at any step. The state given is donated.
     Metrics are the loss (cross-entropy with smoothed labels, without weight decay), the accuracy on the
     step's own batch, and the norm of the gradient.

@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
     Attributes:
       init: `() -> TrainState` before the first step.
-      train_step: `(state, batch) -> (state, metrics)`; the state given is donated.
+      train_step: `(state, batch) -> (state, metrics)`. The state given is donated.
       evaluate: `(state, batches[, stop]) -> {"loss", "accuracy"}`, see `make_evaluate`.
       feed: the batches to train on and to evaluate on.
       learning_rate: learning rate by step.
@@ -57,7 +57,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
 
     Args:
       config: config with the keys of `experiments/configs/train.py`.
-      devices: devices to train on; None means all devices of all hosts.
+      devices: devices to train on. None means all devices of all hosts.
 
     Raises:
       ValueError: if a setting is out of range or unknown, or the data cannot be read.
