@@ -5,8 +5,8 @@ the 3x3 convolution. No convolution has a bias.
 
 Trainable parameters at 1000 classes, with a scale and a bias for each channel of N: ResNet-50 25,549,352
 and ResNet-101 44,541,480, as in Big Transfer's R50x1 and R101x1 (arXiv 1912.11370), which have these sites.
-ResNet-50 in the post-activation form of torchvision has 25,557,032: the norms of its projection shortcuts have
-2 * (256 + 512 + 1024 + 2048) = 7,680 more, and the other norms have equally many in both forms.
+ResNet-50 in the post-activation form of torchvision has 25,557,032: the norms of its projection shortcuts
+have 2 * (256 + 512 + 1024 + 2048) = 7,680 more, and the other norms have equally many in both forms.
 """
 
 import functools

@@ -44,7 +44,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.layer.group_size = 8  # channels of a group; overrides groups unless it is None
 
     # The fields of evonorms_jax.data.DataSettings, which describes each. Sources are mnist5k, cifar10,
-    # synthetic, synthetic:CLASSESxCHANNELS (ImageNet has 1000x3) and tfds:NAME. None keeps the set's own size.
+    # synthetic, synthetic:CLASSESxCHANNELS (ImageNet: 1000x3) and tfds:NAME. None keeps the set's own size.
     config.data = ConfigDict({"source": "mnist5k", "seed": 0})  # seed of the split into train and validation
     config.data.train_size = config_dict.placeholder(int)
     config.data.validation_size = config_dict.placeholder(int)
@@ -67,9 +67,7 @@ def get_config(form: str = "full") -> ConfigDict:
     # Or "constant", "step" (x0.1 at 1/3, 2/3 and 8/9) or "exponential" (x0.97, 146 times).
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
-    config.optimizer.warmup_epochs = config_dict.placeholder(
-        float
-    )  # overrides warmup_steps unless it is None
+    config.optimizer.warmup_epochs = config_dict.placeholder(float)  # overrides warmup_steps
 
     if quick:
         config.steps = 100

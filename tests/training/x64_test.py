@@ -113,5 +113,5 @@ def test_a_search_with_64_bits_has_the_same_history(tmp_path, monkeypatch):
         lines = (tmp_path / enabled / "history.jsonl").read_text().splitlines()
         histories.append([json.loads(line) for line in lines])
     for record in histories[0] + histories[1]:
-        record["evaluation"].pop("seconds", None)
+        del record["seconds"]
     assert histories[0] == histories[1]
