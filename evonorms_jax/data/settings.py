@@ -2,12 +2,17 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from evonorms_jax.data.policies import AutoAugment, Policy, RandAugment
 
-AUGMENT = ("none", "randaugment", "autoaugment")
+#: Policies by the name that `augment` has; each function gets `randaugment`.
+AUGMENT: dict[str, Callable[[Mapping[str, float]], Policy | None]] = {
+    "none": lambda randaugment: None,
+    "randaugment": lambda randaugment: RandAugment(**randaugment),
+    "autoaugment": lambda randaugment: AutoAugment(),
+}
 
 
 class DataSettings(NamedTuple):
@@ -71,5 +76,4 @@ class DataSettings(NamedTuple):
 
     def policy(self) -> Policy | None:
         """The augmentation policy, None for `augment="none"`."""
-        policies = {"randaugment": RandAugment(**self.randaugment), "autoaugment": AutoAugment()}
-        return policies.get(self.augment)
+        return AUGMENT[self.augment](self.randaugment)

@@ -76,8 +76,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("work directory")
     if (workdir / RESULT).exists():
-        written = json.loads((workdir / RESULT).read_text())
-        return Result(**{name: written[name] for name in Result._fields})
+        return _read_result(workdir / RESULT)
     with contextlib.ExitStack() as stack:
         folder = workdir / CHECKPOINTS
         checkpoints = stack.enter_context(Checkpoints(folder, background=True, write=writes))
@@ -86,13 +85,13 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
         restored = checkpoints.restore(task.target)
         state = task.init() if restored is None else restored.arrays
         step = int(state.step)
-        about = [("model", config.model.name), ("layer", config.layer.spec), ("data", task.feed.name)]
         # 2. Cut the curves off after that step.
         curves = []
         if writes:
             curves.append(stack.enter_context(Scalars(workdir / "tensorboard", step=step)))
             curves.append(JsonLines(workdir / "metrics.jsonl", step=step))
         display = stack.enter_context(Display("training", console=None if writes else Console(quiet=True)))
+        about = [("model", config.model.name), ("layer", config.layer.spec), ("data", task.feed.name)]
         run = _Run(task, about, {"config": described}, checkpoints, curves, display, stopped, writes)
         # 3. Run the evaluation that was due when the training was interrupted.
         if step and _due(step, task.steps, config.eval_every) and checkpoints.score(step) is None:
@@ -106,10 +105,19 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
             raise
         result = _result(run, state)
     if writes:
-        place = provenance.hardware() | {"jax": provenance.versions()["jax"]}
-        written = result._asdict() | {"hardware": place, "date": provenance.now().date().isoformat()}
-        write_whole(workdir / RESULT, json.dumps(written, indent=1) + "\n")
+        _write_result(workdir / RESULT, result)
     return result
+
+
+def _read_result(path: epath.Path) -> Result:
+    written = json.loads(path.read_text())
+    return Result(**{name: written[name] for name in Result._fields})
+
+
+def _write_result(path: epath.Path, result: Result) -> None:
+    hardware = provenance.hardware() | {"jax": provenance.versions()["jax"]}
+    written = result._asdict() | {"hardware": hardware, "date": provenance.now().date().isoformat()}
+    write_whole(path, json.dumps(written, indent=1) + "\n")
 
 
 class _Run(NamedTuple):

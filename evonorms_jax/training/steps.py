@@ -139,6 +139,33 @@ def make_train_step(
     step's own batch, and the norm of the gradient.
     """
 
+    gradient_of = _make_gradient(model)
+
+    def train_step(state, batch, key):
+        mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        pixels, labels = batch
+        x = normalize(pixels, images.mean, images.std)
+        targets = one_hot(labels, images.num_classes)
+        if settings.mixup:
+            x, targets = _mix(mix_key, settings.mixup, x, targets)
+        targets = optax.smooth_labels(targets, settings.label_smoothing)
+        parts = _cut((x, targets, labels), settings, mesh)
+        # Every part starts from the same moving statistics, as every device does.
+        run = functools.partial(gradient_of, state.params, state.batch_stats, dropout_key)
+        loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
+        change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, change)
+        average = _averaged(state, params, stats, settings.average_decay)
+        # The loss is that of the old parameters; a gradient that is finite means that the new ones are, too.
+        metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(gradient)}
+        return TrainState(state.step + 1, params, stats, opt_state, average), metrics
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def _make_gradient(model: nn.Module):
+    """Builds `of_part(params, stats, key, part)` for a step."""
+
     def loss_of(params, stats, x, targets, labels, key):
         logits, updated = model.apply(
             {"params": params, "batch_stats": stats},
@@ -162,26 +189,7 @@ def make_train_step(
         (loss, (accuracy, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
         return loss, accuracy, stats, gradient
 
-    def train_step(state, batch, key):
-        mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        pixels, labels = batch
-        x = normalize(pixels, images.mean, images.std)
-        targets = one_hot(labels, images.num_classes)
-        if settings.mixup:
-            x, targets = _mix(mix_key, settings.mixup, x, targets)
-        targets = optax.smooth_labels(targets, settings.label_smoothing)
-        parts = _cut((x, targets, labels), settings, mesh)
-        # Every part starts from the same moving statistics, as every device does.
-        run = functools.partial(of_part, state.params, state.batch_stats, dropout_key)
-        loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
-        change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, change)
-        average = _averaged(state, params, stats, settings.average_decay)
-        # The loss is that of the old parameters; a gradient that is finite means that the new ones are, too.
-        metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, params, stats, opt_state, average), metrics
-
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+    return of_part
 
 
 def make_evaluate(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, float]]:
