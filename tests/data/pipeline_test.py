@@ -37,7 +37,7 @@ def take(count, start, prepared, **settings):
     return taken
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_processes_change_nothing_and_a_resumed_stream_goes_on_exactly(prepared, workers):
     whole = take(6, 0, prepared, threads=3)
     resumed = take(4, 2, prepared, threads=2, workers=workers)
