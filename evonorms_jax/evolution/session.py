@@ -123,9 +123,8 @@ def make_evaluator(
 
 
 def load_images(config: ConfigDict, **options: Any) -> data.ImageData:
-    """The images of `config.data`, with the options and errors of `data.load`."""
-    fields = {key: value for key, value in config.data.to_dict().items() if key not in ("crop", "flip")}
-    return data.load(**fields, **options)
+    """The images of `config.data`, with the options and errors of `data.load_images`."""
+    return data.load_images(data.DataSettings(**config.data), **options)
 
 
 def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
