@@ -39,7 +39,7 @@ class Archive:
     def __init__(self, workdir: epath.Path, top_k: int):
         self._workdir, self._top_k = workdir, top_k
         self._checkpoints = Checkpoints(workdir / "checkpoints")
-        self._log, self._text = None, ""  # the open file; in a bucket its content
+        self._log, self._text = None, ""  # the open file, or its content in a bucket
 
     def __enter__(self) -> "Archive":
         return self
@@ -72,7 +72,7 @@ class Archive:
         return history
 
     def append(self, records: Sequence[Record]) -> None:
-        """Adds one line for each record to the log; they are on disk when this returns."""
+        """Adds one line for each record to the log. They are on disk when this returns."""
         if self._log is None:
             self._text += _lines(records)
             write_whole(self._workdir / HISTORY_FILE, self._text)
@@ -89,7 +89,7 @@ class Archive:
             self._checkpoints.save(len(history), record={"history": [record.to_json() for record in history]})
 
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """The baselines saved so far by name; empty if the file is missing or damaged."""
+        """The baselines saved so far by name, empty if the file is missing or damaged."""
         try:
             layers = json.loads((self._workdir / BASELINES_FILE).read_text())["layers"]
             return {layer["name"]: layer for layer in layers}

@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
     Attributes:
       title: printed name.
       meaning: explanation in a few words.
-      light: hexadecimal color in figures on a light page; each outcome needs its own.
+      light: hexadecimal color in figures on a light page. Each outcome needs its own.
       dark: the same on a dark page.
     """
 
@@ -56,7 +56,7 @@ class Evaluation(NamedTuple):
     Attributes:
       outcome: a key of `OUTCOMES`.
       evidence: measurement that decided the outcome, for people: anchor, accuracy or norm, step.
-      scores: validation accuracy in [0, 1] by anchor; empty for a rejected candidate.
+      scores: validation accuracy in [0, 1] by anchor, empty for a rejected candidate.
       steps: training steps spent, over all anchors and replicas.
       seconds: device time spent.
       duplicate_of: index of the original of a duplicate.
@@ -79,7 +79,7 @@ class Evaluation(NamedTuple):
         """Reads the output of `to_json`.
 
         Raises:
-          KeyError: if a field is missing; other keys are ignored.
+          KeyError: if a field is missing. Other keys are ignored.
           ValueError: if the outcome is unknown.
         """
         line = {"evidence": line["figure"], **line} if "figure" in line else line  # its name until 2026-11

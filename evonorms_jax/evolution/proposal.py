@@ -1,6 +1,6 @@
 """From history, seed and index to the next graph: population, selection, mutation, random injection.
 
-Source: arXiv 2004.02967, section 3.4; the configs give each number with its source.
+Source: arXiv 2004.02967, section 3.4. The configs give each number with its source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class EvolutionSettings(NamedTuple):
 
 
 def propose(history: History, settings: EvolutionSettings, seed: int, index: int) -> Proposal:
-    """The proposal of a given index; a pure function of its arguments.
+    """The proposal of a given index, a pure function of its arguments.
 
     Only records from before the proposal's round count. So the proposals of a round can be evaluated in any
     order and on any number of devices, and a search stopped within a round resumes with the same proposals.
@@ -61,7 +61,7 @@ def propose(history: History, settings: EvolutionSettings, seed: int, index: int
 def propose_round(
     history: History, settings: EvolutionSettings, seed: int, indices: Sequence[int]
 ) -> list[Proposal]:
-    """The proposals of some indices of one round; each as by `propose`."""
+    """The proposals of some indices of one round, each as by `propose`."""
     round_start = indices[0] - indices[0] % settings.round_size
     parents = population(history, settings, round_start) if settings.select else []
     scores = _scores(parents)

@@ -27,7 +27,7 @@ FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines the flags of this main. Importing the file defines none."""
+    """Defines the flags of this main. A function, so that tests can import the file."""
     flags.define_config()
     flags.define_cpu_devices()
 

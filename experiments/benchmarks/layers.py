@@ -41,7 +41,7 @@ FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines the flags of this main. Importing the file defines none."""
+    """Defines the flags of this main. A function, so that tests can import the file."""
     absl_flags.DEFINE_list("shape", "32,56,56,64", "Shape of x: batch, spatial axes, channels.")
     dtypes = ["float32", "bfloat16", "float16"]
     absl_flags.DEFINE_enum("dtype", "float32", dtypes, "Dtype of x and of the output.")
@@ -67,14 +67,14 @@ def main(argv):
 
 
 def parse_shape(sizes: Sequence[str]) -> list[int]:
-    """The sizes as numbers; raises `ValueError` unless they are three or more numbers above 0."""
+    """The sizes as numbers. Raises `ValueError` unless they are three or more numbers above 0."""
     if len(sizes) < 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise ValueError(f"--shape takes three or more sizes above 0, got {','.join(sizes)}")
     return [int(size) for size in sizes]
 
 
 def check_names(names: Sequence[str]) -> Sequence[str]:
-    """The names; raises `ValueError` at the first unknown one."""
+    """The names unchanged. Raises `ValueError` at the first unknown one."""
     for name in names:
         if name not in NAMES:
             hint = nearest(name, NAMES) or f"; known: {', '.join(NAMES)}"
@@ -181,9 +181,10 @@ def _times(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[f
 
 def table(measured: dict[str, Any]) -> str:
     """The results as aligned text."""
+    x, rounds = f"x {measured['shape']} {measured['dtype']}", measured["rounds"]
     lines = [
         f"{measured['device']}, JAX {measured['jax']}, {measured['date']}",
-        f"forward + backward, x {measured['shape']} {measured['dtype']}, median of {measured['rounds']} rounds",
+        f"forward + backward, {x}, median of {rounds} rounds",
         "",
         f"{'layer':<16} {'ms':>9} {'x reference':>12} {'temporary MB':>13} {'x reference':>12}",
     ]

@@ -1,4 +1,4 @@
-"""Records of a history, on disk and back; the archive after every kind of accident."""
+"""Records of a history, on disk and back, and the archive after every kind of accident."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_nothing_is_lost_without_a_checkpoint(workdir):
 
 
 class NoCheckpoints:
-    """What a search in a bucket that is killed before its first checkpoint has of them."""
+    """The checkpoints of a search in a bucket that is killed before it saves one."""
 
     def __init__(self, _):
         pass

@@ -1,4 +1,4 @@
-"""The tests that need no training, on graphs whose verdict is known; and the evidence of the others."""
+"""The tests that need no training, on graphs with a known verdict, and the evidence of the others."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_the_fingerprint_is_that_of_the_function(rng):
 def test_different_functions_have_different_fingerprints():
     texts = [*(str(graph) for graph in KNOWN.values()), "x + 0", "x + v0", "x * v1", "x * v0", "abs(x)"]
     texts += [f"{op.name}(x)" for op in OPS.values() if op.kind]
-    # The same in training; at inference one remembers a variance and the other two moments.
+    # The same in training. At inference one remembers a variance and the other two moments.
     texts += ["square(std_bwh(x))", "square(rms_bwh(x)) - square(mean_bwh(x))"]
     marks = {rejection.fingerprint(Graph.parse(text)) for text in texts}
     assert len(marks) == len(texts)
