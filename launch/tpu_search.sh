@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/tpu/options.sh
+source launch/tpu/checks.sh
 source launch/tpu/machine.sh
 
 usage() {
@@ -13,6 +14,7 @@ Searches for layers on a Cloud TPU: a VM or a pod slice, on demand or spot.
 
 Commands:
   up      (default) gets the TPU, installs this checkout on every worker, starts the search; what is there is reused
+  check   compiles the programs of the search for the TPU on this machine, and tells whether they fit its memory
   watch   up, and up again after a preemption, until the search is finished
   status  what the TPU and its workers are doing
   logs    follows the log of a worker
@@ -31,11 +33,15 @@ END
   list_options
 }
 
+# Python knows the topologies of the accelerator types.
+check() {
+  run source launch/environment.sh compile
+  run python -m experiments.compile_check --config="${option[config]}" --topology="${option[type]}" "${overrides[@]}"
+}
+
 up() {
-  local root=${bucket%%/*}
-  # Before hours of waiting for a TPU that could not write.
-  run gcloud storage buckets describe "gs://$root" --format="value(name)" --project="${option[project]}" >/dev/null ||
-    error "gs://$root is not there ('gcloud storage buckets create' makes it), or not for you (storage.buckets.get)"
+  check_buckets
+  say "'launch/tpu_search.sh check' tells in some minutes, without a TPU, whether the search fits a ${option[type]}"
   ensure_machine
   install_checkout
   on_workers all "$(quoted evonorms/launch/tpu/worker.sh start --config="${option[config]}" \
@@ -119,6 +125,7 @@ delete() {
 read_options "$@"
 case $verb in
   up | watch) require project zone type bucket ;;
+  check) require type ;;
   status | logs | stop | delete) require project zone ;;
   fetch | report) require bucket ;;
   help) usage && exit ;;
@@ -126,9 +133,13 @@ case $verb in
 esac
 check_options
 case $verb in
-  up | watch) check_config ;;
-  *) ((${#overrides[@]} == 0)) || usage_error "${overrides[0]} goes with up and watch only" ;;
+  up | watch | check)
+    check_config
+    check_layer_files
+    check_settings
+    ;;
+  *) ((${#overrides[@]} == 0)) || usage_error "${overrides[0]} goes with up, watch and check only" ;;
 esac
-[ "${option[dry_run]}" = true ] || command -v gcloud >/dev/null ||
+[[ ${option[dry_run]} == true || $verb == check ]] || command -v gcloud >/dev/null ||
   error "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
 "$verb"

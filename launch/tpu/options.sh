@@ -21,6 +21,8 @@ poll|60|seconds between two looks at the TPU
 create_flags||more flags of gcloud compute tpus queued-resources create, split at spaces
 ssh_flags||more flags of gcloud compute tpus tpu-vm ssh and scp, for example --internal-ip
 dry_run|false|only prints the commands, as if there were no TPU yet'
+# A bucket and a folder in it: https://cloud.google.com/storage/docs/buckets#naming
+GCS_PATH='^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/.*)?$'
 declare -A option=()
 overrides=() arguments=()
 
@@ -86,11 +88,16 @@ check_options() {
     [[ ${option[$key]} =~ ^(true|false)$ ]] || usage_error "--$key is true or false, got '${option[$key]}'"
   done
   [[ ${option[poll]} =~ ^[0-9]+$ ]] || usage_error "--poll takes whole seconds, got '${option[poll]}'"
+  [[ ${option[worker]} =~ ^([0-9]+|all)$ ]] || usage_error "--worker is a number or all, got '${option[worker]}'"
   name=${option[name]}
   [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] ||
     usage_error "--name takes small letters, digits and dashes, a letter first, got '$name'"
   bucket=${option[bucket]#gs://}
   bucket=${bucket%/}
+  [[ -z $bucket || $bucket =~ $GCS_PATH ]] ||
+    usage_error "--bucket is the name of a bucket, or gs://BUCKET/FOLDER, got '${option[bucket]}'"
+  [[ -z ${option[data]} || (${option[data]} == gs://* && ${option[data]#gs://} =~ $GCS_PATH) ]] ||
+    usage_error "--data is a folder in a bucket, gs://BUCKET/FOLDER, got '${option[data]}'"
   workdir=gs://$bucket/$name
   if [[ -n ${option[type]} && -z ${option[version]} ]]; then
     # https://cloud.google.com/tpu/docs/runtimes
@@ -102,12 +109,6 @@ check_options() {
       *) usage_error "--version=VALUE is required for the type '${option[type]}'" ;;
     esac
   fi
-}
-
-# Only what is copied to the workers can be a config there.
-check_config() {
-  local file=${option[config]%%:*}
-  [[ $file == experiments/* && -f $file ]] || usage_error "--config must be a file in experiments/, got '$file'"
 }
 
 say() {
