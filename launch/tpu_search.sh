@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Searches for layers on a Cloud TPU, one host or a pod slice: `launch/tpu_search.sh help` tells the rest.
+# Searches for layers on a Cloud TPU, one host or a pod slice. `launch/tpu_search.sh help` lists commands and options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/tpu/options.sh
@@ -13,20 +13,20 @@ Searches for layers on a Cloud TPU: a VM or a pod slice, on demand or spot.
   launch/tpu_search.sh [COMMAND] [--OPTION=VALUE ...] [--config.KEY=VALUE ...]
 
 Commands:
-  up      (default) gets the TPU, installs this checkout on every worker, starts the search; what is there is reused
-  check   compiles the programs of the search for the TPU on this machine, and tells whether they fit its memory
+  up      (default) gets the TPU, installs this checkout on every worker, starts the search; reuses an existing TPU
+  check   compiles the programs of the search on this machine, without a TPU, and tells whether they fit its memory
   watch   up, and up again after a preemption, until the search is finished
-  status  what the TPU and its workers are doing
+  status  prints the state of the TPU and of its workers
   logs    follows the log of a worker
-  stop    ends the search as Ctrl-C does; up goes on with it
+  stop    ends the search like Ctrl-C; up resumes it
   fetch   copies the work directory to runs/tpu/NAME, apart from the searches of this machine
-  report  fetch, then runs/tpu/NAME/report/index.html
-  delete  deletes the TPU, which ends the costs; the work directory stays
-  help    this text
+  report  fetch, then writes runs/tpu/NAME/report/index.html
+  delete  deletes the TPU, which ends the costs, and keeps the work directory
+  help    prints this text
 
-The search runs in a session of its own on every worker, so that connections may break; a lost host starts it again.
---config.KEY=VALUE goes to experiments.search as it is. For several workers gcloud wants your key in the ssh agent:
-ssh-add ~/.ssh/google_compute_engine.
+The search runs in a session of its own on every worker and survives a broken connection. If a host is lost, the
+search starts again. --config.KEY=VALUE is passed to experiments.search unchanged. For several workers gcloud needs
+your key in the ssh agent: ssh-add ~/.ssh/google_compute_engine.
 
 Options, with their environment variables and defaults:
 END
@@ -49,8 +49,7 @@ up() {
   say "searching in $workdir; the TPU costs until 'launch/tpu_search.sh delete'"
 }
 
-# What `pip install` and the search need goes over as it is here, committed or not, so that a config that one is
-# still writing can be tried; no git needed.
+# Copies the files that `pip install` and the search need, committed or not, so that an unfinished config can be tried.
 install_checkout() {
   run mkdir -p build
   run tar --exclude=__pycache__ -czf "build/$name.tgz" evonorms_jax experiments launch setup.py README.md pyproject.toml
@@ -63,7 +62,7 @@ install_checkout() {
   on_workers all "mkdir -p evonorms && cd evonorms && if $check; then $set_up; else $left; fi"
 }
 
-# A preempted slice is gone as a whole: only this side can get another. The work directory lets it go on.
+# A preempted slice is lost as a whole, and only this machine can get another. The work directory keeps the search.
 watch() {
   launch/tpu_search.sh up "${arguments[@]}"
   local states
@@ -76,7 +75,7 @@ watch() {
         launch/tpu_search.sh up "${arguments[@]}" || say "that failed, trying again in ${option[poll]} s"
         ;;
       *": refused"* | *": failed"*)
-        # One that has given up does not come back: the others would only wait for it.
+        # A worker that has given up does not restart, and the others would only wait for it.
         error "the search ended: $(stop || echo "$states")"
         ;;
       *": running"*) ;;

@@ -1,4 +1,5 @@
-# Sourced by launch/tpu_search.sh: its options, from the command line or the environment, and how commands are run.
+# Sourced by launch/tpu_search.sh: its options, from the command line or the environment, and functions that run or
+# print a command.
 # shellcheck disable=SC2034 # used there
 
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
@@ -6,21 +7,21 @@
   exit 1
 }
 
-# name|default|what it is; the environment variable is EVONORMS_TPU_NAME
+# name|default|meaning; the environment variable is EVONORMS_TPU_ and the name in capitals
 OPTIONS='project||Google Cloud project
 zone||zone with such a TPU, for example us-east5-b
 type||accelerator type, for example v6e-8 (one host) or v6e-64 (a pod slice)
-version||runtime version (the one for the type)
-bucket||bucket, or a folder in one, that gets the work directory gs://BUCKET/NAME
-name|evonorms-search|of the TPU and of the work directory
+version||runtime version (by default the one for the type)
+bucket||bucket, or a folder in one, for the work directory gs://BUCKET/NAME
+name|evonorms-search|name of the TPU and of the work directory
 config|experiments/configs/search_mnist5k.py|config file, in experiments/; FILE:quick is a short form
 data||gs:// folder that every worker copies to ~/tensorflow_datasets
-spot|false|spot capacity: cheaper, and taken back at any time
-worker|0|the worker that logs follows, or all
-poll|60|seconds between two looks at the TPU
+spot|false|spot capacity, which is cheaper and can be preempted at any time
+worker|0|number of the worker whose log is followed, or all
+poll|60|seconds between two checks of the state
 create_flags||more flags of gcloud compute tpus queued-resources create, split at spaces
 ssh_flags||more flags of gcloud compute tpus tpu-vm ssh and scp, for example --internal-ip
-dry_run|false|only prints the commands, as if there were no TPU yet'
+dry_run|false|prints the commands without running them, as if there were no TPU yet'
 # A bucket and a folder in it: https://cloud.google.com/storage/docs/buckets#naming
 GCS_PATH='^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/.*)?$'
 declare -A option=()
@@ -47,7 +48,7 @@ set_from_environment() {
   option[$1]=${!variable:-$2}
 }
 
-# Sets verb, option, overrides, and arguments: all but the verb.
+# Sets verb, option, overrides, and arguments, which are all words but the verb.
 read_options() {
   each_option set_from_environment
   verb=up
@@ -125,7 +126,7 @@ usage_error() {
   exit 2
 }
 
-# Runs a command; a dry run prints it so that it can be pasted, past any $(...), and answers nothing.
+# Runs a command. A dry run prints it instead, ready to be pasted, even inside $(...), and has no output.
 exec 3>&1
 run() {
   if [ "${option[dry_run]}" = true ]; then
@@ -135,7 +136,7 @@ run() {
   fi
 }
 
-# The words as one line for a shell, here or on a worker: quotes, spaces, $ and parentheses come out as they went in.
+# The words as one line for a shell, here or on a worker. Quotes, spaces, $ and parentheses are preserved.
 quoted() {
   local word words=()
   for word; do
