@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax import data
 from evonorms_jax.evolution.devices import release_programs
-from evonorms_jax.evolution.evaluator import Evaluator
+from evonorms_jax.evolution.evaluator import EXECUTORS, Evaluator
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
@@ -90,6 +90,20 @@ def _send_history(recorder: SilentRecorder, hosts: Hosts) -> History:
     """The history of process 0, on every host."""
     lines = hosts.broadcast([record.to_json() for record in recorder.history])
     return recorder.history if hosts.leader else History(map(Record.from_json, lines))
+
+
+def check_search(config: ConfigDict) -> None:
+    """Checks the settings of a search that can be checked without data and devices.
+
+    Raises:
+      ValueError: if a setting is wrong.
+    """
+    check_ranges(config, "search")
+    _evolution_settings(config)
+    for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
+        get_anchor(name)
+    if config.executor not in EXECUTORS:
+        raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
