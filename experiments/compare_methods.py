@@ -20,8 +20,8 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.workdir import CONFIG as CONFIG_FILE
-from evonorms_jax.runs.workdir import absolute, write_whole
 from evonorms_jax.study import drawing
 from evonorms_jax.study.comparison_table import markdown, notes, table
 from evonorms_jax.study.methods import run_searches
@@ -58,7 +58,7 @@ def _write(results: Json, workdir: epath.Path, render: Callable[[Json, str], byt
     write_whole(workdir / f"{NAME}.json", json.dumps(results, indent=1) + "\n")
     write_whole(workdir / f"{NAME}.md", markdown(results))
     for kind in ("svg", "png"):
-        (workdir / f"{NAME}.{kind}").write_bytes(render(results, kind))
+        write_whole(workdir / f"{NAME}.{kind}", render(results, kind))
 
 
 def _show(results: Json) -> None:

@@ -20,6 +20,7 @@ from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.runs.lock import hold
 from evonorms_jax.study import cells, rerank
 from experiments import flags
 
@@ -37,9 +38,10 @@ def main(argv):
     if COMMANDS.value:
         cells.print_commands(trainings)
         return
-    cells.run(trainings)
-    results = rerank.rank(config, layers, trainings)
-    rerank.write(results, workdir)
+    with hold(workdir):
+        cells.run(trainings)
+        results = rerank.rank(config, layers, trainings)
+        rerank.write(results, workdir)
     (_, *titles), rows = rerank.table(results)
     shown = Table(title=f"{config.name}: validation accuracy in %")
     for title in ("", *titles):

@@ -30,16 +30,17 @@ def main(argv):
     del argv
     config = CONFIG.value
     layers = table.make_layers(config)
-    workdir = claim_workdir(WORKDIR.value, table.describe(config, layers))
-    trainings = table.make_cells(config, workdir, layers)
-    if COMMANDS.value:
-        cells.print_commands(trainings)
-        return
-    figure = drawing.load("evonorms_jax.study.figures")
-    if not PARTIAL.value:
-        cells.run(trainings)
-    results = table.collect(config, trainings)
-    paths = table.write(results, workdir, figure.render)
+    described, runs = table.describe(config, layers), not (COMMANDS.value or PARTIAL.value)
+    with claim_workdir(WORKDIR.value, described, alone=runs) as workdir:
+        trainings = table.make_cells(config, workdir, layers)
+        if COMMANDS.value:
+            cells.print_commands(trainings)
+            return
+        figure = drawing.load("evonorms_jax.study.figures")
+        if runs:
+            cells.run(trainings)
+        results = table.collect(config, trainings)
+        paths = table.write(results, workdir, figure.render)
     header, rows = table.table(results)
     shown = Table(title=config.name)
     for title in header:

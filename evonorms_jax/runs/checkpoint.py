@@ -1,8 +1,12 @@
 """Checkpoints on Orbax that are whole or passed over: of a search, of a training."""
 
+import contextlib
 import json
+import logging as std_logging
+import os
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -12,7 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from evonorms_jax.runs.workdir import absolute, write_whole
+from evonorms_jax.runs.files import absolute, naming, write_whole
 
 RECORD, ARRAYS = "record", "arrays"
 # Written last, inside the checkpoint: its score, and size and CRC-32 of all its other files. Orbax hands out
@@ -103,6 +107,10 @@ class Checkpoints:
           record: what JSON can hold.
           arrays: a pytree of arrays, which may change or be donated once this returns.
           score: the higher, the better; None if it is not known.
+
+        Raises:
+          OSError: if it cannot be written, for example on a full disk; in the background, it is raised by the
+            next call of `save`, `wait` or `close`. Earlier checkpoints stay.
         """
         self.wait()
         if self._writer is not None or jax.process_count() > 1:
@@ -114,6 +122,10 @@ class Checkpoints:
             self._pending = self._writer.submit(self._write, step, record, arrays, score)
 
     def _write(self, step: int, record: dict[str, Any], arrays: Any, score: float | None) -> None:
+        with _system_errors(self._directory / str(step)):
+            self._replace(step, record, arrays, score)
+
+    def _replace(self, step: int, record: dict[str, Any], arrays: Any, score: float | None) -> None:
         existing = self._manager.all_steps()
         if step in existing:
             self._manager.delete(step)
@@ -170,6 +182,8 @@ class Checkpoints:
         """
         self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
+        if len(steps) == 1 and not (self._directory / str(steps[0]) / MANIFEST).exists():
+            return None  # the first save was not completed
         if best and (first := self._best(steps)) is not None:
             steps.sort(key=lambda step: step != first)
         for step in steps:
@@ -197,6 +211,30 @@ class Checkpoints:
             items[ARRAYS] = ocp.args.StandardRestore(target)
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return Restored(step, restored[RECORD], restored.get(ARRAYS))
+
+
+_TENSORSTORE = re.compile(r"os_error_code='(\d+)'")
+
+
+@contextlib.contextmanager
+def _system_errors(path: epath.Path) -> Iterator[None]:
+    """Errors of the system with the path; TensorStore hides them in a ValueError that has their number."""
+    try:
+        with naming(path):
+            yield
+    except ValueError as error:
+        found = _TENSORSTORE.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
+def _raised_anyway(record: std_logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname or record.levelno < std_logging.ERROR
+
+
+# Orbax logs an error in one of its threads with a traceback before `save` raises it.
+logging.get_absl_logger().addFilter(_raised_anyway)
 
 
 def _misfit(saved: Any, target: Any) -> str | None:

@@ -10,7 +10,7 @@ import threading
 from typing import Any, Self
 
 from evonorms_jax.runs.connection import AGAIN, BYE, OVER, REFUSED, VALUE, Link
-from evonorms_jax.runs.processes import exit_now
+from evonorms_jax.runs.interrupt import exit_now
 
 _GRACE = 2.0  # s that a process gets to end by itself, perhaps over an error of its own
 

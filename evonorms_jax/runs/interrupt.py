@@ -1,4 +1,4 @@
-"""Stopping between two steps: Ctrl-C and SIGTERM as a question that a loop asks."""
+"""Ends of a process: between two steps, when Ctrl-C or SIGTERM asked for it, or at once with one line."""
 
 import contextlib
 import os
@@ -43,3 +43,10 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _ACTIVE.remove(came)
+
+
+def exit_now(reason: str, status: int = 1) -> None:
+    """Ends the process from any thread with one line, whatever the main thread does."""
+    terminal = "\x1b[?25h\n" if os.isatty(2) else ""  # a live display hides the cursor
+    os.write(2, f"{terminal}error: {reason}\n".encode())
+    os._exit(status)

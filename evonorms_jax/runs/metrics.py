@@ -11,7 +11,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from evonorms_jax.runs.workdir import write_whole
+from evonorms_jax.runs.files import naming, write_whole
 
 
 class Scalars:
@@ -29,7 +29,7 @@ class Scalars:
             it nothing is written, and the log says so once.
           step: the run goes on from here: TensorBoard drops earlier points beyond it.
         """
-        directory = epath.Path(directory)
+        self._directory = directory = epath.Path(directory)
         self._writer = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,8 @@ class Scalars:
 
     def __exit__(self, *_) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with naming(self._directory):
+                self._writer.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a point to each of the curves named."""
@@ -56,11 +57,13 @@ class Scalars:
     def flush(self) -> None:
         """Returns when all points are in the file; call it before a checkpoint is saved."""
         if self._writer is not None:
-            self._writer.flush()
+            with naming(self._directory):
+                self._writer.flush()
 
     def _write(self, event: Event) -> None:
         if self._writer is not None:
-            self._writer.write_event(event)
+            with naming(self._directory):
+                self._writer.write_event(event)
 
 
 def as_json(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -1,12 +1,13 @@
 """Who is who among the processes of a run: what one may be told of it, and how JAX joins them."""
 
-import os
 import socket
 import threading
 from typing import Any
 
 import jax
 from jax._src import distributed  # what JAX was told is not public
+
+from evonorms_jax.runs.interrupt import exit_now
 
 _NAMES = "coordinator_address, num_processes and process_id"
 
@@ -101,10 +102,3 @@ def join(*place: Any, timeout: float = 300.0) -> None:
 def joined() -> bool:
     """Whether the devices of several processes run programs together here."""
     return distributed.global_state.num_processes > 1
-
-
-def exit_now(reason: str, status: int = 1) -> None:
-    """Ends the process with one line, whatever the main thread does."""
-    terminal = "\x1b[?25h\n" if os.isatty(2) else ""  # a live display hides the cursor
-    os.write(2, f"{terminal}error: {reason}\n".encode())
-    os._exit(status)

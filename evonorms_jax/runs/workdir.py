@@ -1,75 +1,81 @@
-"""The work directory of a run: whose it is, and how files get into it whole."""
+"""The work directory of a run: it belongs to one config for ever, and to one process at a time."""
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from absl import logging
 from etils import epath
 
 import evonorms_jax
+from evonorms_jax.runs.files import DRAFT, absolute, write_whole
+from evonorms_jax.runs.lock import LOCK, hold
 
 CONFIG = "config.json"
-_DRAFT = ".draft"
 
 
+@contextlib.contextmanager
 def claim_workdir(
-    path: epath.PathLike, config: Mapping[str, Any], may_differ: Collection[str] = ()
-) -> epath.Path:
-    """Makes a directory the work directory of one config, or finds that it already is.
+    path: epath.PathLike,
+    config: Mapping[str, Any],
+    may_differ: Collection[str] = (),
+    *,
+    alone: bool = True,
+) -> Iterator[epath.Path]:
+    """Holds the work directory of one config for this process.
 
-    The first time, the config and the version of this package are written to `config.json` in it. After
-    that only the same config is let in: a run that goes on with other settings is neither run.
+    The first time, the config and the version of this package are written to `config.json` in it. Later only
+    the same config is accepted: a run that resumes with other settings is neither run.
 
     Args:
       path: local or `gs://`; created with its parents if need be.
-      config: what JSON can hold; tuples count as lists.
-      may_differ: dotted keys that may have changed since; what is written stays as it was.
+      config: content for JSON; tuples count as lists.
+      may_differ: dotted keys that may have changed since; the file stays as it is.
+      alone: whether other processes are kept out; False for a main that only writes whole files.
 
-    Returns:
+    Yields:
       The absolute path.
 
     Raises:
-      ValueError: if the directory cannot be made or written, belongs to another config (the message names
-        the keys that differ), holds other things, or its `config.json` is damaged.
-      ImportError: if it is in a bucket and what opens it is not installed.
+      ValueError: if the directory belongs to another config (the message names the keys that differ), holds
+        other things, or its `config.json` is damaged.
+      WorkdirInUseError: if another process holds it.
+      OSError: if it cannot be made or written, for example on a full disk.
+      ImportError: if it is in a bucket and the library for buckets is not installed.
     """
     workdir = _create(path)
     # Through JSON and back, as it will be read: tuples become lists.
     config = json.loads(json.dumps(config))
+    _belongs(workdir, config, may_differ)
+    with hold(workdir) if alone else contextlib.nullcontext():
+        if not _belongs(workdir, config, may_differ):
+            content = {"version": evonorms_jax.__version__, "config": config}
+            write_whole(workdir / CONFIG, json.dumps(content, indent=1) + "\n")
+        yield workdir
+
+
+def check_config(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
+    """Raises `ValueError` unless the directory, which may be in use, is free or belongs to this config."""
+    _belongs(absolute(workdir), json.loads(json.dumps(config)), ())
+
+
+def _belongs(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> bool:
+    """Whether the directory belongs to the config already; it may still be empty."""
     if (workdir / CONFIG).exists():
         _check_same(workdir, config, may_differ)
-        return workdir
-    # In a bucket a directory is there once there is something in it.
+        return True
+    # In a bucket a directory exists once there is something in it.
     entries = workdir.iterdir() if workdir.exists() else ()
-    foreign = sorted(entry.name for entry in entries if entry.name != CONFIG + _DRAFT)
+    foreign = sorted(
+        entry.name for entry in entries if entry.name != CONFIG + DRAFT and not entry.name.startswith(LOCK)
+    )
     if foreign:
         raise ValueError(
             f"{workdir} is not empty and no work directory, it has {foreign[0]!r} and no {CONFIG}: "
             "choose another one"
         )
-    content = {"version": evonorms_jax.__version__, "config": config}
-    try:
-        write_whole(workdir / CONFIG, json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise ValueError(f"cannot write to the work directory {workdir}: {error.strerror}") from None
-    return workdir
-
-
-def write_whole(path: epath.Path, text: str) -> None:
-    """Writes a file so that a reader, or whoever comes after a crash, sees all of it or what was before."""
-    if str(path).startswith("/"):
-        draft = path.with_name(path.name + _DRAFT)
-        draft.write_text(text)
-        draft.replace(path)
-    else:
-        path.write_text(text)  # an object of a bucket appears whole, and renaming one is a copy
-
-
-def absolute(path: epath.PathLike) -> epath.Path:
-    """The path from the root on; `resolve` would take the scheme of `gs://` for a folder."""
-    path = epath.Path(path)
-    return path if path.is_absolute() else path.resolve()
+    return False
 
 
 def _create(path: epath.PathLike) -> epath.Path:
@@ -78,8 +84,6 @@ def _create(path: epath.PathLike) -> epath.Path:
         workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ValueError(f"the work directory {workdir} cannot be made: a file is in the way") from None
-    except OSError as error:
-        raise ValueError(f"the work directory {workdir} cannot be made: {error.strerror}") from None
     except ImportError as error:
         raise _no_bucket(workdir, error) from None
     return workdir

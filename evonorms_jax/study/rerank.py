@@ -12,8 +12,9 @@ from evonorms_jax.evolution.archive import top_records
 from evonorms_jax.evolution.history import Record
 from evonorms_jax.evolution.records import read_search
 from evonorms_jax.layers.registry import layer_file
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import claim_workdir, write_whole
+from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.study.cells import Cell, networks, provenance
 
 CANDIDATES, LAYERS, NAME = "candidates.json", "reranked_layers.json", "rerank"
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 
 
 def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, list[Record]]:
-    """Chooses the layers, and claims the work directory for them.
+    """Chooses the layers, and claims the work directory for them without keeping other processes out.
 
     Returns:
       The work directory, with `candidates.json`, and the layers in the order of their proxy accuracy.
@@ -35,15 +36,15 @@ def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, 
     check_ranges(config, "reranking")
     if config.best > config.top:
         raise ValueError(f"top must be at least best, got {config.top} and {config.best}")
-    found = top_records(read_search(epath.Path(search)).history, config.top)
+    found = top_records(read_search(absolute(search)).history, config.top)
     chosen = [record for record, front in found if front] if config.choose == "front" else None
     layers = chosen or [record for record, _ in found[: config.top]]
     if not layers:
         raise ValueError(f"the search in {search} has accepted no layer yet")
     # A search that goes on changes its top layers: those of this work directory stay.
     settings = config.to_dict() | {"layers": [str(record.graph) for record in layers]}
-    path = claim_workdir(workdir, settings)
-    write_whole(path / CANDIDATES, layer_file([_row(record) for record in layers]))
+    with claim_workdir(workdir, settings, alone=False) as path:
+        write_whole(path / CANDIDATES, layer_file([_row(record) for record in layers]))
     return path, layers
 
 

@@ -18,9 +18,10 @@ from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.runs.display import Display
+from evonorms_jax.runs.files import write_whole
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import CONFIG, claim_workdir, write_whole
+from evonorms_jax.runs.workdir import check_config, claim_workdir
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.study.methods import STOPPED
 from evonorms_jax.training.optimizer import make_schedule
@@ -86,8 +87,7 @@ def check_settings(config: ConfigDict, workdir: epath.Path) -> None:
         warmup_steps=config.proxy.warmup_steps,
     )
     known_layers(config.known_layers)
-    if (workdir / CONFIG).exists():
-        claim_workdir(workdir, _settings(config))
+    check_config(workdir, _settings(config))
 
 
 def retrain(config: ConfigDict, workdir: epath.Path, graphs: Sequence[Graph]) -> list[Trained]:
@@ -103,8 +103,14 @@ def retrain(config: ConfigDict, workdir: epath.Path, graphs: Sequence[Graph]) ->
     Raises:
       KeyboardInterrupt: if Ctrl-C or SIGTERM stopped it.
       ValueError: if the work directory holds trainings with other settings, or is damaged.
+      WorkdirInUseError: if another process holds it.
     """
-    path = claim_workdir(workdir, _settings(config)) / RETRAINED
+    with claim_workdir(workdir, _settings(config)) as path:
+        return _retrain(config, path / RETRAINED, graphs)
+
+
+def _retrain(config: ConfigDict, path: epath.Path, graphs: Sequence[Graph]) -> list[Trained]:
+    """`retrain` with its file."""
     done = {(row.layer, row.seed): row for row in _read(path)}
     layers = {key(graph): graph for graph in graphs}
     wanted = list(itertools.product(layers, config.retraining.seeds))

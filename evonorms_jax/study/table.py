@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
+from evonorms_jax.runs.files import write_whole
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import write_whole
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import Cell, Network, networks, provenance
 from evonorms_jax.study.chosen import chosen_layers
@@ -169,5 +169,5 @@ def write(results: Json, workdir: epath.Path, render: Callable[[Json, str], byte
     write_whole(paths[0], json.dumps(results, indent=1) + "\n")
     write_whole(paths[1], "\n".join([*lines, "", notes(results), ""]))
     for path in paths[2:]:
-        path.write_bytes(render(results, path.suffix[1:]))
+        write_whole(path, render(results, path.suffix[1:]))
     return paths

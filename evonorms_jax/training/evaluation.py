@@ -4,7 +4,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from evonorms_jax.runs.checkpoint import Checkpoints
-from evonorms_jax.runs.workdir import absolute, claim_workdir, read_config
+from evonorms_jax.runs.files import absolute
+from evonorms_jax.runs.workdir import check_config, read_config
 from evonorms_jax.training.loop import CHECKPOINTS, describe
 from evonorms_jax.training.task import build_task
 
@@ -31,7 +32,7 @@ def evaluate(
         raise ValueError(f"{workdir} is no work directory of a training")
     written["layer"].pop("equation", None)
     config = ConfigDict(written)
-    claim_workdir(workdir, describe(config))
+    check_config(workdir, describe(config))
     if data_dir is not None:
         config.data.data_dir = data_dir
     task = build_task(config)

@@ -19,9 +19,10 @@ from rich.console import Console
 from evonorms_jax.layers import load_layer
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.display import Display
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.metrics import JsonLines, Scalars, as_json
-from evonorms_jax.runs.workdir import absolute, claim_workdir, write_whole
+from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.training.steps import Metrics, TrainState
 from evonorms_jax.training.task import Task, build_task
 
@@ -66,6 +67,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
 
     Raises:
       ValueError: if the config asks for what is not there, or the work directory is not its own.
+      WorkdirInUseError: if another process holds the work directory.
       DataNotFoundError: if the data are not there.
       FloatingPointError: if the loss or the gradient is not finite; names the step.
       KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
@@ -73,13 +75,15 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
     task = build_task(config)
     # Only a config that can be trained claims the directory, and a mistyped one can be corrected.
     described, writes = describe(config), jax.process_index() == 0
-    workdir = claim_workdir(workdir, described, MAY_DIFFER) if writes else absolute(workdir)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("work directory")
-    if (workdir / RESULT).exists():
-        written = json.loads((workdir / RESULT).read_text())
-        return Result(**{name: written[name] for name in Result._fields})
     with contextlib.ExitStack() as stack:
+        workdir = absolute(workdir)
+        if writes:
+            stack.enter_context(claim_workdir(workdir, described, MAY_DIFFER))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("work directory")
+        if (workdir / RESULT).exists():
+            written = json.loads((workdir / RESULT).read_text())
+            return Result(**{name: written[name] for name in Result._fields})
         folder = workdir / CHECKPOINTS
         checkpoints = stack.enter_context(Checkpoints(folder, background=True, write=writes))
         stopped = stack.enter_context(stop_requested())
@@ -106,10 +110,11 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
                 write_whole(workdir / LOST, json.dumps({"error": str(error)}) + "\n")
             raise
         result = _result(run, state)
-    if writes:
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        written = result._asdict() | {"hardware": hardware(), "date": today}
-        write_whole(workdir / RESULT, json.dumps(written, indent=1) + "\n")
+        if writes:
+            checkpoints.wait()
+            today = datetime.datetime.now(datetime.UTC).date().isoformat()
+            written = result._asdict() | {"hardware": hardware(), "date": today}
+            write_whole(workdir / RESULT, json.dumps(written, indent=1) + "\n")
     return result
 
 

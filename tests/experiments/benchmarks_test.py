@@ -124,7 +124,8 @@ def test_evaluations_that_differ_between_numbers_of_devices_are_an_error():
 
 @pytest.mark.slow
 def test_the_cost_model_reads_a_history_and_the_figures_of_another_machine(tmp_path):
-    history = claim_workdir(tmp_path / "search", quick().to_dict())
+    with claim_workdir(tmp_path / "search", quick().to_dict()) as history:
+        pass
     scores = {"resnet_tiny": 0.5}
     evaluations = [
         Evaluation("inert", {}),

@@ -145,7 +145,8 @@ def test_nothing_accepted_yet(tmp_path, number):
 
 
 def test_a_directory_with_settings_only(tmp_path):
-    claim_workdir(tmp_path / "run", CONFIG)
+    with claim_workdir(tmp_path / "run", CONFIG):
+        pass
     assert "No candidate has been examined yet." in text_of(rendered(tmp_path / "run"))
 
 
@@ -156,9 +157,9 @@ def test_a_panel_a_pair_of_anchors(tmp_path, anchors, panels):
     for record in made_up_history(20):
         scores = {name: record.evaluation.scores[name] for name in names if record.evaluation.scores}
         history.append(record._replace(evaluation=record.evaluation._replace(scores=scores)))
-    claim_workdir(tmp_path, {**CONFIG, "anchors": names})
-    lines = [json.dumps(record.to_json()) + "\n" for record in history]
-    (tmp_path / "history.jsonl").write_text("".join(lines))
+    with claim_workdir(tmp_path, {**CONFIG, "anchors": names}):
+        lines = [json.dumps(record.to_json()) + "\n" for record in history]
+        (tmp_path / "history.jsonl").write_text("".join(lines))
     page = rendered(tmp_path)
     assert page.count('aria-label="accuracies on') == panels
     assert ("With a single anchor" in page) == (anchors == 1)
@@ -166,8 +167,7 @@ def test_a_panel_a_pair_of_anchors(tmp_path, anchors, panels):
 
 def test_a_large_history_gives_a_small_page(tmp_path):
     first = made_up_history(2, outcomes=("accepted",))[1]
-    claim_workdir(tmp_path, CONFIG)
-    with open(tmp_path / "history.jsonl", "w") as file:
+    with claim_workdir(tmp_path, CONFIG), open(tmp_path / "history.jsonl", "w") as file:
         for index in range(2500):
             scores = dict.fromkeys(ANCHORS, 0.5 + index / 10000)
             record = first._replace(index=index, evaluation=first.evaluation._replace(scores=scores))
