@@ -72,4 +72,4 @@ def _show(results: Json) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, example="experiments/configs/compare_mnist5k.py")
+    flags.run(main, example="experiments/configs/compare_mnist5k.py", holds=WORKDIR)

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.archive import top_records
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import pareto_front
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.search_space import Graph
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
     """The directory is not a sound work directory of a search; the message is one line."""
 
 
@@ -110,7 +112,7 @@ def read_search(workdir: str | epath.PathLike) -> Search:
       WorkdirError: if there is no such directory, it is not one of a search, or a file is damaged; for the
         history with the number of the line.
     """
-    workdir = epath.Path(workdir)
+    workdir = absolute(workdir)
     if not workdir.is_dir():
         raise WorkdirError(f"no such work directory: {workdir}")
     if not (workdir / "config.json").exists():

@@ -9,14 +9,12 @@ from evonorms_jax.evolution import records
 from evonorms_jax.report import sections
 from evonorms_jax.report.markup import Html, element, escape, join
 from evonorms_jax.report.theme import css
-from evonorms_jax.runs.workdir import write_whole
+from evonorms_jax.runs.files import absolute, write_whole
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
     """Reads the work directory, writes the page, and returns its path; errors as `records.read_search`."""
-    workdir = epath.Path(workdir)
-    # `resolve` takes the scheme gs:// for a relative path.
-    workdir = workdir if workdir.is_absolute() else workdir.resolve()
+    workdir = absolute(workdir)
     search = records.read_search(workdir)
     path = workdir / "report" / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,14 @@ from etils import epath
 DRAFT = ".draft"
 
 
-def absolute(path: epath.PathLike) -> epath.Path:
-    """The absolute path, local or `gs://`; `~` stands for the home directory.
+def expanded(path: epath.PathLike) -> epath.Path:
+    """The path with the home directory in the place of `~`; every path of a user goes through this."""
+    return epath.Path(path).expanduser()
 
-    Every path of a command line or a config goes through this function.
-    """
-    path = epath.Path(path).expanduser()
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The expanded path from the root on, local or `gs://`."""
+    path = expanded(path)
     # `resolve` would take the scheme of `gs://` for a folder.
     return path if path.is_absolute() else path.resolve()
 

@@ -9,7 +9,7 @@ from absl import logging
 from etils import epath
 
 import evonorms_jax
-from evonorms_jax.runs.files import DRAFT, absolute, write_whole
+from evonorms_jax.runs.files import DRAFT, absolute, is_local, write_whole
 from evonorms_jax.runs.lock import LOCK, hold
 
 CONFIG = "config.json"
@@ -42,7 +42,7 @@ def claim_workdir(
         other things, or its `config.json` is damaged.
       WorkdirInUseError: if another process holds it.
       OSError: if it cannot be made or written, for example on a full disk.
-      ImportError: if it is in a bucket and the library for buckets is not installed.
+      ModuleNotFoundError: if it is in a bucket and the library for buckets is not installed.
     """
     workdir = _create(path)
     # Through JSON and back, as it will be read: tuples become lists.
@@ -53,6 +53,23 @@ def claim_workdir(
             content = {"version": evonorms_jax.__version__, "config": config}
             write_whole(workdir / CONFIG, json.dumps(content, indent=1) + "\n")
         yield workdir
+
+
+@contextlib.contextmanager
+def hold_folder(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Makes a directory, if need be, and holds it for this process; errors as `claim_workdir`.
+
+    One that is made here and gets no file is removed again: a mistyped setting leaves no trace.
+    """
+    new = not absolute(path).exists()
+    workdir = _create(path)
+    try:
+        with hold(workdir):
+            yield workdir
+    finally:
+        if new and is_local(workdir):
+            with contextlib.suppress(OSError):  # it is not empty
+                workdir.rmdir()
 
 
 def check_config(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
@@ -89,10 +106,8 @@ def _create(path: epath.PathLike) -> epath.Path:
     return workdir
 
 
-def _no_bucket(path: epath.Path, error: ImportError) -> ImportError:
-    return ImportError(
-        f"{path} cannot be opened: {error}; pip install 'evonorms-jax[gcs]' brings what it takes"
-    )
+def _no_bucket(path: epath.Path, error: ImportError) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"{path} cannot be opened: {error}; pip install 'evonorms-jax[gcs]' brings it")
 
 
 def read_config(path: epath.PathLike) -> dict[str, Any]:
@@ -100,7 +115,7 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
 
     Raises:
       ValueError: if it is no work directory, or its `config.json` is damaged.
-      ImportError: if it is in a bucket and what opens it is not installed.
+      ModuleNotFoundError: if it is in a bucket and the library for buckets is not installed.
     """
     path = absolute(path)
     try:

@@ -5,6 +5,7 @@ import json
 from etils import epath
 
 from evonorms_jax.evolution.records import read_search
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.methods import METHODS, apply_method, search_dir
 
@@ -22,7 +23,7 @@ def chosen_layers(source: str, count: int) -> dict[str, list[Graph]]:
       ValueError: if a search is not there or not finished, a method accepted no layer, there are too few
         seeds, or the file is missing or damaged.
     """
-    path = epath.Path(source)
+    path = absolute(source)
     return _of_results(path, count) if path.suffix == ".json" else _of_searches(path, count)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from evonorms_jax.runs.processes import check_no_pod, check_place, join
+from evonorms_jax.runs.rendezvous import check_no_pod, check_place, join
 
 GROUP, MEMBER = "group", "member"
 

@@ -10,16 +10,14 @@ they all pass, with room to spare. Example:
 Writes calibration.json into the work directory.
 """
 
-import json
-
 from absl import logging
-from etils import epath
 from rich.console import Console
 from rich.table import Table
 
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import BASELINES, CATALOG
 from experiments import flags
+from experiments.benchmarks.candidates import write_figures
 
 CONFIG, WORKDIR = flags.define_config()
 CPU_DEVICES = flags.define_cpu_devices()
@@ -51,11 +49,9 @@ def main(argv):
         table.add_row(row["layer"], f"{row['norm']:.2g}", *cells, "yes" if row["passes"] else "NO")
     Console().print(table)
 
-    path = epath.Path(WORKDIR.value)
-    path.mkdir(parents=True, exist_ok=True)
     content = {"config": config.to_dict(), "threshold": threshold, "steps": steps, "layers": rows}
-    (path / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_figures(WORKDIR.value, "calibration.json", content)
 
 
 if __name__ == "__main__":
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds=WORKDIR)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.session import make_evaluator
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.search_space import Graph, mutate, random_graph
 from experiments.flags import cores
 
@@ -107,7 +108,7 @@ def headline(figures: Mapping[str, Any]) -> str:
 
 def write_figures(workdir: str, name: str, figures: Mapping[str, Any]) -> epath.Path:
     """Writes `name` into the work directory, which is made if need be."""
-    path = epath.Path(workdir)
+    path = absolute(workdir)
     path.mkdir(parents=True, exist_ok=True)
-    (path / name).write_text(json.dumps(figures, indent=1) + "\n")
+    write_whole(path / name, json.dumps(figures, indent=1) + "\n")
     return path / name

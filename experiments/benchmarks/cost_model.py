@@ -20,10 +20,10 @@ import json
 import jax
 from absl import flags as absl_flags
 from absl import logging
-from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.runs.files import absolute
 from experiments import flags
 from experiments.benchmarks.candidates import headline, machine, write_figures
 from experiments.benchmarks.cost_figures import measure_anchors, mix_of_sample, mix_of_search
@@ -127,7 +127,7 @@ def machine_table(figures):
 
 def _read(path):
     try:
-        figures = json.loads(epath.Path(path).read_text())
+        figures = json.loads(absolute(path).read_text())
         return {"machine": figures["machine"], "anchors": figures["anchors"]}
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"--measured={path} is no cost_model.json: {error!r}") from None
@@ -144,4 +144,4 @@ def _check(config, others):
 
 
 if __name__ == "__main__":
-    flags.run(main, example="experiments/configs/search_cifar10_b.py")
+    flags.run(main, example="experiments/configs/search_cifar10_b.py", holds=WORKDIR)

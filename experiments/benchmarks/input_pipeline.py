@@ -228,4 +228,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    flags.run(main, holds=_WORKDIR)

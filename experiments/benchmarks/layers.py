@@ -14,53 +14,54 @@ long as BatchNorm and ReLU, S0 1.4 to 1.7 times, S2 and FRN about as long.
 
 import difflib
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from absl import app, flags
+from absl import flags as absl_flags
 
+from evonorms_jax.runs.files import absolute, write_whole
+from experiments import flags
 from experiments.benchmarks.layer_figures import NAMES, measure, table
 
-_SHAPE = flags.DEFINE_list("shape", "32,56,56,64", "Shape of x: batch, spatial axes, channels.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Dtype of x and output.")
-_ROUNDS = flags.DEFINE_integer("rounds", 15, "Steps timed of each layer.", lower_bound=1)
-_LAYERS = flags.DEFINE_list("layers", ",".join(NAMES), "Layers to measure; the reference is always there.")
-_JSON = flags.DEFINE_string("json", "runs/benchmarks/layers_benchmark.json", "Where the figures are written.")
+_SHAPE = absl_flags.DEFINE_list("shape", "32,56,56,64", "Shape of x: batch, spatial axes, channels.")
+_DTYPE = absl_flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16", "float16"], "Dtype of x and output."
+)
+_ROUNDS = absl_flags.DEFINE_integer("rounds", 15, "Steps timed of each layer.", lower_bound=1)
+_LAYERS = absl_flags.DEFINE_list(
+    "layers", ",".join(NAMES), "Layers to measure; the reference is always there."
+)
+_JSON = absl_flags.DEFINE_string("json", "runs/benchmarks/layers_benchmark.json", "File of the figures.")
 
 
-@flags.validator("shape")
+@absl_flags.validator("shape")
 def _check_shape(shape: Sequence[str]) -> bool:
     if len(shape) < 3 or not all(size.isdecimal() and int(size) > 0 for size in shape):
-        raise flags.ValidationError(f"expected three or more sizes above 0, got {','.join(shape)}")
+        raise absl_flags.ValidationError(f"expected three or more sizes above 0, got {','.join(shape)}")
     return True
 
 
-@flags.validator("layers")
+@absl_flags.validator("layers")
 def _check_layers(names: Sequence[str]) -> bool:
     for name in names:
         if name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}"
-            raise flags.ValidationError(f"unknown layer {name!r}; {hint}")
+            raise absl_flags.ValidationError(f"unknown layer {name!r}; {hint}")
     return True
 
 
 def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        sys.exit(f"unexpected argument {argv[1]!r}: flags start with --")
-    path = Path(_JSON.value)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        sys.exit(f"cannot write --json={path}: {error.strerror}")
+    """Measures the layers, prints the table, and writes the figures."""
+    del argv
+    path = absolute(_JSON.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # shows before the measurement whether it can be written
     shape = [int(size) for size in _SHAPE.value]
     figures = measure(_LAYERS.value, shape, _DTYPE.value, _ROUNDS.value)
     print(table(figures))
-    path.write_text(json.dumps(figures, indent=1) + "\n")
+    write_whole(path, json.dumps(figures, indent=1) + "\n")
     print(f"written to {path}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    flags.run(main)

@@ -50,4 +50,4 @@ def _counts(values):
 
 
 if __name__ == "__main__":
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds=WORKDIR)

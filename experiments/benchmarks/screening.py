@@ -98,4 +98,4 @@ def differences_table(figures):
 
 
 if __name__ == "__main__":
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds=WORKDIR)

@@ -134,4 +134,4 @@ def table(figures: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    flags.run(main, holds=WORKDIR)

@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 from support.hosts_child import abridged, values
 
-from evonorms_jax.runs.connection import Link, dial
-from evonorms_jax.runs.processes import listen
-from evonorms_jax.runs.rendezvous import connect
+from evonorms_jax.runs.hosts import Connection
+from evonorms_jax.runs.rendezvous import connect, dial, listen
 
 CHILD = Path(__file__).parents[1] / "support" / "hosts_child.py"
-AGAIN = "start the same command again on all hosts to go on"
+AGAIN = "start the same command again on all hosts to resume"
 PATIENCE = 300  # s, after which something hangs
 
 pytestmark = pytest.mark.slow
@@ -198,8 +197,8 @@ def test_a_slow_host_is_not_lost(start):
     ("step", "reason"),
     [
         ("vanish", "lost process 1 (127.0.0.1): its connection closed"),
-        ("exit", "process 1 ended by SystemExit, see what it printed"),
-        ("fail", "process 1 ended by ZeroDivisionError, see what it printed"),
+        ("exit", "process 1 ended by SystemExit, see its output"),
+        ("fail", "process 1 ended by ZeroDivisionError, see its output"),
     ],
 )
 def test_a_host_that_ends_too_early_ends_the_others(start, step, reason):
@@ -297,11 +296,11 @@ def test_half_a_line_is_none():
         theirs = dial("127.0.0.1", listener.getsockname()[1], PATIENCE)
         ours, _ = listener.accept()
     reasons = queue.SimpleQueue()
-    link = Link(ours, "the peer", reasons.put, PATIENCE)
+    connection = Connection(ours, "the peer", reasons.put, PATIENCE)
     theirs.sendall(b"=12\n=34")
     theirs.close()
     assert reasons.get().startswith("lost the peer: its connection closed")
-    assert (link.received.get(), link.received.empty()) == (b"=12", True)
+    assert (connection.received.get(), connection.received.empty()) == (b"=12", True)
 
 
 def test_nobody_comes():
