@@ -20,6 +20,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.workdir import CONFIG as CONFIG_FILE
 from evonorms_jax.study import drawing
@@ -41,7 +42,7 @@ def main(argv):
     flags.use_cpu_devices(CPU_DEVICES.value)
     config, workdir = CONFIG.value, absolute(WORKDIR.value)
     if (workdir / CONFIG_FILE).exists():
-        raise ValueError(f"{workdir} is the work directory of a single run: choose another one")
+        raise UserError(f"{workdir} is the work directory of a single run: choose another one")
     check_settings(config, workdir / "retraining")
     searches = run_searches(config, workdir)
     known = known_layers(config.known_layers)

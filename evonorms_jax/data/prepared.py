@@ -18,6 +18,7 @@ from etils import epath
 
 from evonorms_jax.data import image_set, pictures
 from evonorms_jax.data.image_set import DataNotFoundError, ImageData, ImageSet, Request, image_data
+from evonorms_jax.errors import UserError
 
 NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 DEFAULT_DIR = "~/tensorflow_datasets"  # tfds's own
@@ -54,7 +55,7 @@ def open_prepared(name: str, data_dir: str | None) -> Prepared:
     shape, num_classes = _classification(name, builder.info.features)
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     if "train" not in counts:
-        raise ValueError(f"tfds:{name} has no split 'train', only {', '.join(counts)}")
+        raise UserError(f"tfds:{name} has no split 'train', only {', '.join(counts)}")
     return Prepared(builder, shape, num_classes, counts)
 
 
@@ -89,7 +90,7 @@ def _find(name: str, data_dir: str | None) -> epath.Path:
     """The folder of the newest version that can be read."""
     wanted = NAME.fullmatch(name)
     if not wanted:
-        raise ValueError(f"malformed data set {name!r}: it must be NAME[/CONFIG][:VERSION]")
+        raise UserError(f"malformed data set {name!r}: it must be NAME[/CONFIG][:VERSION]")
     root = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR)).expanduser()
     folder = root / wanted["name"]
     if wanted["config"]:
@@ -117,7 +118,7 @@ def _formats(folder: epath.Path) -> set[str]:
     try:
         info = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
     return {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])}
 
 
@@ -155,13 +156,13 @@ def _classification(
     is_image = isinstance(image, tfds.features.Image)
     if not is_image or not isinstance(label, tfds.features.ClassLabel):
         found = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in fields.items())
-        raise ValueError(
+        raise UserError(
             f"tfds:{name} is no image classification: it needs image: Image and label: ClassLabel, "
             f"and has {found}"
         )
     height, width, channels = image.shape
     if image.np_dtype != np.uint8 or channels not in pictures.MODES:
-        raise ValueError(
+        raise UserError(
             f"tfds:{name}: images must be uint8 with {', '.join(map(str, pictures.MODES))} "
             f"channels, got {image.np_dtype} with {channels}"
         )
@@ -187,7 +188,7 @@ def read_tfds(name: str, request: Request) -> ImageData:
     if request.image_size is not None:
         height = width = request.image_size
     if height is None or width is None:
-        raise ValueError(f"tfds:{name} has pictures of several sizes: give image_size")
+        raise UserError(f"tfds:{name} has pictures of several sizes: give image_size")
     counts = prepared.counts
     parts = image_set.partition(
         counts["train"],
@@ -226,11 +227,11 @@ def _read(
             try:
                 image = pictures.decode(record.encoded, shape[-1], image_size)
             except pictures.DECODE_ERRORS as error:
-                raise ValueError(
+                raise UserError(
                     f"{records.name}: picture {indices[place]} is damaged: {error}; a training with "
                     "data.stream=true passes over such pictures"
                 ) from error
             if image.shape != shape:
-                raise ValueError(f"{records.name}: {image.shape} image, not {shape}")
+                raise UserError(f"{records.name}: {image.shape} image, not {shape}")
             images[place], labels[place] = image, record.label
     return ImageSet(images, labels)

@@ -13,6 +13,7 @@ from evonorms_jax.data.policies import AutoAugment, Policy, RandAugment
 from evonorms_jax.data.prepared import Prepared, open_prepared, read_tfds
 from evonorms_jax.data.stream import Batch, Share, Stream
 from evonorms_jax.data.synthetic import parse_kind, read_synthetic
+from evonorms_jax.errors import UserError
 
 TFDS_PREFIX = "tfds:"
 SYNTHETIC_PREFIX = "synthetic:"
@@ -57,9 +58,9 @@ def load(
     """
     request = Request(train_size, validation_size, image_size, data_dir, seed, with_test)
     if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1, got {image_size}")
+        raise UserError(f"image_size must be at least 1, got {image_size}")
     if seed < 0:
-        raise ValueError(f"data.seed must be at least 0, got {seed}")
+        raise UserError(f"data.seed must be at least 0, got {seed}")
     if source.startswith(TFDS_PREFIX):
         return read_tfds(source.removeprefix(TFDS_PREFIX), request)
     if source.startswith(SYNTHETIC_PREFIX):
@@ -68,7 +69,7 @@ def load(
         near = difflib.get_close_matches(source, SOURCES, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ";"
         names = ", ".join(SOURCES)
-        raise ValueError(f"unknown data source {source!r}{hint} there are {names} and {TFDS_PREFIX}NAME")
+        raise UserError(f"unknown data source {source!r}{hint} there are {names} and {TFDS_PREFIX}NAME")
     return SOURCES[source](request)
 
 
@@ -134,7 +135,7 @@ def open_stream(
     _check_least(1, image_size=image_size, eval_size=eval_size, threads=threads)
     _check_least(0, **{"workers": workers, "data.seed": seed, "order_seed": order_seed})
     if not 0 <= host < hosts:
-        raise ValueError(f"host must be from 0 to {hosts - 1}, the number of hosts less 1, got {host}")
+        raise UserError(f"host must be from 0 to {hosts - 1}, the number of hosts less 1, got {host}")
     policy, share = _policy(augment, randaugment), Share(host, hosts)
     if source.startswith(SYNTHETIC_PREFIX):
         kind = parse_kind(source.removeprefix(SYNTHETIC_PREFIX))
@@ -149,7 +150,7 @@ def open_stream(
         )
     if not source.startswith(TFDS_PREFIX):
         streamed = f"{TFDS_PREFIX}NAME or {SYNTHETIC_PREFIX}CLASSESx3"
-        raise ValueError(f"pictures are streamed from {streamed} only, got {source!r}")
+        raise UserError(f"pictures are streamed from {streamed} only, got {source!r}")
     try:
         # Here, since only streaming needs them; the extra `imagenet` brings them.
         from evonorms_jax.data import pipeline
@@ -193,17 +194,17 @@ def open_stream(
 def _check_least(least: int, **settings: int) -> None:
     for name, value in settings.items():
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+            raise UserError(f"{name} must be at least {least}, got {value}")
 
 
 def _policy(augment: str, randaugment: RandAugment) -> Policy | None:
     if augment not in AUGMENT:
         near = difflib.get_close_matches(augment, AUGMENT, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"unknown augment {augment!r}{hint} there are {', '.join(AUGMENT)}")
+        raise UserError(f"unknown augment {augment!r}{hint} there are {', '.join(AUGMENT)}")
     layers, magnitude = randaugment
     if layers < 0 or not 0 <= magnitude < math.inf:
-        raise ValueError(
+        raise UserError(
             f"randaugment.layers and randaugment.magnitude must be at least 0, got {layers} and {magnitude}"
         )
     return {"none": None, "randaugment": randaugment, "autoaugment": AutoAugment()}[augment]

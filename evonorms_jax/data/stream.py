@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
+
 CHANNELS = 3
 # Published for ImageNet, in grey levels; other photographs have much the same.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -87,7 +89,7 @@ class Stream:
         """
         self._check_batch_size(batch_size)
         if start < 0:
-            raise ValueError(f"start must be at least 0, got {start}")
+            raise UserError(f"start must be at least 0, got {start}")
         return self._train(batch_size, start)
 
     def eval_batches(self, part: str, batch_size: int) -> Iterator[EvalBatch]:
@@ -100,15 +102,15 @@ class Stream:
             ValueError: for an unknown or empty part; else as `train_batches`.
         """
         if part not in self.sizes:
-            raise ValueError(f"{self.name} has no part {part!r}, only {', '.join(self.sizes)}")
+            raise UserError(f"{self.name} has no part {part!r}, only {', '.join(self.sizes)}")
         if not self.sizes[part]:
             hint = ": give validation_size" if part == "validation" else ""
-            raise ValueError(f"the {part} part of {self.name} is empty{hint}")
+            raise UserError(f"the {part} part of {self.name} is empty{hint}")
         self._check_batch_size(batch_size)
         return self._evaluate(part, batch_size)
 
     def _check_batch_size(self, batch_size: int) -> None:
         if batch_size < 1 or batch_size % self.hosts:
-            raise ValueError(
+            raise UserError(
                 f"batch_size must be a multiple of the number of hosts, {self.hosts}, got {batch_size}"
             )

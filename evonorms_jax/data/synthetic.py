@@ -10,6 +10,7 @@ import numpy as np
 from evonorms_jax.data import stream
 from evonorms_jax.data.image_set import ImageData, ImageSet, Request, image_data
 from evonorms_jax.data.stream import Batch, Share, Stream
+from evonorms_jax.errors import UserError
 
 NUM_CLASSES = 4
 CHANNELS = 1
@@ -36,7 +37,7 @@ def parse_kind(text: str) -> Kind:
         ValueError: if it is anything else.
     """
     if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
-        raise ValueError(f"made-up images are synthetic or synthetic:CLASSESxCHANNELS, not synthetic:{text}")
+        raise UserError(f"made-up images are synthetic or synthetic:CLASSESxCHANNELS, not synthetic:{text}")
     return Kind(int(match[1]), int(match[2]))
 
 
@@ -85,7 +86,7 @@ def stripes(
         ValueError: if a size is not positive.
     """
     if min(count, size, channels, num_classes) < 1:
-        raise ValueError(
+        raise UserError(
             f"synthetic images: count={count}, size={size}, channels={channels} and "
             f"num_classes={num_classes} must all be at least 1"
         )
@@ -133,11 +134,11 @@ def open_synthetic(
     """
     if kind.channels != stream.CHANNELS:
         named = f"synthetic:{kind.num_classes}x{kind.channels}"
-        raise ValueError(f"pictures are streamed with {stream.CHANNELS} channels, which {named} has not")
+        raise UserError(f"pictures are streamed with {stream.CHANNELS} channels, which {named} has not")
     validation_size = VALIDATION_SIZE if validation_size is None else validation_size
     train_size = STREAM_TRAIN_SIZE - validation_size if train_size is None else train_size
     if train_size < 1 or validation_size < 0:
-        raise ValueError(
+        raise UserError(
             f"train_size={train_size} and validation_size={validation_size}: they must be at least 1 and 0"
         )
     sizes = {"train": train_size, "validation": validation_size, "test": TEST_SIZE}

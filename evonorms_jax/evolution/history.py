@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import Graph
 
 #: Outcomes in the order of the tests that give them; all but the last are rejections, and a duplicate has
@@ -95,7 +96,7 @@ class Record(NamedTuple):
             proposal = Proposal(Graph.from_json(line["graph"]), line["origin"], tuple(line["parents"]))
             return cls(line["index"], proposal, Evaluation.from_json(line))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"not a record of a history: {error!r} in {str(line)[:80]}") from None
+            raise UserError(f"not a record of a history: {error!r} in {str(line)[:80]}") from None
 
 
 class History:
@@ -123,7 +124,7 @@ class History:
           ValueError: if its index is not the next one.
         """
         if record.index != len(self._records):
-            raise ValueError(f"the next record has index {len(self._records)}, got {record.index}")
+            raise UserError(f"the next record has index {len(self._records)}, got {record.index}")
         self._records.append(record)
         if record.evaluation.fingerprint:
             self._originals.setdefault(record.evaluation.fingerprint, record.index)

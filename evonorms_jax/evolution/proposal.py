@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.search_space import Graph, mutate, random_graph
 
@@ -106,5 +107,5 @@ def check_selection(name: str) -> str:
     """Returns the name; raises ValueError, with the nearest known one, if it is unknown."""
     if name not in SELECTIONS:
         near = difflib.get_close_matches(str(name), SELECTIONS, n=1, cutoff=0)
-        raise ValueError(f"unknown evolution.selection {name!r}; did you mean {near[0]!r}?")
+        raise UserError(f"unknown evolution.selection {name!r}; did you mean {near[0]!r}?")
     return name

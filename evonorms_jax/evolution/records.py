@@ -205,9 +205,9 @@ def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> Layer:
 
 def _check_outcome(name: Any, scores: Mapping[str, float], anchors: tuple[str, ...]) -> None:
     if name not in OUTCOMES:
-        raise ValueError(f"unknown outcome {name!r}; known: {', '.join(OUTCOMES)}")
+        raise UserError(f"unknown outcome {name!r}; known: {', '.join(OUTCOMES)}")
     if name == "accepted" and set(scores) != set(anchors):
-        raise ValueError(f"scores of {', '.join(scores) or 'no anchor'}, expected {', '.join(anchors)}")
+        raise UserError(f"scores of {', '.join(scores) or 'no anchor'}, expected {', '.join(anchors)}")
 
 
 _SPELLING = {"evonorm": "EvoNorm", "relu": "ReLU", "silu": "SiLU"}

@@ -11,6 +11,7 @@ import jax
 from etils import epath
 from flax import linen as nn
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import baselines, linen
 from evonorms_jax.search_space.graph import SCHEMA, Graph, check_schema
 
@@ -74,7 +75,7 @@ def norm_act(spec: str | Graph, **fields: Any) -> LayerConstructor:
     else:
         near = difflib.get_close_matches(spec, LAYERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LAYERS)}, or a file.json#0"
-        raise ValueError(f"unknown layer {spec!r}; {hint}")
+        raise UserError(f"unknown layer {spec!r}; {hint}")
     return LayerConstructor(functools.partial(make, **fields))
 
 
@@ -98,25 +99,25 @@ def load_layer(spec: str) -> Graph:
     try:
         data = json.loads(epath.Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"cannot read the layer file {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read the layer file {path}: {error.strerror or error}") from None
     except ValueError:
-        raise ValueError(f"the layer file {path} is damaged: it is not JSON") from None
+        raise UserError(f"the layer file {path} is damaged: it is not JSON") from None
     if not isinstance(data, dict) or not isinstance(data.get("layers"), list):
-        raise ValueError(f"{path} is not a layer file: expected an object with 'layers'")
+        raise UserError(f"{path} is not a layer file: expected an object with 'layers'")
     check_schema(data.get("schema"), f"layer file {path}")
     layers = data["layers"]
     number = number or "0"
     if not layers:
-        raise ValueError(f"the layer file {path} has no layers")
+        raise UserError(f"the layer file {path} has no layers")
     if not number.isdecimal() or int(number) >= len(layers):
-        raise ValueError(f"{path} has layers #0 to #{len(layers) - 1}, got #{number}")
+        raise UserError(f"{path} has layers #0 to #{len(layers) - 1}, got #{number}")
     layer = layers[int(number)]
     try:
         return Graph.from_json(layer["graph"])
     except (KeyError, TypeError):
-        raise ValueError(f"the layer file {path} is damaged: layer #{number} has no graph") from None
+        raise UserError(f"the layer file {path} is damaged: layer #{number} has no graph") from None
     except ValueError as error:
-        raise ValueError(f"the layer file {path} is damaged: layer #{number}: {error}") from None
+        raise UserError(f"the layer file {path} is damaged: layer #{number}: {error}") from None
 
 
 _NORM_PARAMETERS = {"scale", "bias", "v", "v0", "v1", "tau"}

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.files import absolute, naming, write_whole
 
 RECORD, ARRAYS = "record", "arrays"
@@ -153,7 +154,7 @@ class Checkpoints:
         path = self._directory / str(step) / MANIFEST
         manifest = _manifest(path.parent)
         if manifest is None:
-            raise ValueError(f"there is no whole checkpoint {path.parent} to give a score")
+            raise UserError(f"there is no whole checkpoint {path.parent} to give a score")
         write_whole(path, json.dumps(manifest | {"score": score}))
 
     def score(self, step: int) -> float | None:
@@ -192,7 +193,7 @@ class Checkpoints:
                 return self._read(step, arrays_target)
             logging.warning("checkpoint %s is damaged, passed over: %s", self._directory / str(step), damage)
         if steps:
-            raise ValueError(
+            raise UserError(
                 f"all {len(steps)} checkpoints in {self._directory} are damaged; remove them to start afresh"
             )
         return None
@@ -205,7 +206,7 @@ class Checkpoints:
                 target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
             misfit = _misfit(saved, target)
             if misfit:
-                raise ValueError(
+                raise UserError(
                     f"checkpoint {self._directory / str(step)} does not fit this program: {misfit}"
                 )
             items[ARRAYS] = ocp.args.StandardRestore(target)

@@ -11,6 +11,8 @@ import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from evonorms_jax.errors import UserError
+
 _INT32 = 2**31  # devices count in int32
 
 
@@ -151,7 +153,7 @@ def check_ranges(config: Mapping[str, Any], kind: str) -> None:
         try:
             value = functools.reduce(operator.getitem, key.split("."), config)
         except (KeyError, TypeError):
-            raise ValueError(f"the config has no {key}: another version of this package wrote it") from None
+            raise UserError(f"the config has no {key}: another version of this package wrote it") from None
         for number in value if isinstance(value, (tuple, list)) else (value,):
             if number is not None and not allowed.holds(number):
-                raise ValueError(f"{key} must be {allowed.describe(number)}, got {number!r}")
+                raise UserError(f"{key} must be {allowed.describe(number)}, got {number!r}")

@@ -15,6 +15,7 @@ import jax
 from absl import logging
 from jax._src import distributed  # neither the place of a process nor the address of process 0 is public
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.hosts import REFUSED, VALUE, Connection, Hosts
 from evonorms_jax.runs.interrupt import exit_now
 
@@ -39,13 +40,13 @@ def check_place(
     """
     given = coordinator_address, num_processes, process_id
     if automatic and given != (None, None, None):
-        raise ValueError(f"an automatic start finds {_NAMES} out by itself: give none of them")
+        raise UserError(f"an automatic start finds {_NAMES} out by itself: give none of them")
     if given == (None, None, None):
         return
     if coordinator_address is None or num_processes is None or process_id is None:
-        raise ValueError(f"several hosts: give {_NAMES}, which go together, got {', '.join(map(str, given))}")
+        raise UserError(f"several hosts: give {_NAMES}, which go together, got {', '.join(map(str, given))}")
     if not 0 <= process_id < num_processes:
-        raise ValueError(f"process_id must be from 0 to {num_processes - 1}, got {process_id}")
+        raise UserError(f"process_id must be from 0 to {num_processes - 1}, got {process_id}")
     split_address(coordinator_address)
 
 
@@ -53,7 +54,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Host and port; `ValueError` if the address is not host:port."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ValueError(f"coordinator_address must be host:port, got {address!r}")
+        raise UserError(f"coordinator_address must be host:port, got {address!r}")
     return host.strip("[]"), int(port)
 
 
@@ -63,7 +64,7 @@ def split_address(address: str) -> tuple[str, int]:
 def check_no_pod() -> None:
     """Raises `ValueError` on a host of a TPU pod: its devices run programs with those of the others only."""
     if jax.process_count() > 1:
-        raise ValueError(
+        raise UserError(
             f"this is one of {jax.process_count()} hosts of a pod: start automatically (--distributed)"
         )
 
@@ -92,7 +93,7 @@ def join(*place: Any, timeout: float = 300.0) -> None:
         jax.devices()  # those of a pod start together
     except ValueError as error:
         reason = "cannot join a Cloud TPU pod, Slurm or Open MPI job: none is found here"
-        raise ValueError(f"{reason} ({error})") from None
+        raise UserError(f"{reason} ({error})") from None
     except (OSError, RuntimeError) as error:
         raise ConnectionError(f"cannot join the other processes: {error}") from None
     finally:
@@ -210,7 +211,7 @@ def _admit(hosts: Hosts, newcomer: socket.socket, address: str, lost_after: floa
     if reason:
         hosts.fail(reason, refused=True)
         connection.leave(REFUSED + reason.encode())
-        raise ValueError(reason)
+        raise UserError(reason)
     hosts.connections[index] = connection
 
 

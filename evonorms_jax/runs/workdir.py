@@ -9,6 +9,7 @@ from absl import logging
 from etils import epath
 
 import evonorms_jax
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.files import DRAFT, absolute, is_local, write_whole
 from evonorms_jax.runs.lock import LOCK, hold
 
@@ -88,7 +89,7 @@ def _belongs(workdir: epath.Path, config: dict[str, Any], may_differ: Collection
         entry.name for entry in entries if entry.name != CONFIG + DRAFT and not entry.name.startswith(LOCK)
     )
     if foreign:
-        raise ValueError(
+        raise UserError(
             f"{workdir} is not empty and no work directory, it has {foreign[0]!r} and no {CONFIG}: "
             "choose another one"
         )
@@ -100,7 +101,7 @@ def _create(path: epath.PathLike) -> epath.Path:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"the work directory {workdir} cannot be made: a file is in the way") from None
+        raise UserError(f"the work directory {workdir} cannot be made: a file is in the way") from None
     except ImportError as error:
         raise _no_bucket(workdir, error) from None
     return workdir
@@ -123,7 +124,7 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     except ImportError as error:
         raise _no_bucket(path, error) from None
     if not found:
-        raise ValueError(f"{path} is no work directory: it has no {CONFIG}")
+        raise UserError(f"{path} is no work directory: it has no {CONFIG}")
     return _read(path)["config"]
 
 
@@ -133,7 +134,7 @@ def _read(workdir: epath.Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         return {"config": dict(content["config"]), "version": str(content["version"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: move {workdir} away, or choose another one") from None
+        raise UserError(f"{path} is damaged: move {workdir} away, or choose another one") from None
 
 
 def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
@@ -147,7 +148,7 @@ def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collect
         if key not in may_differ and written.get(key, absent) != asked.get(key, absent)
     ]
     if differences:
-        raise ValueError(f"{workdir} belongs to another config: {'; '.join(differences)}")
+        raise UserError(f"{workdir} belongs to another config: {'; '.join(differences)}")
     if version != evonorms_jax.__version__:
         logging.warning(
             "%s was begun with version %s of evonorms_jax, this is %s",

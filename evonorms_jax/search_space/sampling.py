@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.graph import Graph, Node, check_op
 from evonorms_jax.search_space.primitives import LEAVES, OP_NAMES, OPS
 
@@ -49,7 +50,7 @@ def mutate(rng: np.random.Generator, graph: Graph, ops: Sequence[str] = OP_NAMES
 
 def _check_ops(ops: Sequence[str]) -> None:
     if not ops:
-        raise ValueError(f"ops must name at least one op, got {ops!r}")
+        raise UserError(f"ops must name at least one op, got {ops!r}")
     for op in ops:
         check_op(op, "ops")
 

@@ -14,6 +14,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.config_checks import load_config
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
@@ -49,7 +50,7 @@ class Cell(NamedTuple):
         try:
             config.update_from_flattened_dict(dict(self.overrides))
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.recipe} with {dict(self.overrides)}: {error.args[0]}") from None
+            raise UserError(f"{self.recipe} with {dict(self.overrides)}: {error.args[0]}") from None
         check_ranges(config, "training")
         return config
 
@@ -108,7 +109,7 @@ def networks(config: ConfigDict) -> list[Network]:
     for text in config.networks:
         name, *rest = text.split()
         if not rest or "=" in rest[0]:
-            raise ValueError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
+            raise UserError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
         found.append(Network(name, rest[0], parse_overrides([*rest[1:], *config.overrides])))
     return found
 
@@ -123,7 +124,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, sign, text = override.partition("=")
         if not (key and sign):
-            raise ValueError(f"an override must be KEY=VALUE, got {override!r}")
+            raise UserError(f"an override must be KEY=VALUE, got {override!r}")
         try:
             parsed[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -4,6 +4,7 @@ import json
 
 from etils import epath
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.records import read_search
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.search_space import Graph
@@ -35,10 +36,10 @@ def _of_searches(folder: epath.Path, count: int) -> dict[str, list[Graph]]:
             place = search_dir(folder, method.search, seed)
             search = read_search(place)
             if not search.finished:
-                raise ValueError(f"the search in {place} is not finished; compare_methods goes on with it")
+                raise UserError(f"the search in {place} is not finished; compare_methods goes on with it")
             run = apply_method(name, seed, list(search.history))
             if run.chosen is None:
-                raise ValueError(f"{folder}: {method.title} with seed {seed} accepted no layer")
+                raise UserError(f"{folder}: {method.title} with seed {seed} accepted no layer")
             rows[method.title].append(run.chosen.graph)
     return rows
 
@@ -55,10 +56,10 @@ def _of_results(path: epath.Path, count: int) -> dict[str, list[Graph]]:
             for title, layers in chosen.items()
         }
     except OSError as error:
-        raise ValueError(f"cannot read the comparison {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read the comparison {path}: {error.strerror or error}") from None
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is damaged, or was not written by compare_methods") from None
+        raise UserError(f"{path} is damaged, or was not written by compare_methods") from None
     for title, layers in rows.items():
         if len(layers) < count:
-            raise ValueError(f"{path} has {len(layers)} layers that {title} accepted, for {count} seeds")
+            raise UserError(f"{path} has {len(layers)} layers that {title} accepted, for {count} seeds")
     return rows

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.archive import top_records
 from evonorms_jax.evolution.history import Record
 from evonorms_jax.evolution.records import read_search
@@ -32,15 +33,15 @@ def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, 
         work directory belongs to other layers.
     """
     if config.choose not in ("mean", "front"):
-        raise ValueError(f"choose must be mean or front, got {config.choose!r}")
+        raise UserError(f"choose must be mean or front, got {config.choose!r}")
     check_ranges(config, "reranking")
     if config.best > config.top:
-        raise ValueError(f"top must be at least best, got {config.top} and {config.best}")
+        raise UserError(f"top must be at least best, got {config.top} and {config.best}")
     found = top_records(read_search(absolute(search)).history, config.top)
     chosen = [record for record, front in found if front] if config.choose == "front" else None
     layers = chosen or [record for record, _ in found[: config.top]]
     if not layers:
-        raise ValueError(f"the search in {search} has accepted no layer yet")
+        raise UserError(f"the search in {search} has accepted no layer yet")
     # A search that goes on changes its top layers: those of this work directory stay.
     settings = config.to_dict() | {"layers": [str(record.graph) for record in layers]}
     with claim_workdir(workdir, settings, alone=False) as path:
@@ -69,7 +70,7 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[Record]
     ]
     for cell in cells:
         if cell.config().data.validation_size == 0:
-            raise ValueError(f"{cell.column}: data.validation_size=0 leaves no images to score layers on")
+            raise UserError(f"{cell.column}: data.validation_size=0 leaves no images to score layers on")
     return cells
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.executors import step_cost
@@ -58,7 +59,7 @@ def known_layers(names: Iterable[str]) -> dict[str, Graph]:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise ValueError(f"unknown layer {name!r} in known_layers; did you mean {near!r}?")
+            raise UserError(f"unknown layer {name!r} in known_layers; did you mean {near!r}?")
     return {name: known[name] for name in names}
 
 
@@ -72,12 +73,12 @@ def check_settings(config: ConfigDict, workdir: epath.Path) -> None:
     retraining = config.retraining
     for name, seeds in (("seeds", config.seeds), ("retraining.seeds", retraining.seeds)):
         if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"{name} must be different numbers, at least one, got {seeds}")
+            raise UserError(f"{name} must be different numbers, at least one, got {seeds}")
     if used := sorted(set(config.seeds) & set(retraining.seeds)):
-        raise ValueError(f"retraining.seeds must be none of those of the searches, got {used[0]} in both")
+        raise UserError(f"retraining.seeds must be none of those of the searches, got {used[0]} in both")
     get_anchor(retraining.held_out_anchor)
     if retraining.held_out_anchor in config.anchors:
-        raise ValueError(
+        raise UserError(
             f"retraining.held_out_anchor must be none of the anchors, got {retraining.held_out_anchor!r}"
         )
     make_schedule(
@@ -192,4 +193,4 @@ def _read(path: epath.Path) -> list[Trained]:
         rows: list[Mapping[str, Any]] = json.loads(path.read_text())["trainings"] if path.exists() else []
         return [Trained(**row) for row in rows]
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: move it away, and its trainings are done again") from None
+        raise UserError(f"{path} is damaged: move it away, and its trainings are done again") from None

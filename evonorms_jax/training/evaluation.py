@@ -3,6 +3,7 @@
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import check_config, read_config
@@ -29,7 +30,7 @@ def evaluate(
     workdir = absolute(workdir)
     written = read_config(workdir)
     if "model" not in written:
-        raise ValueError(f"{workdir} is no work directory of a training")
+        raise UserError(f"{workdir} is no work directory of a training")
     written["layer"].pop("equation", None)
     config = ConfigDict(written)
     check_config(workdir, describe(config))
@@ -39,8 +40,8 @@ def evaluate(
     with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
         restored = checkpoints.restore(task.target, best=best)
     if restored is None:
-        raise ValueError(f"{workdir} has no checkpoint yet")
+        raise UserError(f"{workdir} has no checkpoint yet")
     found = task.evaluate(restored.arrays, part)
     if not found:
-        raise ValueError(f"the {part} part of {task.data} is empty")
+        raise UserError(f"the {part} part of {task.data} is empty")
     return restored.step, found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_parameters
 
 # Where "step" multiplies the rate by 0.1: after epochs 30, 60 and 80 of 90, as in the released ResNet code.
@@ -50,9 +51,9 @@ def make_schedule(
     """
     if schedule not in SCHEDULES:
         near = difflib.get_close_matches(str(schedule), SCHEDULES, n=1, cutoff=0)
-        raise ValueError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
+        raise UserError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
     if not 0 <= warmup_steps <= steps:
-        raise ValueError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
+        raise UserError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
     rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps)
     if not warmup_steps:
         return rest
@@ -94,5 +95,5 @@ def make_optimizer(name: str, schedule: optax.Schedule, **settings: float) -> op
       ValueError: if there is none of that name.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
+        raise UserError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
     return OPTIMIZERS[name](schedule, **settings)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from evonorms_jax import data
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.ranges import COUNT, check_ranges
@@ -105,7 +106,7 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
     batching = Batching(config.batch_size, config.eval_batch_size, crop, flip)
     if not streaming:
         if options["augment"] != "none":
-            raise ValueError(f"data.augment={options['augment']} needs data.stream=true")
+            raise UserError(f"data.augment={options['augment']} needs data.stream=true")
         images = data.load(**fields, with_test=True)
         return resident_feed(images, batching, key, mesh)
     eval_size = fields.pop("image_size") or crop
@@ -126,13 +127,13 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
 def _steps(config: ConfigDict, images: int) -> int:
     steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
     if not COUNT.holds(steps):
-        raise ValueError(f"steps must be {COUNT.describe(steps)}, got {steps}")
+        raise UserError(f"steps must be {COUNT.describe(steps)}, got {steps}")
     return steps
 
 
 def _make_model(config: ConfigDict, num_classes: int):
     if config.dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
+        raise UserError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
     fields = config.model.to_dict()
     network = get_model(fields.pop("name"))
     overrides = {name: value for name, value in fields.items() if value is not None}

@@ -23,6 +23,7 @@ from absl import logging
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.files import absolute
 from experiments import flags
 from experiments.benchmarks.candidates import headline, machine, write_figures
@@ -130,17 +131,17 @@ def _read(path):
         figures = json.loads(absolute(path).read_text())
         return {"machine": figures["machine"], "anchors": figures["anchors"]}
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"--measured={path} is no cost_model.json: {error!r}") from None
+        raise UserError(f"--measured={path} is no cost_model.json: {error!r}") from None
 
 
 def _check(config, others):
     platforms = [jax.default_backend(), *(figures["machine"]["platform"] for figures in others)]
     if len(set(platforms)) < len(platforms):
-        raise ValueError(f"--measured must be of other platforms than this one, got {', '.join(platforms)}")
+        raise UserError(f"--measured must be of other platforms than this one, got {', '.join(platforms)}")
     for figures in others:
         names = [anchor["name"] for anchor in figures["anchors"]]
         if set(names) != set(config.anchors):
-            raise ValueError(f"--measured must be of {', '.join(config.anchors)}, got {', '.join(names)}")
+            raise UserError(f"--measured must be of {', '.join(config.anchors)}, got {', '.join(names)}")
 
 
 if __name__ == "__main__":

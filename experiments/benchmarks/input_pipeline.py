@@ -47,6 +47,7 @@ from evonorms_jax.data.photographs import decode_crop
 from evonorms_jax.data.policies import RandAugment
 from evonorms_jax.data.prepared import Records, open_prepared
 from evonorms_jax.data.writing import write_set
+from evonorms_jax.errors import UserError
 from experiments import flags
 from experiments.benchmarks.candidates import headline, machine, write_figures
 
@@ -157,7 +158,7 @@ def _counts() -> list[int]:
         return sorted({cores, *(2**power for power in range(cores.bit_length()))})
     for count in _COUNTS.value:
         if not count.isdecimal() or int(count) < 1:
-            raise ValueError(f"--counts takes whole numbers above 0, got {count!r}")
+            raise UserError(f"--counts takes whole numbers above 0, got {count!r}")
     return sorted({int(count) for count in _COUNTS.value})
 
 

@@ -20,6 +20,7 @@ scaling.json into the work directory.
 from absl import flags as absl_flags
 from rich.console import Console
 
+from evonorms_jax.errors import UserError
 from experiments import flags
 from experiments.benchmarks.candidates import headline, write_figures
 from experiments.benchmarks.scaling_figures import check_same, measure, scaling_table
@@ -45,7 +46,7 @@ def main(argv):
 def _counts(values):
     for value in values:
         if not value.isdecimal() or not int(value):
-            raise ValueError(f"--device_counts takes whole numbers above 0, got {value!r}")
+            raise UserError(f"--device_counts takes whole numbers above 0, got {value!r}")
     return [int(value) for value in values]
 
 

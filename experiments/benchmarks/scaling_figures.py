@@ -9,6 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.session import KNOWN_LAYERS
 from experiments.benchmarks.candidates import Pass, machine, mutants, random_graphs, rounds
 
@@ -22,11 +23,11 @@ def usable_counts(counts: Sequence[int], available: int, round_size: int) -> lis
     """
     usable = [count for count in counts if count <= available]
     if counts[0] not in usable:
-        raise ValueError(f"--device_counts starts with {counts[0]}, there are {available} devices")
+        raise UserError(f"--device_counts starts with {counts[0]}, there are {available} devices")
     if dropped := [str(count) for count in counts if count not in usable]:
         logging.warning("not measured: %s devices, there are %d", ", ".join(dropped), available)
     if max(usable) > round_size:
-        raise ValueError(
+        raise UserError(
             f"config.evolution.round_size must be at least {max(usable)}, a candidate for each device, "
             f"got {round_size}"
         )

@@ -10,6 +10,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
@@ -40,9 +41,9 @@ def measure(config: ConfigDict, random: int, mutated: int, baseline: int) -> dic
       ValueError: if there is no candidate, or the config has no tests.
     """
     if random + mutated < 1:
-        raise ValueError("there must be at least one candidate, got --random=0 --mutated=0")
+        raise UserError("there must be at least one candidate, got --random=0 --mutated=0")
     if not config.rejection.enabled:
-        raise ValueError("rejection.enabled must be true: the tests are what is measured")
+        raise UserError("rejection.enabled must be true: the tests are what is measured")
     config = _screening_only(config)
     graphs = random_graphs(random, config.seed) + mutants(list(CATALOG.values()), mutated, config.seed)
     first = jax.local_devices()[:1]

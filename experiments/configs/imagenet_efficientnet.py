@@ -16,6 +16,7 @@ at 10 % of the peak of a v5e-32 (6.3e15 FLOP/s) half an hour and 12 hours, estim
 
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.models.mobile_networks import SCALINGS
 from experiments.configs.imagenet_defaults import cap_statistics_batch, get_recipe
 
@@ -24,7 +25,7 @@ def get_config(form: str = "b0") -> ConfigDict:
     """The recipe; `form` is a variant, `b0` to `b7`, or a quick one, `b0-quick`, or "quick"."""
     variant, _, suffix = ("b0", "-", "quick") if form == "quick" else form.partition("-")
     if variant not in SCALINGS or suffix not in ("", "quick"):
-        raise ValueError(f"form must be b0 to b7, with -quick or without, got {form!r}")
+        raise UserError(f"form must be b0 to b7, with -quick or without, got {form!r}")
     config = get_recipe(
         f"efficientnet_{variant}",
         suffix or "full",

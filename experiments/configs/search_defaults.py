@@ -6,6 +6,8 @@ believed to be in its appendix, or is our choice where no source settles the que
 
 from ml_collections import ConfigDict, config_dict
 
+from evonorms_jax.errors import UserError
+
 
 def get_defaults() -> ConfigDict:
     """The search for layers with batch statistics on CIFAR-10, in full."""
@@ -97,5 +99,5 @@ def set_quick(config: ConfigDict) -> None:
 def check_form(form: str) -> bool:
     """Whether the form asked for is `quick`; raises ValueError if it is neither that nor the full one."""
     if form not in ("full", "quick"):
-        raise ValueError(f"there is no form {form!r}, only 'quick'")
+        raise UserError(f"there is no form {form!r}, only 'quick'")
     return form == "quick"

@@ -8,13 +8,14 @@ The name follows the colon; the settings are those of the paper's B search. Imag
 
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from experiments.configs.search_defaults import get_defaults, set_quick
 
 
 def get_config(name: str = "") -> ConfigDict:
     """The config for the data set called `name`; "quick" is the quick form."""
     if not name:
-        raise ValueError("name the data set after a colon, such as search_tfds.py:svhn_cropped")
+        raise UserError("name the data set after a colon, such as search_tfds.py:svhn_cropped")
     config = get_defaults()
     if name == "quick":
         config.name = "search on synthetic images"

@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from evonorms_jax import EvoNormB0, norm_parameters
+from evonorms_jax.errors import UserError
 from experiments.examples import digits
 from experiments.examples.linen_model import infer, train_step
 
@@ -73,13 +74,13 @@ def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0"
         if path in wanted or path[0] == "batch_stats":
             origin = tuple(part.replace(new, old) for part in path)
             if origin not in source or source[origin].shape != start.shape:
-                raise ValueError(f"the trained model has no {'/'.join(origin)} of shape {start.shape}")
+                raise UserError(f"the trained model has no {'/'.join(origin)} of shape {start.shape}")
             carried[path] = source[origin]
             lost.discard(origin)
         else:
             carried[path] = jnp.full_like(start, v) if path[-1] == "v" else start
     if lost:
-        raise ValueError(f"the new model has no {', '.join('/'.join(path) for path in sorted(lost))}")
+        raise UserError(f"the new model has no {', '.join('/'.join(path) for path in sorted(lost))}")
     return unflatten_dict(carried)
 
 
