@@ -22,7 +22,7 @@ _required: list[str] = []
 
 
 class _Config:
-    """Holder of the config; `value` exists once the command line is parsed."""
+    """Holder of the config. `value` exists once the command line is parsed."""
 
     value: ConfigDict
 
@@ -37,9 +37,9 @@ def define_config() -> tuple[_Config, flags.FlagHolder]:
       The holders of a locked `ConfigDict` and of a string.
     """
     flags.DEFINE_string(
-        "config", None, "Config file; FILE:quick is a form of it that ends in about a minute."
+        "config", None, "Config file. FILE:quick is a form of it that ends in about a minute."
     )
-    return _config, define_workdir("Directory of the run, local or gs://; the same command again resumes it.")
+    return _config, define_workdir("Directory of the run, local or gs://. The same command again resumes it.")
 
 
 def define_workdir(help_text: str, name: str = "workdir") -> flags.FlagHolder:
@@ -73,14 +73,12 @@ def define_hosts() -> HostFlags:
 
 def define_cpu_devices() -> flags.FlagHolder:
     """Defines `--cpu_devices`, for mains in which every device works on its own candidate."""
-    text = (
-        "Number of devices where JAX runs on CPU, each with its own candidate; by default one for each core."
-    )
+    text = "Number of CPU devices, each with its own candidate; by default one for each core."
     return flags.DEFINE_integer("cpu_devices", None, text, lower_bound=1)
 
 
 def use_cpu_devices(count: int | None) -> None:
-    """Makes `count` CPU devices, or one for each core; to be called before anything touches a device."""
+    """Makes `count` CPU devices, or one for each core. To be called before anything touches a device."""
     jax.config.update("jax_num_cpu_devices", count or cores())
 
 
@@ -101,7 +99,7 @@ def run(
 
     Args:
       main: the program.
-      example: config file whose keys `--help` lists if the command names none; None for a main without
+      example: config file whose keys `--help` lists if the command names no other. A main without it has no
         `--config`.
       holds: flag of a directory that no other process may write to while this main runs.
     """
@@ -119,7 +117,7 @@ def run(
 
 
 def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
-    """Parses the flags; positional arguments are an error."""
+    """Parses the flags, and refuses positional arguments."""
     path = config_flag.file_of(argv)
     if any(argument in _HELP for argument in argv):
         print(_help(path or example))

@@ -38,7 +38,7 @@ def load_config(path: str) -> ConfigDict:
 
 
 def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
-    """A hint for an unknown name, `; did you mean ...?`, or nothing if no known name is close."""
+    """A hint for an unknown name, `; did you mean ...?`, or "" if no known name is close."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.3)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -10,7 +10,7 @@ DRAFT = ".draft"
 
 
 def expanded(path: epath.PathLike) -> epath.Path:
-    """The path with the home directory in the place of `~`; every path of a user goes through this."""
+    """The path with `~` replaced by the home directory. Every path of a user goes through this function."""
     return epath.Path(path).expanduser()
 
 
@@ -30,7 +30,7 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees all of it or its previous content, after a crash too.
 
     Raises:
-      OSError: if it cannot be written, for example on a full disk; names the file.
+      OSError: if it cannot be written, for example on a full disk. The error names the file.
     """
     content = content.encode() if isinstance(content, str) else content
     with naming(path):

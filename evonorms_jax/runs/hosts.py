@@ -23,7 +23,7 @@ from typing import Any, Self
 from evonorms_jax.errors import UserError
 from evonorms_jax.runs.interrupt import exit_now
 
-# A message is a line; its first byte is its kind.
+# A message is a line, and its first byte is its kind.
 VALUE, ALIVE, BYE, OVER, REFUSED = b"=", b".", b"/", b"!", b"?"
 AGAIN = "start the same command again on all hosts to resume"
 _BEATS = 5  # signs of life within the time after which a silent peer is lost
@@ -37,7 +37,7 @@ class Hosts:
     The loss of a host ends every other process with one line and exit status 1. A process that waits for
     the others raises in `gather`. Elsewhere the main thread may be busy for minutes, so a thread ends the
     process: results that have to survive must be on disk at any moment. A host is lost if its process ends
-    before `close`, or if its machine falls silent; it may work for any length of time.
+    before `close`, or if its machine falls silent. It may work for any length of time.
 
     A context manager. An exception is reported to the others: a `ValueError`, which starting again does not
     mend, ends them with its message and exit status 2.
@@ -46,7 +46,7 @@ class Hosts:
       index: number of this process.
       count: number of processes.
       leader: whether this is process 0, the one that writes.
-      connections: by process: process 0 has one to each of the others, and they have one to process 0.
+      connections: sockets by process. Process 0 has one to each of the others, and they have one to it.
     """
 
     def __init__(self, index: int = 0, count: int = 1):
@@ -55,10 +55,10 @@ class Hosts:
         self._losing, self._ended = threading.Lock(), threading.Event()
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes in the order of their numbers, on every process; waits for the last.
+        """Waits for the values of all processes, and returns them on each in the order of their numbers.
 
         Args:
-          value: content for JSON; returned as JSON gives it, to a single process too.
+          value: content for JSON, which returns as JSON gives it, to a single process too.
 
         Raises:
           ConnectionError: if a host is lost.
@@ -75,18 +75,18 @@ class Hosts:
         return json.loads(b"[" + everyone + b"]")
 
     def broadcast(self, value: Any = None) -> Any:
-        """The value of process 0, whatever the others pass; otherwise as `gather`."""
+        """The value of process 0, whatever the others pass. Otherwise as `gather`."""
         return self.gather(value if self.leader else None)[0]
 
     def check_same(self, name: str, value: Any) -> None:
-        """Raises `ValueError`, on every host, unless all pass equal values; otherwise as `gather`."""
+        """Raises `ValueError`, on every host, unless all pass equal values. Otherwise as `gather`."""
         first, *others = self.gather(value)
         different = [str(index) for index, other in enumerate(others, 1) if other != first]
         if different:
             raise UserError(f"{name} differs between process 0 and process {', '.join(different)}")
 
     def receive(self, index: int) -> bytes:
-        """The next value from a process; errors as `gather`."""
+        """The next value from a process. Errors are those of `gather`."""
         line = self.connections[index].received.get()
         kind, content = line[:1], line[1:]
         if kind == VALUE:
@@ -122,7 +122,7 @@ class Hosts:
                 connection.leave(line)
 
     def lost(self, reason: str, refused: bool) -> None:
-        """Tells the others and ends the process, unless the main thread does; called by a connection."""
+        """Tells the others and ends the process, unless the main thread does. A connection calls this."""
         if self._ended.is_set() or not self._losing.acquire(blocking=False):
             return
         try:

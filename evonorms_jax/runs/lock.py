@@ -4,7 +4,7 @@
 network file system may ignore it, keep it on one machine, or keep it for a client that is gone, and it cannot
 name the holder. A holder updates the file every few seconds. A later process takes the lock over
 
-- at once, if the holder ran on the same machine and its process does not exist any more;
+- at once, if the holder ran on the same machine and its process does not exist any more,
 - after `_LOST_AFTER` seconds without an update, if the holder runs on another machine.
 
 Only changes of the file count, so clocks may differ. A holder that was suspended for longer than that finds
@@ -41,7 +41,7 @@ _STARTED = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 class WorkdirInUseError(OSError):
-    """Another process holds the work directory; the message is one line that names it."""
+    """Another process holds the work directory. The message is one line that names it."""
 
 
 class Holder(NamedTuple):
@@ -52,7 +52,7 @@ class Holder(NamedTuple):
       pid: its number there.
       started: its start, for people.
       machine: identifies the machine, since its start, and the name space of the number.
-      ticks: start of the process by the clock of the machine; tells processes of one number apart.
+      ticks: start of the process by the clock of the machine, which tells processes of one number apart.
     """
 
     host: str
@@ -66,7 +66,7 @@ class Holder(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """The lock file at one moment; `holder` is None if it is not whole."""
+    """The lock file at one moment. `holder` is None if the file is not whole."""
 
     text: str
     updated: int
@@ -110,7 +110,7 @@ def _acquire(path: epath.Path, me: Holder) -> None:
 
 
 def _living(path: epath.Path, seen: _Seen) -> Holder | str | None:
-    """The holder if it is alive, else None."""
+    """The holder, or None if it is dead."""
     holder = seen.holder
     if holder is not None and holder.machine == _machine():
         return holder if _ticks(holder.pid) == holder.ticks else None
@@ -143,7 +143,7 @@ def _evict(path: epath.Path, seen: _Seen) -> None:
 
 
 def _keep(path: epath.Path, me: Holder, done: threading.Event) -> None:
-    """Updates the lock until `done`; ends the process if the lock names another one."""
+    """Updates the lock until `done`, and ends the process if the lock names another one."""
     updates = 0
     while not done.wait(_BEAT):
         updates += 1
@@ -184,7 +184,7 @@ def _text(me: Holder, updates: int = 0) -> str:
 
 
 def _look(path: epath.Path) -> _Seen | None:
-    """The lock as it is now; None if there is none."""
+    """The lock as it is now, or None without a lock file."""
     try:
         if is_local(path):
             with open(path) as file:  # opening asks a network file system for news
@@ -216,7 +216,7 @@ def _machine() -> str:
 
 
 def _ticks(pid: int) -> str | None:
-    """When a process of this machine started; "" if the system does not say, None if it does not run."""
+    """Start of a process of this machine, "" if the system does not tell it, None if it has ended."""
     if Path("/proc/self/stat").exists():
         try:
             state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

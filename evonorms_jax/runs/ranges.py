@@ -1,4 +1,4 @@
-"""The range of every number in every config: one table for all mains.
+"""The range of every number in every config, in one table for all mains.
 
 Mains check their config against it before anything expensive starts. A number without an entry here is found
 by `tests/runs/ranges_test.py`.
@@ -21,7 +21,7 @@ class Range(NamedTuple):
 
     Attributes:
       least: smallest number of the range.
-      below: upper end; infinity stands for any finite number, or for whole numbers for any int32.
+      below: upper end, where infinity admits any finite number, or any int32 if `whole`.
       closed: whether `below` belongs to the range.
       open: whether `least` does not belong to the range.
       whole: whether only whole numbers belong to the range.
@@ -143,7 +143,7 @@ RANGES: dict[str, dict[str, Range]] = {
 
 
 def check_ranges(config: Mapping[str, Any], kind: str) -> None:
-    """Raises `ValueError` at the first number that is missing or out of its range; None stands for no number.
+    """Raises `ValueError` at the first number that is missing or out of its range. None is not a number.
 
     Args:
       config: nested mappings.

@@ -51,7 +51,7 @@ def check_place(
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port; `ValueError` if the address is not host:port."""
+    """Host and port. Raises `ValueError` if the address is not host:port."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f"coordinator_address must be host:port, got {address!r}")
@@ -117,16 +117,16 @@ def connect(
     timeout: float = 300.0,
     lost_after: float = 30.0,
 ) -> Hosts:
-    """Waits for the other hosts of a run; to be called before anything touches a device.
+    """Waits for the other hosts of a run. To be called before anything touches a device.
 
     Args:
-      coordinator_address: host:port of process 0, the same on all hosts; None if there is one process only.
+      coordinator_address: host:port of process 0, the same on all hosts. A single process has no address.
       num_processes: number of processes, the same on all hosts.
       process_id: number of this one, from 0.
       automatic: whether `jax.distributed.initialize()` finds these three, which knows Cloud TPU pods, Slurm
-        and Open MPI; process 0 listens one port below the coordinator's.
+        and Open MPI. Process 0 listens one port below the coordinator's.
       timeout: seconds for all hosts to connect.
-      lost_after: seconds of silence after which a host is lost; a killed one is lost at once.
+      lost_after: seconds of silence after which a host is lost. A killed one is lost at once.
 
     Raises:
       ValueError: if the arguments do not fit together or to those of the others, no cluster is found, or
@@ -194,7 +194,7 @@ def _wait_for_all(hosts: Hosts, port: int, timeout: float, lost_after: float) ->
 
 
 def _admit(hosts: Hosts, newcomer: socket.socket, address: str, lost_after: float) -> None:
-    """Adds a process that names itself; raises `ValueError`, on both sides, if it does not fit the run."""
+    """Adds a process that names itself, or raises `ValueError` on both sides if it does not fit the run."""
     newcomer.settimeout(_NEWCOMER)
     try:
         with newcomer.makefile("rb", buffering=0) as lines:

@@ -1,4 +1,4 @@
-"""The work directory of a run: it belongs to one config for ever, and to one process at a time."""
+"""The work directory of a run, which belongs to one config for ever and to one process at a time."""
 
 import contextlib
 import json
@@ -30,10 +30,10 @@ def claim_workdir(
     the same config is accepted: a run that resumes with other settings is neither run.
 
     Args:
-      path: local or `gs://`; created with its parents if need be.
-      config: content for JSON; tuples count as lists.
-      may_differ: dotted keys that may have changed since; the file stays as it is.
-      alone: whether other processes are kept out; False for a main that only writes whole files.
+      path: directory, local or `gs://`, created with its parents if need be.
+      config: content for JSON, where tuples count as lists.
+      may_differ: dotted keys that may have changed since. The file stays as it is.
+      alone: whether other processes are kept out. A main that only writes whole files needs no lock.
 
     Yields:
       The absolute path.
@@ -58,7 +58,7 @@ def claim_workdir(
 
 @contextlib.contextmanager
 def hold_folder(path: epath.PathLike) -> Iterator[epath.Path]:
-    """Makes a directory, if need be, and holds it for this process; errors as `claim_workdir`.
+    """Makes a directory, if need be, and holds it for this process. Errors are those of `claim_workdir`.
 
     One that is made here and gets no file is removed again: a mistyped setting leaves no trace.
     """
@@ -79,7 +79,7 @@ def check_config(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
 
 
 def _belongs(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> bool:
-    """Whether the directory belongs to the config already; it may still be empty."""
+    """Whether the directory belongs to the config already. It may still be empty."""
     if (workdir / CONFIG).exists():
         _check_same(workdir, config, may_differ)
         return True
@@ -115,7 +115,7 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     """The config that a work directory belongs to.
 
     Raises:
-      ValueError: if it is no work directory, or its `config.json` is damaged.
+      ValueError: if it is not a work directory, or its `config.json` is damaged.
       ModuleNotFoundError: if it is in a bucket and the library for buckets is not installed.
     """
     path = absolute(path)
@@ -159,7 +159,7 @@ def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collect
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key; an empty group is a value."""
+    """Values by dotted key. An empty group is a value."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:

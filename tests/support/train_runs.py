@@ -11,6 +11,7 @@ SETTINGS = {
     "log_every": 2,
     "eval_every": 20,
     "checkpoint_every": 3,
+    "model.name": "resnet_tiny",
     "data.source": "synthetic",
     "data.image_size": 8,
     "data.train_size": 64,

@@ -1,12 +1,18 @@
 """Trainings that stop and go on, compared with one that did not by all that they leave behind."""
 
+import functools
+import json
+
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.training import loop
 from experiments.configs.train import get_config
+
+BUILD = loop.build_task
 
 
 def small(**overrides):
@@ -32,12 +38,17 @@ def small(**overrides):
 
 @pytest.fixture
 def train(monkeypatch):
-    """`loop.train` on so many devices; the power goes off after a step, if one is given."""
-    build = loop.build_task
+    """`loop.train` on so many devices; the power goes off after a step, if one is given.
+
+    A task has no state, so that one with the same settings is built once.
+    """
+    build = functools.cache(
+        lambda text, devices: BUILD(ConfigDict(json.loads(text)), jax.devices()[:devices])
+    )
 
     def run(config, workdir, *, devices=1, last=None):
         def on_devices(config):
-            task = build(config, jax.devices()[:devices])
+            task = build(json.dumps(config.to_dict()), devices)
 
             def train_step(state, batch):
                 if int(state.step) == last:
@@ -79,7 +90,7 @@ def test_what_went_on_ends_bit_for_bit_as_what_did_not_stop(train, tmp_path):
 def test_another_number_of_devices_goes_on_with_it(train, tmp_path):
     """Statistics are of the whole batch; what differs is the order of sums."""
     config = small(**{"layer.spec": "evonorm_b0"})
-    whole = train(config, tmp_path / "whole")
+    whole = train(config, tmp_path / "whole", devices=2)
     with pytest.raises(OSError, match="power cut"):
         train(config, tmp_path / "broken", devices=2, last=5)
     result = train(config, tmp_path / "broken", devices=4)
