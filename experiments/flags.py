@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.runs.config_checks import nearest
@@ -21,25 +20,16 @@ flags.disclaim_key_flags()
 _required: list[str] = []
 
 
-class _Config:
-    """Holder of the config. `value` exists once the command line is parsed."""
-
-    value: ConfigDict
-
-
-_config = _Config()
-
-
-def define_config() -> tuple[_Config, flags.FlagHolder]:
+def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
     """Defines the required flags `--config`, with overrides `--config.KEY=VALUE`, and `--workdir`.
 
     Returns:
       The holders of a locked `ConfigDict` and of a string.
     """
-    flags.DEFINE_string(
-        "config", None, "Config file. FILE:quick is a form of it that ends in about a minute."
+    return (
+        flags.DEFINE_string("config", None, "Config file. FILE:quick is a form that ends in about a minute."),
+        define_workdir("Directory of the run, local or gs://. The same command again resumes it."),
     )
-    return _config, define_workdir("Directory of the run, local or gs://. The same command again resumes it.")
 
 
 def define_workdir(help_text: str, name: str = "workdir") -> flags.FlagHolder:
@@ -89,7 +79,7 @@ def cores() -> int:
 
 
 def run(
-    main: Callable[[Sequence[str]], Any], *, example: str | None = None, holds: flags.FlagHolder | None = None
+    main: Callable[[Sequence[str]], Any], *, example: str | None = None, holds: str | None = None
 ) -> None:
     """Parses the flags, prepares the process, and calls `main(argv)`.
 
@@ -101,12 +91,15 @@ def run(
       main: the program.
       example: config file whose keys `--help` lists if the command names no other. A main without it has no
         `--config`.
-      holds: flag of a directory that no other process may write to while this main runs.
+      holds: name of the flag of a directory that no other process may write to while this main runs.
     """
 
     def guarded(argv):
         process.prepare()
-        with process.errors_in_a_line(), hold_folder(holds.value) if holds else contextlib.nullcontext():
+        with (
+            process.errors_in_a_line(),
+            hold_folder(flags.FLAGS[holds].value) if holds else contextlib.nullcontext(),
+        ):
             main(argv)
 
     def parse(argv):
@@ -125,7 +118,7 @@ def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
     if example is not None:
         if path is None:
             raise UserError("the flag --config is required; --help tells more")
-        _config.value, argv = config_flag.parse(path, argv)
+        config, argv = config_flag.parse(path, argv)
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
@@ -133,6 +126,8 @@ def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
         raise UserError(f"unknown flag --{error.flagname}{nearest(error.flagname, known)}") from None
     except flags.Error as error:
         raise UserError(str(error)) from None
+    if example is not None:
+        flags.FLAGS["config"].value = config
     for name in _required:
         if not flags.FLAGS[name].value:
             raise UserError(f"the flag --{name} is required; --help tells more")

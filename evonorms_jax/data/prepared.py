@@ -24,7 +24,7 @@ NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.
 DEFAULT_DIR = "~/tensorflow_datasets"  # tfds's own
 
 
-class Record(NamedTuple):
+class Example(NamedTuple):
     """One example of an image classification."""
 
     encoded: bytes  # a PNG or JPEG
@@ -73,17 +73,17 @@ class Records:
         self._features = tfds.features.FeaturesDict(features)
         self.name = f"{builder.info.full_name}, {split}"
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> Example:
         return self._parse(self._raw[int(index)])
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Record]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         """Several at once, in the order asked for."""
         return [self._parse(raw) for raw in self._raw.__getitems__(indices)]
 
-    def _parse(self, raw: bytes) -> Record:
+    def _parse(self, raw: bytes) -> Example:
         decoders = {"image": tfds.decode.SkipDecoding()}
         example = self._features.deserialize_example_np(raw, decoders=decoders)
-        return Record(example["image"], int(example["label"]))
+        return Example(example["image"], int(example["label"]))
 
 
 def _find(name: str, data_dir: str | None) -> epath.Path:

@@ -1,5 +1,9 @@
-"""What was examined, in order: the truth of a search. The population is a view of it."""
+"""The history of a search: every examined candidate in order, with its evaluation.
 
+The history is the state of a search. Populations, rankings and proposals are functions of it.
+"""
+
+import bisect
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -9,13 +13,38 @@ import numpy as np
 from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import Graph
 
-#: Outcomes in the order of the tests that give them; all but the last are rejections, and a duplicate has
-#: the verdict of its original.
-OUTCOMES = ("inert", "duplicate", "batch_dependent", "unstable", "low_quality", "diverged", "accepted")
+
+class Outcome(NamedTuple):
+    """How the examination of a candidate ended.
+
+    Attributes:
+      title: printed name.
+      meaning: explanation in a few words.
+      light: hexadecimal color in figures on a light page. Each outcome needs its own.
+      dark: the same on a dark page.
+    """
+
+    title: str
+    meaning: str
+    light: str
+    dark: str
+
+
+#: Outcomes by the name that files use, in the order of the tests, which is the order of their cost. All but
+#: the last are rejections. A duplicate inherits the scores of its original.
+OUTCOMES: dict[str, Outcome] = {
+    "inert": Outcome("inert", "the output does not depend on x, or is not finite", "#a3adb8", "#66717d"),
+    "duplicate": Outcome("duplicate", "computes the function of an earlier candidate", "#6f86a8", "#8499ba"),
+    "batch_dependent": Outcome("batch-dependent", "uses statistics of the batch", "#9068b8", "#b48fdb"),
+    "unstable": Outcome("unstable", "gradient norm blows up in the stability test", "#d97a2b", "#e8944b"),
+    "low_quality": Outcome("low quality", "learns too little in the first steps", "#d8b02e", "#dcb945"),
+    "diverged": Outcome("diverged", "loss not finite in training", "#bf4040", "#e06c67"),
+    "accepted": Outcome("accepted", "trained fully on every anchor", "#1d8763", "#45b78f"),
+}
 
 
 class Proposal(NamedTuple):
-    """A graph to examine, how it came about ("seed", "random", "mutation") and from which indices."""
+    """A graph to examine, its origin ("seed", "random" or "mutation") and the indices of its parents."""
 
     graph: Graph
     origin: str
@@ -23,21 +52,21 @@ class Proposal(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What examining a graph gave.
+    """The result of examining a graph.
 
     Attributes:
-      outcome: one of `OUTCOMES`.
-      figure: what decided it, for people: the anchor, the accuracy or norm, the step.
-      scores: validation accuracy in [0, 1] by anchor; empty if rejected.
+      outcome: a key of `OUTCOMES`.
+      evidence: measurement that decided the outcome, for people: anchor, accuracy or norm, step.
+      scores: validation accuracy in [0, 1] by anchor, empty for a rejected candidate.
       steps: training steps spent, over all anchors and replicas.
-      seconds: of device time spent.
+      seconds: device time spent.
       duplicate_of: index of the original of a duplicate.
-      fingerprint: identifies the function that the graph computes.
+      fingerprint: identifier of the function that the graph computes.
     """
 
     outcome: str
-    figure: dict[str, Any]
-    scores: dict[str, float] = {}  # noqa: RUF012 - a default of a tuple's field, never changed
+    evidence: dict[str, Any]
+    scores: dict[str, float] = {}  # noqa: RUF012 - the default of a tuple's field, never changed
     steps: int = 0
     seconds: float = 0.0
     duplicate_of: int | None = None
@@ -48,7 +77,15 @@ class Evaluation(NamedTuple):
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Evaluation":
-        """Reads what `to_json` wrote; KeyError if a field is missing, others are ignored."""
+        """Reads the output of `to_json`.
+
+        Raises:
+          KeyError: if a field is missing. Other keys are ignored.
+          ValueError: if the outcome is unknown.
+        """
+        line = {"evidence": line["figure"], **line} if "figure" in line else line  # its name until 2026-11
+        if line["outcome"] not in OUTCOMES:
+            raise UserError(f"unknown outcome {line['outcome']!r}; known: {', '.join(OUTCOMES)}")
         return cls(**{field: line[field] for field in cls._fields})
 
 
@@ -65,7 +102,7 @@ class Record(NamedTuple):
 
     @property
     def selectable(self) -> bool:
-        """Whether it may enter selection: it has scores, and all of them are finite."""
+        """Whether the candidate may enter selection: it has scores, and all of them are finite."""
         scores = self.evaluation.scores.values()
         return bool(scores) and all(math.isfinite(score) for score in scores)
 
@@ -87,10 +124,10 @@ class Record(NamedTuple):
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Record":
-        """Reads what `to_json` wrote.
+        """Reads the output of `to_json`.
 
         Raises:
-          ValueError: if it is not such an object.
+          ValueError: if a field is missing or wrong.
         """
         try:
             proposal = Proposal(Graph.from_json(line["graph"]), line["origin"], tuple(line["parents"]))
@@ -100,11 +137,12 @@ class Record(NamedTuple):
 
 
 class History:
-    """Examined candidates in order; only ever appended to."""
+    """Examined candidates in order. Records are only ever appended."""
 
     def __init__(self, records: Iterable[Record] = ()):
         self._records: list[Record] = []
         self._originals: dict[str, int] = {}
+        self._selectable: list[Record] = []
         for record in records:
             self.append(record)
 
@@ -126,6 +164,8 @@ class History:
         if record.index != len(self._records):
             raise UserError(f"the next record has index {len(self._records)}, got {record.index}")
         self._records.append(record)
+        if record.selectable:
+            self._selectable.append(record)
         if record.evaluation.fingerprint:
             self._originals.setdefault(record.evaluation.fingerprint, record.index)
 
@@ -134,17 +174,16 @@ class History:
         index = self._originals.get(fingerprint)
         return None if index is None else self._records[index]
 
-    def population(self, size: int, before: int | None = None) -> list[Record]:
-        """The most recent `size` selectable records with an index below `before`, oldest first."""
-        chosen = []
-        for record in reversed(self._records[:before]):
-            if len(chosen) == size:
-                break
-            if record.selectable:
-                chosen.append(record)
-        return chosen[::-1]
+    def selectable(self, before: int | None = None) -> list[Record]:
+        """The selectable records, duplicates included, with an index below `before`, oldest first."""
+        if before is None:
+            return list(self._selectable)
+        return self._selectable[: bisect.bisect_left(self._selectable, before, key=lambda r: r.index)]
+
+    def accepted(self) -> list[Record]:
+        """The selectable records without duplicates, oldest first."""
+        return [record for record in self._selectable if record.evaluation.duplicate_of is None]
 
     def ranked(self) -> list[Record]:
-        """Selectable records that are no duplicates, best mean score first, the earlier first of equals."""
-        originals = [r for r in self._records if r.selectable and r.evaluation.duplicate_of is None]
-        return sorted(originals, key=lambda r: -r.mean_score)
+        """The accepted records, best mean score first, the earlier one first among equals."""
+        return sorted(self.accepted(), key=lambda record: -record.mean_score)

@@ -1,111 +1,145 @@
-"""From history, seed and index to the next graph: tournament, Pareto front, mutation, random injection.
+"""From history, seed and index to the next graph: population, selection, mutation, random injection.
 
-Source: arXiv 2004.02967, section 3.4; the numbers and their standing are in the configs.
+Source: arXiv 2004.02967, section 3.4. The configs give each number with its source.
 """
 
-import difflib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Proposal, Record
-from evonorms_jax.search_space import Graph, mutate, random_graph
+from evonorms_jax.evolution.selection import SELECTIONS
+from evonorms_jax.evolution.survival import SURVIVALS
+from evonorms_jax.runs.config_checks import nearest
+from evonorms_jax.search_space import OP_NAMES, Graph, mutate, random_graph
+from evonorms_jax.search_space.encoding import CAPACITY
 
 
 class EvolutionSettings(NamedTuple):
-    """The keys of `config.evolution`, and whether there is selection at all.
+    """The keys of `config.evolution` and `config.search_space`, and whether candidates are selected at all.
 
     Attributes:
       select: False proposes random graphs only.
-      population_size: the most recent accepted individuals that can be parents.
-      initial_population: before the population holds so many, every proposal is random.
+      population_size: largest population.
+      initial_population: size of the population below which every proposal is random.
+      survival: a key of `SURVIVALS`; the rule that forms the population.
+      selection: a key of `SELECTIONS`; the rule that picks a parent from the population.
       tournament_fraction: share of the population in a tournament.
-      selection: a name of `SELECTIONS`.
-      mutations: mutations in a row from parent to child.
-      random_probability: chance that the child is replaced by a new random graph.
-      round_size: proposals made from one state of the history, so that they can be evaluated in parallel.
-      seed_layers: graphs proposed first, if there is selection.
+      mutations: number of mutations in a row from parent to child.
+      random_probability: probability that a new random graph replaces the child.
+      round_size: number of proposals made from one state of the history, to be evaluated in parallel.
+      num_nodes: number of intermediate nodes of random graphs.
+      ops: names of the ops that random graphs and mutations draw from, uniformly.
+      seed_layers: graphs proposed first, if candidates are selected.
     """
 
     select: bool
     population_size: int
     initial_population: int
-    tournament_fraction: float
+    survival: str
     selection: str
+    tournament_fraction: float
     mutations: int
     random_probability: float
     round_size: int
+    num_nodes: int
+    ops: tuple[str, ...]
     seed_layers: tuple[Graph, ...] = ()
 
 
 def propose(history: History, settings: EvolutionSettings, seed: int, index: int) -> Proposal:
-    """The proposal of a round that has a given index; a pure function of its arguments.
+    """The proposal of a given index, a pure function of its arguments.
 
-    Only records from before the round count, so it does not matter how many of the round are done, or on
-    how many devices.
+    Only records from before the proposal's round count. So the proposals of a round can be evaluated in any
+    order and on any number of devices, and a search stopped within a round resumes with the same proposals.
     """
+    (proposal,) = propose_round(history, settings, seed, [index])
+    return proposal
+
+
+def propose_round(
+    history: History, settings: EvolutionSettings, seed: int, indices: Sequence[int]
+) -> list[Proposal]:
+    """The proposals of some indices of one round, each as by `propose`."""
+    round_start = indices[0] - indices[0] % settings.round_size
+    parents = population(history, settings, round_start) if settings.select else []
+    scores = _scores(parents)
+    return [_propose(parents, scores, settings, seed, index) for index in indices]
+
+
+def population(history: History, settings: EvolutionSettings, before: int | None = None) -> list[Record]:
+    """The survivors among the selectable records with an index below `before`, oldest first."""
+    candidates = history.selectable(before)
+    survivors = SURVIVALS[settings.survival](_scores(candidates), settings.population_size)
+    return [candidates[row] for row in survivors]
+
+
+def _scores(records: Sequence[Record]) -> np.ndarray:
+    """Scores of the records, float64 `[N, K]` for K anchors; `[0, 0]` without records."""
+    rows = [list(record.evaluation.scores.values()) for record in records]
+    return np.array(rows, np.float64) if rows else np.zeros((0, 0))
+
+
+def _propose(
+    parents: Sequence[Record], scores: np.ndarray, settings: EvolutionSettings, seed: int, index: int
+) -> Proposal:
     if settings.select and index < len(settings.seed_layers):
         return Proposal(settings.seed_layers[index], "seed")
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    round_start = index - index % settings.round_size
-    population = history.population(settings.population_size, before=round_start)
-    if not settings.select or len(population) < max(1, settings.initial_population):
-        return Proposal(random_graph(rng), "random")
-    parent = tournament(rng, population, settings.tournament_fraction, settings.selection)
+    if not settings.select or len(parents) < max(1, settings.initial_population):
+        return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
+    parent = parents[SELECTIONS[settings.selection](rng, scores, settings)]
     child = parent.graph
     for _ in range(settings.mutations):
-        child = mutate(rng, child)
+        child = mutate(rng, child, settings.ops)
     if rng.random() < settings.random_probability:
-        return Proposal(random_graph(rng), "random")
+        return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
     return Proposal(child, "mutation", (parent.index,))
 
 
-def tournament(
-    rng: np.random.Generator, population: Sequence[Record], fraction: float, selection: str
-) -> Record:
-    """The winner among a random share of the population, drawn without replacement."""
-    size = max(1, round(fraction * len(population)))
-    members = [population[i] for i in rng.choice(len(population), size, replace=False)]
-    scores = np.array([list(member.evaluation.scores.values()) for member in members])
-    return members[SELECTIONS[check_selection(selection)](rng, scores)]
+# -- Checks
 
 
-def pareto_front(scores: np.ndarray) -> list[int]:
-    """Indices of the rows of `[N, K]` that no other row dominates, ascending.
+def check_settings(settings: EvolutionSettings) -> None:
+    """Raises ValueError, in one line, at the first setting that no search can use."""
+    _check_name("evolution.selection", settings.selection, SELECTIONS)
+    _check_name("evolution.survival", settings.survival, SURVIVALS)
+    if not 1 <= settings.num_nodes <= CAPACITY:
+        raise UserError(
+            f"search_space.num_nodes must be from 1 to {CAPACITY}, the capacity of the universal program "
+            f"(search_space/encoding.py), got {settings.num_nodes}"
+        )
+    ops = settings.ops
+    for op in ops:
+        _check_name("op in search_space.ops", op, OP_NAMES)
+    if not ops or len(set(ops)) < len(ops):
+        raise UserError(
+            f"search_space.ops must name at least one op, each once, got {', '.join(ops) or 'none'}"
+        )
 
-    A row dominates another if it is at least as good everywhere and better somewhere; equal rows are all
-    kept. A row that is not finite is never on the front.
+
+def fit(graph: Graph, name: str, settings: EvolutionSettings) -> Graph:
+    """The seed layer as a genotype of the search space: filled up with dead nodes, or rid of them.
+
+    Raises:
+      ValueError: if the layer called `name` has too many live nodes, or uses an op outside the space.
     """
-    scores = np.asarray(scores, np.float64)
-    finite = np.isfinite(scores).all(axis=1)
-    at_least = (scores[:, None] >= scores[None]).all(axis=2)
-    better = (scores[:, None] > scores[None]).any(axis=2)
-    dominated = (at_least & better & finite[:, None]).any(axis=0)
-    return np.flatnonzero(finite & ~dominated).tolist()
+    live = graph.canonical.nodes
+    if len(live) > settings.num_nodes:
+        raise UserError(
+            f"evolution.seed_layers: {name} has {len(live)} live nodes, search_space.num_nodes is "
+            f"{settings.num_nodes}"
+        )
+    if foreign := [node.op for node in live if node.op not in settings.ops]:
+        raise UserError(f"evolution.seed_layers: {name} uses {foreign[0]}, absent from search_space.ops")
+    if len(graph.nodes) == settings.num_nodes:
+        return graph
+    return Graph.parse(str(graph), settings.num_nodes)
 
 
-def _random_of_front(rng: np.random.Generator, scores: np.ndarray) -> int:
-    front = pareto_front(scores)
-    return front[int(rng.integers(len(front)))]
-
-
-def _best_average(rng: np.random.Generator, scores: np.ndarray) -> int:
-    del rng
-    return int(np.argmax(scores.mean(axis=1)))
-
-
-#: How a tournament is won: `(rng, scores [N, K]) -> index`. A new rule is one function and one line here.
-SELECTIONS: dict[str, Callable[[np.random.Generator, np.ndarray], int]] = {
-    "pareto": _random_of_front,
-    "average": _best_average,
-}
-
-
-def check_selection(name: str) -> str:
-    """Returns the name; raises ValueError, with the nearest known one, if it is unknown."""
-    if name not in SELECTIONS:
-        near = difflib.get_close_matches(str(name), SELECTIONS, n=1, cutoff=0)
-        raise UserError(f"unknown evolution.selection {name!r}; did you mean {near[0]!r}?")
-    return name
+def _check_name(key: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> None:
+    if name not in known:
+        hint = nearest(str(name), known) or f"; known: {', '.join(known)}"
+        raise UserError(f"unknown {key} {name!r}{hint}")

@@ -1,4 +1,4 @@
-"""One search: start or resume, run, save, show; on one host or several."""
+"""One search, on one host or several: starts or resumes it, runs it, and records it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,61 +13,68 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import History, Record
-from evonorms_jax.evolution.proposal import EvolutionSettings, check_selection
+from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
-from evonorms_jax.evolution.recorder import Keeper, Spectator
+from evonorms_jax.evolution.recorder import Recorder, SilentRecorder
+from evonorms_jax.evolution.records import DEVICES_FILE
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import absolute, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 
-#: Published layers that are trained the same way, for people to compare with.
-KNOWN_LAYERS: dict[str, Graph] = {
+#: Published layers that every search trains in the way of its candidates, for people to compare with.
+SEARCH_BASELINES: dict[str, Graph] = {
     name: (BASELINES | CATALOG)[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
 }
 METHODS = ("evolution", "random_search", "random")
-_SLOTS = 32  # trainings that a device holds; of a longer round it gets its share in several calls
+# Largest number of training states that a device holds. A device runs a larger share of a round in several
+# calls, so its memory does not grow with the size of a round.
+_MOST_SLOTS = 32
 
 
 def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> bool:
-    """Runs the search of a config, or goes on with it where it was stopped.
+    """Runs the search of a config, or resumes it.
 
     Args:
       config: see `experiments/configs/search_defaults.py`.
-      workdir: of the run; process 0 alone reads and writes there.
-      hosts: those that share the work; all of them call this with the same config.
+      workdir: work directory. Only process 0 reads and writes it.
+      hosts: connection to the hosts that share the work. All of them call this with the same config.
 
     Returns:
-      True when it is done; False if Ctrl-C or SIGTERM stopped it, with all examined candidates saved.
+      True when the search is done. False if Ctrl-C or SIGTERM stopped it, with all examined candidates saved.
 
     Raises:
       ValueError: if a setting is wrong, or the work directory belongs to another config or is damaged.
-      DataNotFoundError: if the data set is not there.
+      DataNotFoundError: if the data set does not exist.
       ConnectionError: if a host is lost.
     """
-    # The order of a resume: 1 settings are checked, 2 the data are read, 3 the work directory is claimed,
-    # 4 the history is restored and sent to all hosts, 5 known layers are trained unless they were, 6 the
-    # search goes on.
+    # The order of a resume:
+    # 1. Check the settings.
+    # 2. Read the data.
+    # 3. Claim the work directory.
+    # 4. Restore the history, and send it to all hosts.
+    # 5. Train the baselines that are not in the archive.
+    # 6. Search from the end of the history.
     hosts = hosts or Hosts()
     settings = _evolution_settings(config)
     release_programs()
     evaluator = make_evaluator(config, hosts)
     hosts.check_same("the config", config.to_dict())
-    keeper = Keeper(config, workdir, evaluator.devices) if hosts.leader else Spectator()
-    with stop_requested() as stopping, keeper:
+    recorder = Recorder(config, workdir, evaluator.devices) if hosts.leader else SilentRecorder()
+    with stop_requested() as stopping, recorder:
 
         def stopped() -> bool:
-            # A host that is asked to stop takes the others with it, after the same round.
+            # All hosts stop after the same round if one of them is asked to.
             return any(hosts.gather(stopping()))
 
-        lines = hosts.broadcast([record.to_json() for record in keeper.history])
-        history = keeper.history if hosts.leader else History(map(Record.from_json, lines))
-        _train_known_layers(evaluator, keeper, hosts, stopped)
+        lines = hosts.broadcast([record.to_json() for record in recorder.history])
+        history = recorder.history if hosts.leader else History(map(Record.from_json, lines))
+        _train_baselines(evaluator, recorder, hosts, stopped)
         rounds = search(
             history,
             evaluator.examine,
@@ -78,9 +85,9 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
         )
         interrupted = stopped()
         while not interrupted and (records := next(rounds, None)) is not None:
-            keeper.examined(records)
+            recorder.examined(records)
             interrupted = stopped()
-        keeper.finish()
+        recorder.finish()
         if hosts.leader and evaluator.devices.used:
             _write_use(evaluator, workdir)
         return not interrupted
@@ -89,13 +96,13 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
     devices = evaluator.devices
     use = {"devices": len(devices.devices), "idle_share": devices.idle_share}
-    write_whole(absolute(workdir) / "devices.json", json.dumps(use) + "\n")
+    write_whole(absolute(workdir) / DEVICES_FILE, json.dumps(use) + "\n")
 
 
 def make_evaluator(
     config: ConfigDict, hosts: Hosts | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Evaluator:
-    """The evaluator of a config, with its data read; errors as `run_search`."""
+    """The evaluator of a config, with its data read. Raises the errors of `run_search`."""
     check_ranges(config, "search")
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
@@ -109,7 +116,7 @@ def make_evaluator(
         tests,
         config.layer.to_dict(),
         executor=config.executor,
-        slots=min(config.evolution.round_size, _SLOTS),
+        slots=min(config.evolution.round_size, _MOST_SLOTS),
         hosts=hosts,
         devices=devices,
         seed=config.seed,
@@ -117,13 +124,13 @@ def make_evaluator(
 
 
 def load_images(config: ConfigDict, **options: Any) -> data.ImageData:
-    """The images of `config.data`; options and errors as `data.load`."""
+    """The images of `config.data`, with the options and errors of `data.load`."""
     fields = {key: value for key, value in config.data.to_dict().items() if key not in ("crop", "flip")}
     return data.load(**fields, **options)
 
 
 def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
-    """The settings of `config.proxy` and `config.data`, with changes."""
+    """The settings of the proxy task in `config.proxy` and `config.data`, with changes."""
     return ProxySettings(**config.proxy.to_dict() | changes, crop=config.data.crop, flip=config.data.flip)
 
 
@@ -146,10 +153,12 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
     if config.method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    fields = config.evolution.to_dict()
-    check_selection(fields["selection"])
-    seeds = tuple(_seed_layer(name) for name in fields.pop("seed_layers"))
-    return EvolutionSettings(select=config.method == "evolution", seed_layers=seeds, **fields)
+    evolution = config.evolution.to_dict()
+    names = evolution.pop("seed_layers")
+    settings = EvolutionSettings(config.method == "evolution", **evolution, **config.search_space)
+    check_settings(settings)
+    seeds = tuple(fit(_seed_layer(name), name, settings) for name in names)
+    return settings._replace(seed_layers=seeds)
 
 
 def _seed_layer(name: str) -> Graph:
@@ -159,28 +168,28 @@ def _seed_layer(name: str) -> Graph:
     return known[name] if name in known else load_layer(name)
 
 
-def _train_known_layers(
-    evaluator: Evaluator, keeper: Spectator, hosts: Hosts, stopped: Callable[[], bool]
+def _train_baselines(
+    evaluator: Evaluator, recorder: SilentRecorder, hosts: Hosts, stopped: Callable[[], bool]
 ) -> None:
-    """Evaluates the known layers that are not in the archive."""
-    done = hosts.broadcast(keeper.known_layers())
-    missing = [name for name in KNOWN_LAYERS if name not in done]
+    """Evaluates and records the baselines that are not in the archive."""
+    done = hosts.broadcast(recorder.baselines())
+    missing = [name for name in SEARCH_BASELINES if name not in done]
     if missing:
-        keeper.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
-    # One for each device at a time: what is done is saved before the next.
+        recorder.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
+    # One for each device at a time, so that a stop loses at most one training of each.
     size = sum(hosts.gather(len(evaluator.devices.devices)))
     for start in range(0, len(missing), size):
         if stopped():
             return
         share = missing[start : start + size]
-        evaluations = evaluator.evaluate([KNOWN_LAYERS[name] for name in share])
+        evaluations = evaluator.evaluate([SEARCH_BASELINES[name] for name in share])
         for name, evaluation in zip(share, evaluations, strict=True):
-            keeper.add_known_layer(name, KNOWN_LAYERS[name], evaluation)
+            recorder.add_baseline(name, SEARCH_BASELINES[name], evaluation)
             if evaluation.outcome not in ("accepted", "batch_dependent"):
                 logging.warning(
-                    "%s is rejected as %s, %s: the proxy task is too hard for layers known to be good",
+                    "%s is rejected as %s, %s: the proxy task is too hard for good layers",
                     name,
                     evaluation.outcome,
-                    evaluation.figure,
+                    evaluation.evidence,
                 )
-    keeper.start()
+    recorder.start()

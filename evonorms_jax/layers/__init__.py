@@ -23,7 +23,6 @@ from evonorms_jax.layers.registry import (
     load_layer,
     norm_act,
     norm_parameters,
-    save_layers,
 )
 
 __all__ = [
@@ -45,5 +44,4 @@ __all__ = [
     "load_layer",
     "norm_act",
     "norm_parameters",
-    "save_layers",
 ]

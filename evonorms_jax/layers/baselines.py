@@ -3,14 +3,18 @@
 Fields, call and shapes are those of `layers.linen`, so that one stands where another stood.
 """
 
+import importlib
+import sys
+import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
-from evonorms_jax.layers.linen import Layer
+from evonorms_jax.layers.linen import Initializer, Layer
 from evonorms_jax.search_space.moments import (
     INSTANCE,
     Moments,
@@ -22,13 +26,49 @@ from evonorms_jax.search_space.norm_act import affine, check_input, per_channel
 from evonorms_jax.search_space.primitives import OPS
 
 
-class FilterResponseNorm(Layer):
+@dataclass(frozen=True)
+class NamedFunction:
+    """A function by its address.
+
+    JAX's jitted functions, such as `nn.relu` and `nn.silu`, can neither be pickled nor copied. Their address
+    can, and a copy of it compares equal.
+
+    Attributes:
+      module: full name of a module.
+      name: name of a function in it.
+    """
+
+    module: str
+    name: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function."""
+        return getattr(importlib.import_module(self.module), self.name)(*args, **kwargs)
+
+
+def by_name(value: Any) -> Any:
+    """The `NamedFunction` of a jitted function of a module, and any other value unchanged."""
+    if callable(value) and not isinstance(value, types.FunctionType | type):
+        name = getattr(value, "__name__", "")
+        # A public address outlives a change of JAX's version.
+        for module in ("jax.nn", "jax.numpy", getattr(value, "__module__", "")):
+            if getattr(sys.modules.get(module), name, None) is value:
+                return NamedFunction(module, name)
+    return value
+
+
+class FilterResponseNorm(Layer, kw_only=True):
     """Filter response normalization with its thresholded linear unit.
 
     `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0.
     Without the non-linearity there is no threshold.
     Source: arXiv 1911.09737.
+
+    Attributes:
+      tau_init: initializer of `tau`, zeros by default.
     """
+
+    tau_init: Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
@@ -39,7 +79,7 @@ class FilterResponseNorm(Layer):
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         tau = None
         if self.nonlinearity:
-            tau = self.param("tau", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+            tau = self.param("tau", self.tau_init, (x.shape[-1],), self.param_dtype)
 
         def forward(x, mask, scale, bias, tau):
             x, mask = masked_input(x, mask)
@@ -61,6 +101,10 @@ class _Baseline(Layer, kw_only=True):
     """
 
     activation: Callable[[Any], Any] = nn.relu
+
+    def __post_init__(self):
+        self.activation = by_name(self.activation)
+        super().__post_init__()
 
     def _norm(self, x, average: bool | None) -> Callable[..., Any]:
         raise NotImplementedError

@@ -75,6 +75,7 @@ class _GraphLayer(Layer, kw_only=True):
         raise NotImplementedError
 
     def _param_name(self, leaf: str) -> str:
+        """Name of the parameter that a trainable leaf of the graph becomes; the field NAME_init starts it."""
         return leaf
 
     @nn.compact
@@ -120,11 +121,8 @@ class _GraphLayer(Layer, kw_only=True):
         )
 
     def _variables(self, layer: NormAct, channels: int, use_running_average: bool | None):
-        first_params, first_stats = layer.init(channels, self.param_dtype)
-        params = {
-            leaf: self.param(self._param_name(leaf), lambda _, start=start: start)
-            for leaf, start in first_params.items()
-        }
+        leaves, first_stats = layer.init(channels, self.param_dtype)
+        params = {leaf: self._leaf(self._param_name(leaf), channels) for leaf in leaves}
         stats = {
             name: self.variable("batch_stats", name, lambda start=start: start)
             for name, start in first_stats.items()
@@ -134,18 +132,25 @@ class _GraphLayer(Layer, kw_only=True):
         average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         return params, stats, not average
 
+    def _leaf(self, name: str, channels: int):
+        return self.param(name, getattr(self, f"{name}_init"), (channels,), self.param_dtype)
 
-class GraphNormAct(_GraphLayer):
+
+class GraphNormAct(_GraphLayer, kw_only=True):
     """Any graph of the search space as a layer: `graph(x) * scale + bias`.
 
     Parameters `v0` and `v1` exist if they are live; moving statistics are named `mean`, `mean_square` and
     `var` by the raw moment, `var_1` and so on for further ones of a kind.
 
     Attributes:
-      graph: the genotype.
+      graph: genotype of the layer.
+      v0_init: initializer of `v0`, zeros by default. A graph without a live v0 ignores it.
+      v1_init: initializer of `v1`, ones by default. A graph without a live v1 ignores it.
     """
 
     graph: Graph
+    v0_init: Initializer = nn.initializers.zeros
+    v1_init: Initializer = nn.initializers.ones
 
     def _graph(self) -> Graph:
         return self.graph
@@ -163,11 +168,16 @@ class _EvoNorm(_GraphLayer):
         return {"v1": "v"}[leaf]
 
 
-class EvoNormB0(_EvoNorm):
+class EvoNormB0(_EvoNorm, kw_only=True):
     """`x / max(std_bwh(x), v * x + std_wh(x)) * scale + bias`.
 
     Source: arXiv 2004.02967, Table 2. Batch statistic: `var`, biased.
+
+    Attributes:
+      v_init: initializer of `v`, ones by default.
     """
+
+    v_init: Initializer = nn.initializers.ones
 
     _catalog_name = "evonorm_b0"
 
@@ -190,11 +200,16 @@ class EvoNormB2(_EvoNorm):
     _catalog_name = "evonorm_b2"
 
 
-class EvoNormS0(_EvoNorm):
+class EvoNormS0(_EvoNorm, kw_only=True):
     """`x * sigmoid(v * x) / std_whc/g(x) * scale + bias`; no batch statistics.
 
     Source: arXiv 2004.02967, Table 2.
+
+    Attributes:
+      v_init: initializer of `v`, ones by default.
     """
+
+    v_init: Initializer = nn.initializers.ones
 
     _catalog_name = "evonorm_s0"
 

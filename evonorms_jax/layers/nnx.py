@@ -7,7 +7,8 @@ statistics, all `[C]`. `model.train()` and `model.eval()` choose between the bat
 Shapes: x `[B, spatial..., C]`, rank 3 or more; C is `num_features`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,7 +28,8 @@ class _GraphLayer(nnx.Module):
 
     Args:
       num_features: C.
-      rngs: the stream `params` feeds `scale_init` and `bias_init`.
+      leaf_inits: initializers of the parameters that the formula names, by name.
+      rngs: the stream `params` feeds every initializer.
       **others: the fields of the Linen layers, with the same meaning; `use_running_average` starts as False
         and, as everywhere in NNX, the one given to a call wins.
     """
@@ -35,6 +37,7 @@ class _GraphLayer(nnx.Module):
     def __init__(
         self,
         num_features: int,
+        leaf_inits: Mapping[str, Initializer] = MappingProxyType({}),
         *,
         use_running_average: bool | None = False,
         momentum: float = 0.9,
@@ -61,18 +64,16 @@ class _GraphLayer(nnx.Module):
         self.axis_name = axis_name
         self.nonlinearity = nonlinearity
 
-        def parameter(use: bool, initializer: Initializer):
-            if not use:
-                return nnx.data(None)
+        def parameter(initializer: Initializer) -> nnx.Param:
             return nnx.Param(initializer(rngs.params(), (num_features,), param_dtype))
 
-        self.scale = parameter(use_scale, scale_init)
-        self.bias = parameter(use_bias, bias_init)
-        params, stats = self._functions().init(num_features, param_dtype)
-        self.leaf_names = tuple(params)
+        self.scale = parameter(scale_init) if use_scale else nnx.data(None)
+        self.bias = parameter(bias_init) if use_bias else nnx.data(None)
+        leaves, stats = self._functions().init(num_features)
+        self.leaf_names = tuple(leaves)
         self.stat_names = tuple(stats)
-        for leaf, start in params.items():
-            setattr(self, self._param_name(leaf), nnx.Param(start))
+        for name in map(self._param_name, leaves):
+            setattr(self, name, parameter(leaf_inits[name]))
         for name, start in stats.items():
             setattr(self, name, nnx.BatchStat(start))
 
@@ -144,13 +145,23 @@ class GraphNormAct(_GraphLayer):
 
     Args:
       num_features: C.
-      graph: the genotype.
-      **fields: as for the other layers.
+      graph: genotype of the layer.
+      v0_init: initializer of `v0`. A graph without a live v0 ignores it.
+      v1_init: initializer of `v1`. A graph without a live v1 ignores it.
+      **fields: fields of every layer.
     """
 
-    def __init__(self, num_features: int, *, graph: Graph, **fields: Any):
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        graph: Graph,
+        v0_init: Initializer = nnx.initializers.zeros,
+        v1_init: Initializer = nnx.initializers.ones,
+        **fields: Any,
+    ):
         self.graph = graph
-        super().__init__(num_features, **fields)
+        super().__init__(num_features, {"v0": v0_init, "v1": v1_init}, **fields)
 
     def _graph(self) -> Graph:
         return self.graph
@@ -168,7 +179,20 @@ class _EvoNorm(_GraphLayer):
         return {"v1": "v"}[leaf]
 
 
-class EvoNormB0(_EvoNorm):
+class _EvoNormWithV(_EvoNorm):
+    """A published layer with the trainable vector `v`.
+
+    Args:
+      num_features: C.
+      v_init: initializer of `v`.
+      **fields: fields of every layer.
+    """
+
+    def __init__(self, num_features: int, *, v_init: Initializer = nnx.initializers.ones, **fields: Any):
+        super().__init__(num_features, {"v": v_init}, **fields)
+
+
+class EvoNormB0(_EvoNormWithV):
     """NNX twin of the Linen `EvoNormB0`: `x / max(std_bwh(x), v * x + std_wh(x)) * scale + bias`."""
 
     _catalog_name = "evonorm_b0"
@@ -186,7 +210,7 @@ class EvoNormB2(_EvoNorm):
     _catalog_name = "evonorm_b2"
 
 
-class EvoNormS0(_EvoNorm):
+class EvoNormS0(_EvoNormWithV):
     """NNX twin of the Linen `EvoNormS0`: `x * sigmoid(v * x) / std_whc/g(x) * scale + bias`."""
 
     _catalog_name = "evonorm_s0"

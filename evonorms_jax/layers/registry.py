@@ -1,8 +1,8 @@
-"""From a name, a graph or a saved file to the constructors that a model takes."""
+"""Constructors of layers by name, graph or saved file, and the weight decay mask that spares the norms."""
 
 import difflib
-import functools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,56 +10,70 @@ from typing import Any
 import jax
 from etils import epath
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import baselines, linen
 from evonorms_jax.search_space.graph import SCHEMA, Graph, check_schema
 
-#: Every named layer. A new one is one line here.
-LAYERS: dict[str, Callable[..., nn.Module]] = {
-    "evonorm_b0": linen.EvoNormB0,
-    "evonorm_b1": linen.EvoNormB1,
-    "evonorm_b2": linen.EvoNormB2,
-    "evonorm_s0": linen.EvoNormS0,
-    "evonorm_s1": linen.EvoNormS1,
-    "evonorm_s2": linen.EvoNormS2,
-    "bn_relu": baselines.BatchNormAct,
-    "bn_silu": functools.partial(baselines.BatchNormAct, activation=nn.silu),
-    "gn_relu": baselines.GroupNormAct,
-    "gn_silu": functools.partial(baselines.GroupNormAct, activation=nn.silu),
-    "ln_relu": baselines.LayerNormAct,
-    "ln_silu": functools.partial(baselines.LayerNormAct, activation=nn.silu),
-    "in_relu": baselines.InstanceNormAct,
-    "in_silu": functools.partial(baselines.InstanceNormAct, activation=nn.silu),
-    "frn_tlu": baselines.FilterResponseNorm,
-}
-
 
 @dataclass(frozen=True)
 class LayerConstructor:
-    """What a model takes as `norm_act`: makes the layer, and its twin without the non-linearity.
+    """The `norm_act` of a model: makes a layer, and its twin without the nonlinearity.
+
+    Constructors of equal layers are equal. They can be hashed, pickled and copied if their fields can.
 
     Attributes:
-      make: a Linen module class or a partial of one, with the fields of `layers.linen`.
+      make: Linen module class, or another function that makes a module, with the fields of `layers.linen`.
+      fields: fields set on every layer made.
     """
 
     make: Callable[..., nn.Module]
+    fields: Mapping[str, Any] = FrozenDict()
+
+    def __post_init__(self):
+        fields = {name: baselines.by_name(value) for name, value in self.fields.items()}
+        object.__setattr__(self, "fields", FrozenDict(fields))
 
     def __call__(self, **fields: Any) -> nn.Module:
-        """The layer with its non-linearity."""
-        return self.make(**fields)
+        """The layer with its nonlinearity. `fields` replace those of the constructor."""
+        return self.make(**{**self.fields, **fields})
 
     def affine(self, **fields: Any) -> nn.Module:
-        """Its twin for places after which the network stays linear."""
-        return self.make(nonlinearity=False, **fields)
+        """The twin without the nonlinearity, for places after which the network stays linear."""
+        return self(nonlinearity=False, **fields)
+
+
+def _baseline(layer: type[nn.Module], activation: Callable[[Any], Any]) -> LayerConstructor:
+    return LayerConstructor(layer, {"activation": activation})
+
+
+#: Every named layer. A new one is one line here.
+LAYERS: dict[str, LayerConstructor] = {
+    "evonorm_b0": LayerConstructor(linen.EvoNormB0),
+    "evonorm_b1": LayerConstructor(linen.EvoNormB1),
+    "evonorm_b2": LayerConstructor(linen.EvoNormB2),
+    "evonorm_s0": LayerConstructor(linen.EvoNormS0),
+    "evonorm_s1": LayerConstructor(linen.EvoNormS1),
+    "evonorm_s2": LayerConstructor(linen.EvoNormS2),
+    "bn_relu": _baseline(baselines.BatchNormAct, nn.relu),
+    "bn_silu": _baseline(baselines.BatchNormAct, nn.silu),
+    "gn_relu": _baseline(baselines.GroupNormAct, nn.relu),
+    "gn_silu": _baseline(baselines.GroupNormAct, nn.silu),
+    "ln_relu": _baseline(baselines.LayerNormAct, nn.relu),
+    "ln_silu": _baseline(baselines.LayerNormAct, nn.silu),
+    "in_relu": _baseline(baselines.InstanceNormAct, nn.relu),
+    "in_silu": _baseline(baselines.InstanceNormAct, nn.silu),
+    "frn_tlu": LayerConstructor(baselines.FilterResponseNorm),
+}
 
 
 def norm_act(spec: str | Graph, **fields: Any) -> LayerConstructor:
     """The constructor of a layer.
 
     Args:
-      spec: a name of `LAYERS`, a `Graph`, or a saved file with the number of a layer in it, such as
-        `runs/mnist5k/top_layers.json#0` (without a number, the first).
+      spec: name in `LAYERS`, or `Graph`, or path of a layer file and the number of a layer in it, such as
+        `~/runs/mnist5k/top_layers.json#0`. Without a number it is the first layer. The last `#` separates.
       **fields: fields set on every layer made, such as `groups=16` or `axis_name="devices"`.
 
     Raises:
@@ -67,37 +81,29 @@ def norm_act(spec: str | Graph, **fields: Any) -> LayerConstructor:
         of that number.
     """
     if isinstance(spec, Graph):
-        make = functools.partial(linen.GraphNormAct, graph=spec)
-    elif spec in LAYERS:
-        make = LAYERS[spec]
-    elif ".json" in spec:
-        make = functools.partial(linen.GraphNormAct, graph=load_layer(spec))
-    else:
-        near = difflib.get_close_matches(spec, LAYERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LAYERS)}, or a file.json#0"
-        raise UserError(f"unknown layer {spec!r}; {hint}")
-    return LayerConstructor(functools.partial(make, **fields))
+        return LayerConstructor(linen.GraphNormAct, {"graph": spec, **fields})
+    if spec in LAYERS:
+        return LayerConstructor(LAYERS[spec].make, {**LAYERS[spec].fields, **fields})
+    if ".json" in spec:
+        return LayerConstructor(linen.GraphNormAct, {"graph": load_layer(spec), **fields})
+    near = difflib.get_close_matches(spec, LAYERS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LAYERS)}, or a file.json#0"
+    raise UserError(f"unknown layer {spec!r}; {hint}")
 
 
 def layer_file(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The text of a layer file: rows of what JSON can hold, each with a graph as `Graph.to_json` gives it."""
+    """The text of a layer file: rows of JSON values, each with a `graph` in the form of `Graph.to_json`."""
     return json.dumps({"schema": SCHEMA, "layers": list(rows)}, indent=1) + "\n"
 
 
-def save_layers(path: epath.PathLike, layers: Sequence[dict[str, Any]]) -> None:
-    """Writes a layer file, atomically: each layer is an object whose `graph` is a `Graph`."""
-    rows = [{**layer, "graph": layer["graph"].to_json(), "equation": str(layer["graph"])} for layer in layers]
-    path = epath.Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(layer_file(rows))
-    draft.replace(path)
-
-
 def load_layer(spec: str) -> Graph:
-    """The graph of one layer of a saved file, `path.json#number`; errors as `norm_act`."""
-    path, _, number = spec.partition("#")
+    """The graph of one layer of a saved file, `path.json#number`. Raises the errors of `norm_act`."""
+    path, separator, number = spec.rpartition("#")
+    if not separator or number.endswith(".json"):  # a `#` in the path of a file, without a number after it
+        path, number = spec, ""
+    path = epath.Path(path).expanduser()
     try:
-        data = json.loads(epath.Path(path).read_text())
+        data = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"cannot read the layer file {path}: {error.strerror or error}") from None
     except ValueError:
@@ -121,21 +127,27 @@ def load_layer(spec: str) -> Graph:
 
 
 _NORM_PARAMETERS = {"scale", "bias", "v", "v0", "v1", "tau"}
+# Of a dict that was flattened with "_", which is part of Flax's own names: BatchNorm_0_scale.
+_JOINED = re.compile(rf"\w+_\d+_({'|'.join(_NORM_PARAMETERS)})")
 
 
 def norm_parameters(params: Any) -> Any:
-    """The mask that keeps weight decay off the norms, `optax.add_decayed_weights(d, mask=norm_parameters)`.
+    """The mask that keeps weight decay off the norms: `optax.add_decayed_weights(d, mask=norm_parameters)`.
 
     Args:
-      params: the parameters of a model, nested dicts (Linen) or an `nnx.State`.
+      params: parameters of a model as nested dicts, as `FrozenDict`, as `nnx.State`, or as a flat dict. Its
+        keys are tuples of names, or names joined by "/", "." or any sign but letters, digits and "_".
 
     Returns:
-      The same tree with False for gamma, beta, v, v0, v1 and tau of a norm and True for all else. A norm is
-      known by holding nothing but these: the bias of a dense layer stands beside a kernel.
+      The same tree with False for gamma, beta, v, v0, v1 and tau of a norm and True elsewhere. A module is a
+      norm if all its parameters have these names. The bias of a dense layer has a kernel beside it.
+
+    Raises:
+      ValueError: if the place of a parameter in the tree has no name, as in a list of arrays, or its name
+        joins module and parameter by "_".
     """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     siblings: dict[tuple[str, ...], set[str]] = {}
-    for path in paths:
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
         *parents, leaf = _names(path)
         siblings.setdefault(tuple(parents), set()).add(leaf)
 
@@ -146,6 +158,29 @@ def norm_parameters(params: Any) -> Any:
 
 
 def _names(path) -> list[str]:
-    # The last key of an nnx.State is the attribute `.value` of the variable, not a name.
-    keys = path[:-1] if isinstance(path[-1], jax.tree_util.GetAttrKey) else path
-    return [str(getattr(key, "key", key)) for key in keys]
+    """Names of the modules on the way to a parameter, and its own."""
+    named = jax.tree_util.DictKey | jax.tree_util.GetAttrKey
+    keys = list(path)
+    # The last key of an nnx.State or of a boxed parameter is the attribute `value` of the box.
+    if keys and keys[-1] == jax.tree_util.GetAttrKey("value"):
+        keys.pop()
+    while keys and not isinstance(keys[-1], named):
+        keys.pop()
+    names = [name for key in keys for name in _split(key)]
+    if not names:
+        place = jax.tree_util.keystr(path) or "the only array"
+        raise UserError(f"norm_parameters knows a norm by the names of its parameters, {place} has none")
+    if _JOINED.fullmatch(names[-1]):
+        raise UserError(
+            f"norm_parameters cannot tell module from parameter in {names[-1]!r}: flatten with sep='/'"
+        )
+    return names
+
+
+def _split(key: Any) -> list[str]:
+    """Names in one key of a tree."""
+    if isinstance(key, jax.tree_util.SequenceKey):
+        return [str(key.idx)]
+    name = getattr(key, "name", getattr(key, "key", key))
+    parts = name if isinstance(name, tuple) else (name,)
+    return [word for part in parts for word in re.findall(r"\w+", str(part))]

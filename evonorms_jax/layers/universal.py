@@ -20,13 +20,13 @@ from evonorms_jax.search_space.universal import apply_encoded, initial_statistic
 class UniversalNormAct(Layer):
     """The graph of a candidate, `graph(x) * scale + bias`.
 
-    An `EncodedGraph` is interpreted: one program for every graph. A `Graph` is compiled: a faster program for
-    this one. Both hold the same variables, so that a training can go from one to the other: `v0`, `v1` and the
-    moving statistics `moments`, `[CAPACITY, C]`, whether the graph uses them or not. The output agrees with
-    `GraphNormAct` of the same graph. There is no `mask`, and `axis_name` is refused.
+    An `EncodedGraph` is interpreted by one program that serves every graph. A `Graph` is compiled to a faster
+    program of its own. Both hold the same variables, whether the graph uses them or not: `v0`, `v1` and the
+    moving statistics `moments`, `[CAPACITY, C]`. So a training can change from one to the other. The output
+    agrees with `GraphNormAct` of the same graph. There is no `mask`, and `axis_name` is refused.
 
     Attributes:
-      candidate: the Graph, or its EncodedGraph from `encode(graph)`, which may be traced. In that case make the
+      candidate: the Graph, or its EncodedGraph from `encode(graph)`. The latter may be traced. Then make the
         module inside the jitted function.
     """
 

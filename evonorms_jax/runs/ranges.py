@@ -83,6 +83,7 @@ _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "budget": COUNT,
     "checkpoint_every": COUNT,
     "top_k": COUNT,
+    "search_space.num_nodes": COUNT,
     "proxy.steps": COUNT,
     "proxy.batch_size": COUNT,
     "proxy.learning_rate": POSITIVE,

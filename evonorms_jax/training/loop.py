@@ -1,10 +1,8 @@
 """Trains one network with one layer on one data set, from a config to the test accuracy."""
 
 import contextlib
-import datetime
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from evonorms_jax.layers import load_layer
+from evonorms_jax.runs import provenance
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.files import absolute, write_whole
@@ -112,21 +111,10 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
         result = _result(run, state)
         if writes:
             checkpoints.wait()
-            today = datetime.datetime.now(datetime.UTC).date().isoformat()
-            written = result._asdict() | {"hardware": hardware(), "date": today}
+            place = provenance.hardware() | {"jax": provenance.versions()["jax"]}
+            written = result._asdict() | {"hardware": place, "date": provenance.now().date().isoformat()}
             write_whole(workdir / RESULT, json.dumps(written, indent=1) + "\n")
     return result
-
-
-def hardware() -> dict[str, str | int]:
-    """What trains here, as `result.json` has it."""
-    devices = jax.devices()
-    return {
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-        "machine": platform.machine(),
-        "jax": jax.__version__,
-    }
 
 
 class _Run(NamedTuple):

@@ -1,33 +1,35 @@
-"""What the benchmarks of the search share: candidates, a timed pass over them, and the file of figures."""
+"""Candidates for the benchmarks of the search, and a timed pass of an evaluator over them."""
 
-import datetime
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.session import make_evaluator
-from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.search_space import Graph, mutate, random_graph
-from experiments.flags import cores
 
-# Its gradient is not finite from the first step on: it makes the programs be built and costs no time in them.
+# Its gradient is not finite at the first step, so it has the programs built and takes almost no time in them.
 _HOPELESS = Graph.parse("exp(exp(exp(exp(square(x)))))")
 
 
 def random_graphs(count: int, seed: int) -> list[Graph]:
-    """Random graphs of the search space."""
+    """The first `count` graphs of a fixed sequence of random graphs."""
     return [random_graph(_rng(seed, 0, index)) for index in range(count)]
 
 
 def mutants(parents: Sequence[Graph], count: int, seed: int, mutations: int = 2) -> list[Graph]:
-    """The parents in turn, each mutated so many times in a row; two are what the search makes of a parent."""
+    """The first `count` children of a fixed sequence.
+
+    Args:
+      parents: graphs that take turns as the parent.
+      count: number of children.
+      seed: base seed of all mutations.
+      mutations: number of mutations in a row, two as in a search.
+    """
     children = []
     for index in range(count):
         rng = _rng(seed, 1, index)
@@ -43,26 +45,28 @@ def _rng(seed: int, kind: int, index: int) -> np.random.Generator:
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """So many indices below the total, evenly spaced; all of them if there are no more."""
+    """`count` evenly spaced indices below `total`, or all of them if `count` is larger."""
     count = min(count, total)
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
 def rounds(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """The items in rounds of the given size; the last may be smaller."""
+    """The items in rounds of `size`. The last round may be smaller."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 class Pass:
-    """An evaluator with its programs built, what it has examined, and how long both took.
+    """An evaluator with its programs built, the history of its candidates, and the seconds of both.
 
     Args:
-      config: of a search.
-      devices: where it runs; all local ones by default.
+      config: config of a search.
+      devices: devices of the evaluator, all local ones by default.
 
     Attributes:
-      build_seconds: for data and programs, before the first candidate.
-      seconds: for the candidates.
+      evaluator: the evaluator.
+      history: records of the candidates examined.
+      build_seconds: seconds for data and programs, before the first candidate.
+      seconds: seconds for the candidates.
     """
 
     def __init__(self, config: ConfigDict, devices: Sequence[jax.Device] | None = None):
@@ -76,7 +80,7 @@ class Pass:
         self.history = History()
 
     def examine(self, graphs: Sequence[Graph]) -> None:
-        """Examines a round, as a search does."""
+        """Examines a round as a search does."""
         started = time.monotonic()
         evaluations = self.evaluator.examine(graphs, self.history)
         self.seconds += time.monotonic() - started
@@ -86,29 +90,3 @@ class Pass:
     def verdicts(self) -> list[dict[str, Any]]:
         """All evaluations without their times, as JSON objects."""
         return [record.evaluation._replace(seconds=0.0).to_json() for record in self.history]
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on, and when."""
-    return {
-        "device": jax.devices()[0].device_kind,
-        "platform": jax.default_backend(),
-        "devices": jax.local_device_count(),
-        "cores": cores(),
-        "jax": jax.__version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def headline(figures: Mapping[str, Any]) -> str:
-    """One line of `machine()`."""
-    counts = f"{figures['cores']} cores, {figures['devices']} devices of JAX"
-    return f"{figures['device']}, {counts} {figures['jax']}, {figures['date']}"
-
-
-def write_figures(workdir: str, name: str, figures: Mapping[str, Any]) -> epath.Path:
-    """Writes `name` into the work directory, which is made if need be."""
-    path = absolute(workdir)
-    path.mkdir(parents=True, exist_ok=True)
-    write_whole(path / name, json.dumps(figures, indent=1) + "\n")
-    return path / name

@@ -1,67 +1,200 @@
 """Time and memory of every layer beside Flax's BatchNorm and a ReLU, in one run.
 
-    python -m experiments.benchmarks.layers
-    python -m experiments.benchmarks.layers --shape=8,28,28,128 --dtype=bfloat16 --layers=evonorm_b0
+  python -m experiments.benchmarks.layers
+  python -m experiments.benchmarks.layers --shape=8,28,28,128 --dtype=bfloat16 --layers=evonorm_b0
 
-One step is what a layer adds to a training step: the output, and from a given cotangent the gradients of x
-and of the parameters. Layers take turns, round by round, so that whatever else the machine does hits all of
-them; the median over the rounds is reported. Memory is what XLA sets aside for temporaries; inputs, output
-and gradients are not in it.
+A step is the part of a training step that a layer adds: its output and, from a given cotangent, the gradients
+of x and of the parameters. Layers take turns round by round, so that other load on the machine affects all of
+them, and the median over the rounds is reported. Memory is the size of XLA's temporaries, without inputs,
+output and gradients.
 
-Expected on two CPU cores at the default shape, in about half a minute: EvoNorm-B0 takes 1.7 to 2 times as
-long as BatchNorm and ReLU, S0 1.4 to 1.7 times, S2 and FRN about as long.
+Expected on two CPU cores at the default shape, in about half a minute: relative to BatchNorm and ReLU,
+EvoNorm-B0 takes 1.7 to 2 times as long, S0 1.4 to 1.7 times, and S2 and FRN about as long.
 """
 
-import difflib
+import functools
 import json
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import flags as absl_flags
+from flax import linen as nn
 
+from evonorms_jax.errors import UserError
+from evonorms_jax.layers import LAYERS, norm_act
+from evonorms_jax.runs.config_checks import nearest
 from evonorms_jax.runs.files import absolute, write_whole
+from evonorms_jax.runs.provenance import hardware, now, versions
+from evonorms_jax.search_space import Graph, evaluate_reference, random_graph
 from experiments import flags
-from experiments.benchmarks.layer_figures import NAMES, measure, table
 
-_SHAPE = absl_flags.DEFINE_list("shape", "32,56,56,64", "Shape of x: batch, spatial axes, channels.")
-_DTYPE = absl_flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16", "float16"], "Dtype of x and output."
-)
-_ROUNDS = absl_flags.DEFINE_integer("rounds", 15, "Steps timed of each layer.", lower_bound=1)
-_LAYERS = absl_flags.DEFINE_list(
-    "layers", ",".join(NAMES), "Layers to measure; the reference is always there."
-)
-_JSON = absl_flags.DEFINE_string("json", "runs/benchmarks/layers_benchmark.json", "File of the figures.")
+REFERENCE = "batch_norm+relu"
+RANDOM = "random_graph"
+#: All rows: the reference, the named layers, and one random graph.
+NAMES = (REFERENCE, *LAYERS, RANDOM)
+
+FLAGS = absl_flags.FLAGS
 
 
-@absl_flags.validator("shape")
-def _check_shape(shape: Sequence[str]) -> bool:
-    if len(shape) < 3 or not all(size.isdecimal() and int(size) > 0 for size in shape):
-        raise absl_flags.ValidationError(f"expected three or more sizes above 0, got {','.join(shape)}")
-    return True
+def define_flags() -> None:
+    """Defines the flags of this main. A function, so that tests can import the file."""
+    absl_flags.DEFINE_list("shape", "32,56,56,64", "Shape of x: batch, spatial axes, channels.")
+    dtypes = ["float32", "bfloat16", "float16"]
+    absl_flags.DEFINE_enum("dtype", "float32", dtypes, "Dtype of x and of the output.")
+    absl_flags.DEFINE_integer("rounds", 15, "Number of timed steps of each layer.", lower_bound=1)
+    absl_flags.DEFINE_list("layers", ",".join(NAMES), "Layers to measure in addition to the reference.")
+    absl_flags.DEFINE_string("json", "runs/benchmarks/layers_benchmark.json", "File for the results.")
 
 
-@absl_flags.validator("layers")
-def _check_layers(names: Sequence[str]) -> bool:
-    for name in names:
-        if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}"
-            raise absl_flags.ValidationError(f"unknown layer {name!r}; {hint}")
-    return True
-
-
-def main(argv: Sequence[str]) -> None:
-    """Measures the layers, prints the table, and writes the figures."""
+def main(argv):
+    """Measures, prints the table, and writes the results."""
     del argv
-    path = absolute(_JSON.value)
+    shape, names = parse_shape(FLAGS.shape), check_names(FLAGS.layers)
+    path = absolute(FLAGS.json)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()  # shows before the measurement whether it can be written
-    shape = [int(size) for size in _SHAPE.value]
-    figures = measure(_LAYERS.value, shape, _DTYPE.value, _ROUNDS.value)
-    print(table(figures))
-    write_whole(path, json.dumps(figures, indent=1) + "\n")
+    path.touch()  # an error of the path shows before the measurement
+    measured = measure(names, shape, FLAGS.dtype, FLAGS.rounds)
+    print(table(measured))
+    write_whole(path, json.dumps(measured, indent=1) + "\n")
     print(f"written to {path}")
 
 
+def parse_shape(sizes: Sequence[str]) -> list[int]:
+    """The sizes as numbers. Raises `ValueError` unless they are three or more numbers above 0."""
+    if len(sizes) < 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise UserError(f"--shape takes three or more sizes above 0, got {','.join(sizes)}")
+    return [int(size) for size in sizes]
+
+
+def check_names(names: Sequence[str]) -> Sequence[str]:
+    """The names unchanged. Raises `ValueError` at the first unknown one."""
+    for name in names:
+        if name not in NAMES:
+            hint = nearest(name, NAMES) or f"; known: {', '.join(NAMES)}"
+            raise UserError(f"--layers: unknown layer {name!r}{hint}")
+    return names
+
+
+class _FlaxBatchNormRelu(nn.Module):
+    """The usual pair, with Flax's own modules."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.BatchNorm(use_running_average=False, dtype=self.dtype)(x))
+
+
+@functools.cache
+def sample_graph(seed: int = 0) -> Graph:
+    """The first random graph with three live aggregations whose output is finite and varies over space."""
+    rng = np.random.default_rng(seed)
+    probe = rng.normal(size=(4, 5, 5, 8))
+    while True:
+        graph = random_graph(rng)
+        y = evaluate_reference(graph, probe)
+        if str(graph).count("_") >= 3 and np.isfinite(y).all() and y.std((1, 2)).min() > 0.01:
+            return graph
+
+
+def make_layer(name: str, dtype: Any) -> nn.Module:
+    """The module of a row."""
+    if name == REFERENCE:
+        return _FlaxBatchNormRelu(dtype)
+    return norm_act(sample_graph() if name == RANDOM else name, use_running_average=False, dtype=dtype)()
+
+
+def compile_step(layer: nn.Module, x: jax.Array, cotangent: jax.Array) -> tuple[Callable[[], Any], int]:
+    """One training step of a layer, compiled, and the size of its temporaries in bytes."""
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
+
+    def step(variables, x, cotangent):
+        def forward(params, x):
+            return layer.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+
+        y, backward, updates = jax.vjp(forward, variables["params"], x, has_aux=True)
+        return y, backward(cotangent), updates
+
+    compiled = jax.jit(step).lower(variables, x, cotangent).compile()
+    return lambda: compiled(variables, x, cotangent), compiled.memory_analysis().temp_size_in_bytes
+
+
+def measure(names: Sequence[str], shape: Sequence[int], dtype: str, rounds: int) -> dict[str, Any]:
+    """Measures the reference and the layers.
+
+    Args:
+      names: rows to measure, a subset of `NAMES`. The reference is always measured.
+      shape: shape of x, `[B, spatial..., C]`.
+      dtype: dtype of x and of the output.
+      rounds: number of timed steps of each layer.
+
+    Returns:
+      A JSON object with a header and one row for each layer, the reference first. Times are in milliseconds,
+      memory is in bytes, and ratios are relative to the reference.
+    """
+    names = [REFERENCE, *(name for name in names if name != REFERENCE)]
+    x, cotangent = (jax.random.normal(jax.random.key(i), shape, dtype) for i in range(2))
+    steps, temporary = {}, {}
+    for name in names:
+        steps[name], temporary[name] = compile_step(make_layer(name, jnp.dtype(dtype)), x, cotangent)
+        jax.block_until_ready(steps[name]())
+    medians = {name: statistics.median(times) for name, times in _times(steps, rounds).items()}
+    rows = [
+        {
+            "layer": name,
+            "milliseconds": medians[name],
+            "time_ratio": medians[name] / medians[REFERENCE],
+            "temporary_bytes": temporary[name],
+            "memory_ratio": temporary[name] / temporary[REFERENCE] if temporary[REFERENCE] else None,
+        }
+        for name in names
+    ]
+    return {
+        "device": hardware()["device"],
+        "jax": versions()["jax"],
+        "date": now().isoformat(timespec="seconds"),
+        "shape": list(shape),
+        "dtype": dtype,
+        "rounds": rounds,
+        RANDOM: str(sample_graph()),
+        "rows": rows,
+    }
+
+
+def _times(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of the steps by name, one value for each round."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            jax.block_until_ready(step())
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def table(measured: dict[str, Any]) -> str:
+    """The results as aligned text."""
+    x, rounds = f"x {measured['shape']} {measured['dtype']}", measured["rounds"]
+    lines = [
+        f"{measured['device']}, JAX {measured['jax']}, {measured['date']}",
+        f"forward + backward, {x}, median of {rounds} rounds",
+        "",
+        f"{'layer':<16} {'ms':>9} {'x reference':>12} {'temporary MB':>13} {'x reference':>12}",
+    ]
+    for row in measured["rows"]:
+        memory = "-" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}"
+        lines.append(
+            f"{row['layer']:<16} {row['milliseconds']:>9.2f} {row['time_ratio']:>12.2f}"
+            f" {row['temporary_bytes'] / 1e6:>13.1f} {memory:>12}"
+        )
+    return "\n".join([*lines, "", f"{RANDOM}: {measured[RANDOM]}"])
+
+
 if __name__ == "__main__":
+    define_flags()
     flags.run(main)

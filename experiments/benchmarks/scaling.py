@@ -1,54 +1,165 @@
-"""Does the search find the same on any number of devices, and how much faster on more?
+"""Compares the evaluations and the throughput of a search on several numbers of devices.
 
   python -m experiments.benchmarks.scaling --config=experiments/configs/search_mnist5k.py \\
       --workdir=runs/benchmarks/scaling
 
-The same rounds of candidates, random graphs and mutated known layers by turns, on 1, 2, 4 and 8 devices: CPU
-devices, or as many accelerators as there are. All evaluations must be equal but for their times; if not, the
-exit status is 1. The counts take turns, round by round, and each starts one round in so many, so that
-whatever else the machine does hits all of them. Idle is the share of the devices' time spent waiting for the
-last one of a call. Building is not in the throughput; programs are built anew for each count unless the
-compilation cache has them. A round must hold a candidate for each device, better several:
-`--config.evolution.round_size`.
+The same rounds of candidates, alternately a random graph and a mutated known layer, run on 1, 2, 4 and 8
+devices: CPU devices, or the accelerators of the machine. All evaluations must be equal except for their
+times. Otherwise the exit status is 1. The numbers of devices take turns round by round, and the turn begins
+with another number each time, so that other load on the machine affects all of them. Idle is the share of
+device time spent waiting for the last device of a call. The throughput excludes the builds. Each number of
+devices builds its own programs unless the compilation cache has them. A round must hold at least one
+candidate for each device, better several (`--config.evolution.round_size`).
 
-Two CPU cores, the default numbers: about 20 minutes. `--rounds=1` takes a fourth of the time that is not
-building, and the `:quick` form of the config a minute or two in all. The goal there is 1.6 times the
-throughput of one device with two; more devices than cores bring nothing and must cost little. Writes
-scaling.json into the work directory.
+On two CPU cores the default takes about 20 minutes. `--rounds=1` runs a quarter of the candidates, and the
+`:quick` form of the config ends in one or two minutes. The goal on two cores is 1.6 times the throughput of
+one device with two. More devices than cores cannot be faster and should cost little. Writes scaling.json into
+the work directory.
 """
 
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
 from absl import flags as absl_flags
+from absl import logging
+from ml_collections import ConfigDict
 from rich.console import Console
+from rich.table import Table
 
 from evonorms_jax.errors import UserError
+from evonorms_jax.evolution.session import SEARCH_BASELINES
 from experiments import flags
-from experiments.benchmarks.candidates import headline, write_figures
-from experiments.benchmarks.scaling_figures import check_same, measure, scaling_table
+from experiments.benchmarks import results
+from experiments.benchmarks.candidates import Pass, mutants, random_graphs, rounds
 
-CONFIG, WORKDIR = flags.define_config()
-COUNTS = absl_flags.DEFINE_list("device_counts", "1,2,4,8", "Numbers of devices, the first to compare with.")
-ROUNDS = absl_flags.DEFINE_integer("rounds", 4, "Rounds of config.evolution.round_size.", lower_bound=1)
+FLAGS = absl_flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the flags of this main. A function, so that tests can import the file."""
+    flags.define_config()
+    absl_flags.DEFINE_list("device_counts", "1,2,4,8", "Numbers of devices. The first is the reference.")
+    absl_flags.DEFINE_integer(
+        "rounds", 4, "Number of rounds of config.evolution.round_size candidates.", lower_bound=1
+    )
 
 
 def main(argv):
-    """Measures, prints the table, and writes the figures."""
+    """Measures, prints the table, and writes the results."""
     del argv
-    counts = _counts(COUNTS.value)
+    counts = _counts(FLAGS.device_counts)
     flags.use_cpu_devices(max(counts))
-    figures = measure(CONFIG.value, counts, ROUNDS.value)
+    measured = measure(FLAGS.config, counts, FLAGS.rounds)
     console = Console()
-    console.print(headline(figures["machine"]), highlight=False)
-    console.print(scaling_table(figures))
-    print(f"written to {write_figures(WORKDIR.value, 'scaling.json', figures)}")
-    check_same(figures)
+    console.print(results.headline(measured["machine"]), highlight=False)
+    console.print(table(measured))
+    print(f"written to {results.write(FLAGS.workdir, 'scaling.json', measured)}")
+    check_same(measured)
 
 
-def _counts(values):
+def _counts(values: Sequence[str]) -> list[int]:
     for value in values:
         if not value.isdecimal() or not int(value):
             raise UserError(f"--device_counts takes whole numbers above 0, got {value!r}")
     return [int(value) for value in values]
 
 
+def usable_counts(counts: Sequence[int], available: int, round_size: int) -> list[int]:
+    """The counts for which the machine has enough devices. A warning names the others.
+
+    Raises:
+      ValueError: if there are fewer devices than the first count, or fewer candidates in a round than
+        devices.
+    """
+    usable = [count for count in counts if count <= available]
+    if counts[0] not in usable:
+        raise UserError(f"--device_counts starts with {counts[0]}, there are {available} devices")
+    if dropped := [str(count) for count in counts if count not in usable]:
+        logging.warning("not measured: %s devices, there are %d", ", ".join(dropped), available)
+    if max(usable) > round_size:
+        raise UserError(
+            f"config.evolution.round_size must be at least {max(usable)}, a candidate for each device, "
+            f"got {round_size}"
+        )
+    return usable
+
+
+def measure(config: ConfigDict, counts: Sequence[int], number_of_rounds: int) -> dict[str, Any]:
+    """Examines the same rounds on each number of devices and returns a JSON object.
+
+    Raises:
+      ValueError: if the devices or the round size do not fit, see `usable_counts`.
+    """
+    config = config.copy_and_resolve_references()
+    config.executor = "universal"  # "auto" decides by measured times, which differ between runs
+    available = jax.local_devices()
+    size = config.evolution.round_size
+    usable = usable_counts(counts, len(available), size)
+    graphs = _candidates(size * number_of_rounds, config.seed)
+    passes = {}
+    for count in usable:
+        logging.info("building the programs for %d devices", count)
+        passes[count] = Pass(config, available[:count])
+    for number, batch in enumerate(rounds(graphs, size)):
+        first = number % len(usable)
+        for count in usable[first:] + usable[:first]:
+            passes[count].examine(batch)
+        logging.info("round %d of %d", number + 1, number_of_rounds)
+    outcomes = [verdict["outcome"] for verdict in passes[usable[0]].verdicts()]
+    return {
+        "machine": results.machine(),
+        "config": config.to_dict(),
+        "candidates": len(graphs),
+        "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+        "rows": _rows(passes, len(graphs)),
+    }
+
+
+def _candidates(total: int, seed: int):
+    """Random graphs and mutated known layers by turns."""
+    children = mutants(list(SEARCH_BASELINES.values()), total - total // 2, seed, mutations=1)
+    pairs = zip(random_graphs(len(children), seed), children, strict=True)
+    return [graph for pair in pairs for graph in pair][:total]
+
+
+def _rows(passes: Mapping[int, Pass], total: int) -> list[dict[str, Any]]:
+    reference = next(iter(passes.values()))
+    return [
+        {
+            "devices": count,
+            "seconds": each.seconds,
+            "per_hour": 3600 * total / each.seconds,
+            "ratio": reference.seconds / each.seconds,
+            "idle_share": each.evaluator.devices.idle_share,
+            "build_seconds": each.build_seconds,
+            # Compared as text, because NaN does not equal itself.
+            "same": json.dumps(each.verdicts()) == json.dumps(reference.verdicts()),
+        }
+        for count, each in passes.items()
+    ]
+
+
+def table(measured: Mapping[str, Any]) -> Table:
+    """Throughput by number of devices."""
+    shares = ", ".join(f"{count} {outcome}" for outcome, count in measured["outcomes"].items())
+    title = f"{measured['candidates']} candidates: {shares}"
+    shown = Table("devices", "an hour", "x the first", "idle", "build", "same evaluations", title=title)
+    for row in measured["rows"]:
+        throughput = f"{row['per_hour']:,.0f}", f"{row['ratio']:.2f}"
+        times = f"{100 * row['idle_share']:.0f} %", f"{row['build_seconds']:.0f} s"
+        shown.add_row(str(row["devices"]), *throughput, *times, "yes" if row["same"] else "NO")
+    return shown
+
+
+def check_same(measured: Mapping[str, Any]) -> None:
+    """Ends the process with one line and exit status 1 if evaluations differ between numbers of devices."""
+    first, *_ = (row["devices"] for row in measured["rows"])
+    if different := [str(row["devices"]) for row in measured["rows"] if not row["same"]]:
+        raise SystemExit(f"error: evaluations on {', '.join(different)} devices differ from those on {first}")
+
+
 if __name__ == "__main__":
-    flags.run(main, example="experiments/configs/search_mnist5k.py", holds=WORKDIR)
+    define_flags()
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds="workdir")

@@ -10,7 +10,6 @@ scratch 86.8, 89.6 and 85.4 %. This is one small network on digits, and says lit
 """
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -35,26 +34,28 @@ class Before(nn.Module):
 
 
 class After(nn.Module):
-    """With EvoNorm-B0: two lines have become one. A BatchNorm without ReLU takes `nonlinearity=False`."""
+    """With EvoNorm-B0: two lines have become one. A BatchNorm without ReLU takes `nonlinearity=False`.
+
+    B0 with v = 1 grows without bound below zero and levels off above. With v = -1 it does the opposite, like
+    the ReLU that the next weights expect. With v = 1 the converted example falls to chance.
+    """
 
     @nn.compact
     def __call__(self, x, train):
         for features in WIDTHS:
             x = nn.Conv(features, (3, 3), strides=2, use_bias=False)(x)
-            x = EvoNormB0(use_running_average=not train)(x)
+            x = EvoNormB0(use_running_average=not train, v_init=nn.initializers.constant(-1.0))(x)
         return nn.Dense(digits.NUM_CLASSES)(x.mean((1, 2)))
 
 
-def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0", v: float = -1.0):
+def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0"):
     """The variables of the new model with what was learned in the old one.
 
     - Kernels, and the biases beside them, carry over.
     - So does the moving variance: both layers keep that of the same tensor.
     - gamma and beta stay fresh. They stood before the ReLU and now stand after the layer; to carry them over
       made no difference that we could measure. The moving mean has no place: nothing is centred.
-    - v starts at -1 instead of 1. B0 with v = 1 grows without bound below zero and levels off above, with
-      v = -1 the other way round, like the ReLU that the next weights are used to: with v = 1 the example
-      falls to chance. EvoNorm-S0 resembles a ReLU at v = 1; B1, B2, S1 and S2 have no v.
+    - v stays fresh. EvoNorm-S0 resembles a ReLU at v = 1, and B1, B2, S1 and S2 have no v.
 
     Args:
       trained: variables of the trained model.
@@ -62,7 +63,6 @@ def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0"
       old: what the names of the trained norms have where those of the new ones have `new`. Names given by
         hand are the same in both models and are found as they are.
       new: see `old`.
-      v: the start of v.
 
     Raises:
       ValueError: if a weight of one model has no counterpart of its shape in the other.
@@ -78,7 +78,7 @@ def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0"
             carried[path] = source[origin]
             lost.discard(origin)
         else:
-            carried[path] = jnp.full_like(start, v) if path[-1] == "v" else start
+            carried[path] = start
     if lost:
         raise UserError(f"the new model has no {', '.join('/'.join(path) for path in sorted(lost))}")
     return unflatten_dict(carried)

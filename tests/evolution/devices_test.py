@@ -1,4 +1,4 @@
-"""Shares, slots and the account of idle time."""
+"""Shares, slots, states and the account of idle time."""
 
 from typing import NamedTuple
 
@@ -12,19 +12,19 @@ from evonorms_jax.evolution import session
 from evonorms_jax.evolution.devices import Devices, Program, pack, release_programs
 
 
-class Figures(NamedTuple):
+class Measures(NamedTuple):
     value: jax.Array
     steps: jax.Array
 
 
 def counted(shared, item, kept):
-    """Adds `shared` to what is kept, `item` times."""
+    """Adds `shared` to the state, `item` times."""
 
     def add(carry):
         return carry[0] + shared, carry[1] + 1
 
     total, steps = jax.lax.while_loop(lambda carry: carry[1] < item, add, (kept, jnp.int32(0)))
-    return Figures(jnp.sum(total), steps), total
+    return Measures(jnp.sum(total), steps), total
 
 
 def make(count, slots=3):
@@ -34,7 +34,7 @@ def make(count, slots=3):
 
 def run(program, items, **kept):
     items = [np.int32(item) for item in items]
-    return program.run(items, costs=items, work=lambda figures: 1.0 + figures.steps, **kept)
+    return program.run(items, costs=items, work=lambda measures: 1.0 + measures.steps, **kept)
 
 
 def test_pack_gives_every_bin_about_the_same():
@@ -57,17 +57,17 @@ def test_every_item_gets_its_own_result_however_many_there_are(count, number):
     """13 items in shares of 3: more than one call on few devices, free slots on many."""
     _, program = make(count)
     results = run(program, range(number))
-    assert [result.figures.value for result in results] == [4.0 * i for i in range(number)]
-    assert [result.figures.steps for result in results] == list(range(number))
+    assert [result.measures.value for result in results] == [4.0 * i for i in range(number)]
+    assert [result.measures.steps for result in results] == list(range(number))
     for i in (0, number - 1):
         np.testing.assert_array_equal(results[i].fetch(), [2.0 * i, 2.0 * i])
 
 
-def test_what_is_kept_goes_into_the_next_call():
+def test_the_state_goes_into_the_next_call():
     _, program = make(2)
     first = run(program, [1, 4, 2])
     again = run(program, [3, 3, 0], kept=[result.fetch() for result in first])
-    assert [result.figures.value for result in again] == [16.0, 28.0, 8.0]
+    assert [result.measures.value for result in again] == [16.0, 28.0, 8.0]
 
 
 def test_no_items_are_no_call():
@@ -81,7 +81,7 @@ def test_seconds_of_a_share_are_divided_by_the_work_done():
     assert long.seconds == pytest.approx(100 * short.seconds)
 
 
-def test_idle_is_what_the_devices_wait_for_the_last_one():
+def test_idle_time_is_spent_waiting_for_the_last_device():
     devices, _ = make(2)
     devices.count([2.0, 1.0])
     devices.count([0.0, 1.0])

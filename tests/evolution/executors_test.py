@@ -1,4 +1,4 @@
-"""How survivors are trained to the end: what `auto` chooses and says, and the account of compiled jobs."""
+"""Executors: the choices of `auto` and its log lines, and the account of compiled jobs."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from evonorms_jax.evolution import executors
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.executors import Auto, Job, Shared, Trained
+from evonorms_jax.evolution.executors import Auto, Job, Shared, TrainedCandidate
 from evonorms_jax.evolution.proxy import ProxyState
 from evonorms_jax.search_space import CATALOG
 
@@ -20,7 +20,7 @@ def job(stop, start=10, step_seconds=1.0):
 
 
 class Fake:
-    """An executor with steps of so many seconds; from NaN, no step is taken."""
+    """An executor whose steps take so many seconds. From a loss of NaN it takes no step."""
 
     def __init__(self, step_seconds, build=0.0, nan=False):
         self.step_seconds, self.build, self.nan, self.calls = step_seconds, build, nan, []
@@ -32,7 +32,7 @@ class Fake:
     def _trained(self, job):
         end = job.start if self.nan else job.stop
         seconds = self.build + (end - job.start) * self.step_seconds
-        return Trained(0.5, np.zeros(1), end, lambda: state(end), seconds, self.build)
+        return TrainedCandidate(0.5, np.zeros(1), end, lambda: state(end), seconds, self.build)
 
 
 class Universal(Fake):
@@ -82,7 +82,7 @@ def test_jobs_without_a_measured_step_are_interpreted():
     assert (universal.calls, compiled.calls) == ([[10]], [])
 
 
-def test_what_compiled_jobs_leave_idle_is_counted(monkeypatch):
+def test_idle_time_of_compiled_jobs_is_counted(monkeypatch):
     """One job on two devices: one of them waits."""
     devices = Devices(1, jax.local_devices()[:2])
     shared = Shared({}, devices.replicate(jax.random.key(0)), devices.replicate(state(0)))
@@ -91,7 +91,7 @@ def test_what_compiled_jobs_leave_idle_is_counted(monkeypatch):
     monkeypatch.setattr(
         compiled,
         "_train_on",
-        lambda device, _: Trained(0.5, np.zeros(1), 20, lambda: state(20), seconds[device]),
+        lambda device, _: TrainedCandidate(0.5, np.zeros(1), 20, lambda: state(20), seconds[device]),
     )
     assert not devices.used
     compiled.train([job(20)])

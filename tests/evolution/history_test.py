@@ -1,4 +1,4 @@
-"""Records of a history, on disk and back; the archive after every kind of accident."""
+"""Records of a history, on disk and back, and the archive after every kind of accident."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from evonorms_jax.evolution import archive as archive_module
 from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
+from evonorms_jax.evolution.records import top_layers
 from evonorms_jax.layers import norm_act
 from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import CATALOG
@@ -56,6 +57,24 @@ def test_a_record_survives_json():
         Record.from_json({"index": 0})
 
 
+def test_a_line_from_before_the_evidence_had_its_name_is_read():
+    line = RECORDS[1].to_json()
+    line["figure"] = line.pop("evidence")
+    assert Record.from_json(line) == RECORDS[1]
+
+
+def test_a_duplicate_is_selectable_and_is_not_ranked():
+    """It has the scores of its original, which would otherwise be listed twice."""
+    first, other, third = record(0, 0.4), record(1, 0.9), record(2, 0.6)
+    duplicate = other._replace(index=3, evaluation=other.evaluation._replace(duplicate_of=1))
+    history = History([first, other, third, duplicate])
+    assert [r.index for r in history.selectable()] == [0, 1, 2, 3]
+    assert [r.index for r in history.selectable(before=2)] == [0, 1]
+    assert [r.index for r in history.accepted()] == [0, 1, 2]
+    assert [r.index for r in history.ranked()] == [1, 2, 0]
+    assert [layer.index for layer in top_layers(history, 5)] == [1, 2, 0]
+
+
 def test_records_are_appended_in_order_only():
     with pytest.raises(ValueError, match="the next record has index 0, got 1"):
         History([record(1)])
@@ -73,7 +92,7 @@ def test_nothing_is_lost_without_a_checkpoint(workdir):
 
 
 class NoCheckpoints:
-    """What a search in a bucket that is killed before its first checkpoint has of them."""
+    """The checkpoints of a search in a bucket that is killed before it saves one."""
 
     def __init__(self, _):
         pass
@@ -101,6 +120,18 @@ def test_checkpoint_and_log_together_give_the_history(workdir):
     assert restored(workdir) == RECORDS
     (workdir / "history.jsonl").unlink()
     assert restored(workdir) == RECORDS[:3]
+
+
+def test_lines_after_a_damaged_one_are_examined_anew(workdir, caplog):
+    fill(workdir, RECORDS)
+    log = workdir / "history.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:2], lines[2][:50], *lines[3:]]) + "\n")
+    with caplog.at_level("WARNING", "absl"):
+        assert restored(workdir) == RECORDS[:2]
+    assert f"{log} is damaged: line 3 is not JSON; the search resumes from that line" in caplog.text
+    fill(workdir, RECORDS[2:])
+    assert restored(workdir) == RECORDS
 
 
 @pytest.mark.parametrize("cut", [1, 40])
@@ -137,13 +168,13 @@ def test_the_top_layers_are_the_best_and_the_front_and_make_layers(workdir):
     assert layers[0]["equation"] == str(RECORDS[2].graph)
 
 
-def test_known_layers_are_kept_by_name(workdir):
+def test_baselines_are_kept_by_name(workdir):
     with Archive(workdir, top_k=2) as archive:
-        assert archive.known_layers() == {}
-        archive.add_known_layer("evonorm_b0", GRAPHS[0], RECORDS[0].evaluation)
-        archive.add_known_layer("evonorm_s0", GRAPHS[3], RECORDS[1].evaluation)
-        assert list(archive.known_layers()) == ["evonorm_b0", "evonorm_s0"]
-        assert archive.known_layers()["evonorm_b0"]["scores"] == RECORDS[0].evaluation.scores
+        assert archive.baselines() == {}
+        archive.add_baseline("evonorm_b0", GRAPHS[0], RECORDS[0].evaluation)
+        archive.add_baseline("evonorm_s0", GRAPHS[3], RECORDS[1].evaluation)
+        assert list(archive.baselines()) == ["evonorm_b0", "evonorm_s0"]
+        assert archive.baselines()["evonorm_b0"]["scores"] == RECORDS[0].evaluation.scores
     (workdir / "baselines.json").write_text("{")
     with Archive(workdir, top_k=2) as archive:
-        assert archive.known_layers() == {}
+        assert archive.baselines() == {}

@@ -1,29 +1,31 @@
-"""Tournament, Pareto front, mutation, random injection: who is chosen, how often, and from what."""
+"""From history, seed and index to a proposal: population, selection, mutation, random injection."""
 
 import numpy as np
 import pytest
-from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
 from evonorms_jax.evolution.proposal import (
-    SELECTIONS,
     EvolutionSettings,
-    check_selection,
-    pareto_front,
+    check_settings,
+    fit,
+    population,
     propose,
-    tournament,
+    propose_round,
 )
-from evonorms_jax.search_space import CATALOG, random_graph
+from evonorms_jax.search_space import CATALOG, OP_NAMES, Graph, mutate, random_graph
 
 SETTINGS = EvolutionSettings(
     select=True,
     population_size=20,
     initial_population=5,
-    tournament_fraction=0.25,
+    survival="aging",
     selection="pareto",
+    tournament_fraction=0.25,
     mutations=2,
     random_probability=0.5,
     round_size=4,
+    num_nodes=10,
+    ops=OP_NAMES,
 )
 
 
@@ -34,47 +36,61 @@ def record(index, scores=None, graph=None):
     return Record(index, Proposal(graph, "random"), Evaluation(outcome, {}, named))
 
 
-def history_of(count):
+def history_of(count, rejected=()):
     rng = np.random.default_rng(0)
-    return History(record(i, rng.random(3).tolist()) for i in range(count))
+    scores = rng.random((count, 3)).tolist()
+    return History(record(i, None if i in rejected else scores[i]) for i in range(count))
 
 
-def dominated_by_definition(scores, i):
-    return any((scores[j] >= scores[i]).all() and (scores[j] > scores[i]).any() for j in range(len(scores)))
+# -- The paper's rule
 
 
-@pytest.mark.parametrize("objectives", [1, 2, 3])
-def test_the_front_is_that_of_the_definition_and_of_a_public_library(objectives, rng):
-    for _ in range(50):
-        scores = rng.integers(0, 6, (12, objectives)) / 5  # coarse, so that there are equals
-        front = pareto_front(scores)
-        assert front == [i for i in range(12) if not dominated_by_definition(scores, i)]
-        assert front == sorted(NonDominatedSorting().do(-scores, only_non_dominated_front=True))
+def plain_tournament(history, settings, seed, index):
+    """The paper's evolution as a plain loop over lists, with the same draws."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    before = index - index % settings.round_size
+    people = [r for r in history if r.index < before and r.evaluation.scores][-settings.population_size :]
+    if len(people) < settings.initial_population:
+        return Proposal(random_graph(rng), "random")
+    size = max(1, round(settings.tournament_fraction * len(people)))
+    members = [people[i] for i in rng.choice(len(people), size, replace=False)]
+    vectors = [list(member.evaluation.scores.values()) for member in members]
+
+    def beaten(mine):
+        return any(theirs != mine and all(a >= b for a, b in zip(theirs, mine)) for theirs in vectors)  # noqa: B905
+
+    front = [member for member, mine in zip(members, vectors, strict=True) if not beaten(mine)]
+    parent = front[int(rng.integers(len(front)))]
+    child = parent.graph
+    for _ in range(settings.mutations):
+        child = mutate(rng, child)
+    if rng.random() < settings.random_probability:
+        return Proposal(random_graph(rng), "random")
+    return Proposal(child, "mutation", (parent.index,))
 
 
-def test_a_score_that_is_not_finite_is_never_on_the_front():
-    scores = np.array([[0.5, 0.5], [np.nan, 0.9], [0.9, np.inf], [0.2, 0.1]])
-    assert pareto_front(scores) == [0]
-    assert pareto_front(scores[1:3]) == []
+@pytest.mark.parametrize("fraction", [0.05, 0.13, 0.25, 1.0])
+def test_the_paper_s_rule_is_a_plain_tournament_bit_for_bit(fraction):
+    """0.13 of 20 individuals are 2.6: the size of a tournament is rounded, not cut off."""
+    settings = SETTINGS._replace(tournament_fraction=fraction)
+    history = history_of(60, rejected=set(range(0, 60, 3)))
+    for seed in range(4):
+        for index in range(60):
+            assert propose(history, settings, seed, index) == plain_tournament(history, settings, seed, index)
+
+
+def test_a_round_is_its_proposals_one_by_one():
+    history = history_of(24)
+    one_by_one = [propose(history, SETTINGS, 3, index) for index in range(24, 28)]
+    assert propose_round(history, SETTINGS, 3, range(24, 28)) == one_by_one
+    assert propose_round(history, SETTINGS, 3, [26, 27]) == one_by_one[2:]
 
 
 def test_a_record_without_finite_scores_is_not_in_the_population():
     history = History([record(0, [0.5, 0.5]), record(1, [np.nan, 0.9]), record(2), record(3, [0.4, 0.6])])
-    assert [r.index for r in history.population(10)] == [0, 3]
-    assert [r.index for r in history.population(1)] == [3]
-    assert [r.index for r in history.population(10, before=3)] == [0]
-
-
-def test_the_tournament_is_a_share_of_the_population_and_its_winner_of_the_front(rng):
-    population = list(history_of(20))
-    scores = np.array([list(r.evaluation.scores.values()) for r in population])
-    whole = {tournament(rng, population, 1.0, "pareto").index for _ in range(300)}
-    assert whole == set(pareto_front(scores))
-    best = {tournament(rng, population, 1.0, "average").index for _ in range(5)}
-    assert best == {int(scores.mean(1).argmax())}
-    # One member a tournament: everybody wins about equally often.
-    counts = np.bincount([tournament(rng, population, 0.05, "pareto").index for _ in range(4000)])
-    assert counts.min() > 140 and counts.max() < 260
+    assert [r.index for r in population(history, SETTINGS)] == [0, 3]
+    assert [r.index for r in population(history, SETTINGS._replace(population_size=1))] == [3]
+    assert [r.index for r in population(history, SETTINGS, before=3)] == [0]
 
 
 def test_the_initial_phase_is_random_and_counts_accepted_ones_only():
@@ -119,7 +135,59 @@ def test_seed_layers_come_first():
     assert propose(History(), settings._replace(select=False), 0, 1).origin == "random"
 
 
-def test_an_unknown_selection_names_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown evolution.selection 'parato'; did you mean 'pareto'\?"):
-        check_selection("parato")
-    assert set(SELECTIONS) == {"pareto", "average"}
+# -- The search space
+
+
+def test_all_draws_stay_in_the_search_space_of_the_settings():
+    settings = SETTINGS._replace(ops=("add", "tanh", "std_bwh"), num_nodes=4, round_size=1)
+    graphs = {
+        i: Graph([("add", (0, 1)), ("tanh", (0,)), ("std_bwh", (0,)), ("add", (4, 5))]) for i in range(8)
+    }
+    history = History(record(i, [0.5, i / 8], graph) for i, graph in graphs.items())
+    proposals = [propose(history, settings, seed, 8) for seed in range(60)]
+    assert {p.origin for p in proposals} == {"random", "mutation"}
+    assert {len(p.graph.nodes) for p in proposals} == {4}
+    assert {node.op for p in proposals for node in p.graph.nodes} == {"add", "tanh", "std_bwh"}
+
+
+def test_a_seed_layer_is_filled_up_or_stripped_to_the_number_of_nodes():
+    layer = Graph.parse("x / std_wh(x)")
+    assert fit(layer, "a layer", SETTINGS) == layer
+    for number in (2, 5):
+        fitted = fit(layer, "a layer", SETTINGS._replace(num_nodes=number))
+        assert len(fitted.nodes) == number and fitted.canonical == layer.canonical
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_nodes": 1}, "evolution.seed_layers: a layer has 2 live nodes, search_space.num_nodes is 1"),
+        ({"ops": ("div",)}, "evolution.seed_layers: a layer uses std_wh, absent from search_space.ops"),
+    ],
+)
+def test_a_seed_layer_outside_the_search_space_is_refused(changes, message):
+    with pytest.raises(ValueError) as raised:
+        fit(Graph.parse("x / std_wh(x)"), "a layer", SETTINGS._replace(**changes))
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selection": "parato"}, "unknown evolution.selection 'parato'; did you mean 'pareto'?"),
+        ({"survival": "agin"}, "unknown evolution.survival 'agin'; did you mean 'aging'?"),
+        ({"ops": ("add", "sigmod")}, "unknown op in search_space.ops 'sigmod'; did you mean 'sigmoid'?"),
+        ({"ops": ()}, "search_space.ops must name at least one op, each once, got none"),
+        ({"ops": ("exp", "exp")}, "search_space.ops must name at least one op, each once, got exp, exp"),
+        (
+            {"num_nodes": 11},
+            "search_space.num_nodes must be from 1 to 10, the capacity of the universal program "
+            "(search_space/encoding.py), got 11",
+        ),
+    ],
+)
+def test_settings_that_no_search_can_use_are_refused(changes, message):
+    check_settings(SETTINGS)
+    with pytest.raises(ValueError) as raised:
+        check_settings(SETTINGS._replace(**changes))
+    assert str(raised.value) == message

@@ -1,4 +1,4 @@
-"""The tests that need no training, on graphs whose verdict is known; and the figures of the others."""
+"""The tests that need no training, on graphs with a known verdict, and the evidence of the others."""
 
 import numpy as np
 import pytest
@@ -23,12 +23,12 @@ def test_what_depends_on_x_once_v_is_trained_is_not_inert(text):
 
 
 def test_what_is_not_finite_on_ordinary_input_is_inert():
-    figure = rejection.inert(Graph.parse("exp(exp(exp(exp(square(x)))))"))
-    assert figure == {"reason": "the output is not finite"}
+    evidence = rejection.inert(Graph.parse("exp(exp(exp(exp(square(x)))))"))
+    assert evidence == {"reason": "the output is not finite"}
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_layers_are_not_inert(name):
+def test_published_layers_are_not_inert(name):
     assert rejection.inert(KNOWN[name]) is None
 
 
@@ -48,7 +48,7 @@ def test_the_fingerprint_is_that_of_the_function(rng):
 def test_different_functions_have_different_fingerprints():
     texts = [*(str(graph) for graph in KNOWN.values()), "x + 0", "x + v0", "x * v1", "x * v0", "abs(x)"]
     texts += [f"{op.name}(x)" for op in OPS.values() if op.kind]
-    # The same in training; at inference one remembers a variance and the other two moments.
+    # The same in training. At inference one remembers a variance and the other two moments.
     texts += ["square(std_bwh(x))", "square(rms_bwh(x)) - square(mean_bwh(x))"]
     marks = {rejection.fingerprint(Graph.parse(text)) for text in texts}
     assert len(marks) == len(texts)

@@ -10,8 +10,7 @@ from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import CATALOG, Graph
 from experiments.benchmarks import plain_jax
 from experiments.benchmarks.candidates import evenly, mutants, random_graphs, rounds
-from experiments.benchmarks.screening_figures import compared, same_verdict
-from experiments.benchmarks.screening_parts import Times, parts
+from experiments.benchmarks.screening import Times, compared, parts, same_verdict
 
 # -- Candidates
 
@@ -106,16 +105,16 @@ def test_verdicts_are_the_same_with_the_same_outcome_on_the_same_anchor():
 
 def test_a_duplicate_is_compared_by_the_verdict_of_its_original():
     graph, history = CATALOG["evonorm_s0"], History()
-    figure = {"anchor": "a", "accuracy": 0.1}
+    evidence = {"anchor": "a", "accuracy": 0.1}
     for index, evaluation in enumerate([
-        Evaluation("low_quality", figure),
+        Evaluation("low_quality", evidence),
         Evaluation("duplicate", {"original": "low_quality"}, duplicate_of=0),
     ]):  # fmt: skip
         history.append(Record(index, Proposal(graph, "random"), evaluation))
     plain = plain_jax.Plain("low_quality", {"anchor": "a"}, 1.0, {"a": 0.12}, 5.0, {"a": 10.0})
     row = compared(1, graph, plain, history)
     assert row["equal"] is True and row["plain"]["seconds"] == 15
-    assert row["ours"] == {"outcome": "low_quality", "figure": figure, "duplicate_of": 0}
+    assert row["ours"] == {"outcome": "low_quality", "evidence": evidence, "duplicate_of": 0}
     assert compared(1, graph, plain._replace(outcome="accepted"), history)["equal"] is False
 
 

@@ -107,6 +107,47 @@ def test_affine_fields(name, rng):
     np.testing.assert_array_equal(y, 2)
 
 
+NAMED = {
+    "evonorm_b0": ("scale", "bias", "v"),
+    "evonorm_s0": ("scale", "bias", "v"),
+    "evonorm_b2": ("scale", "bias"),
+    "frn_tlu": ("scale", "bias", "tau"),
+    "bn_relu": ("scale", "bias"),
+    "graph": ("scale", "bias", "v0", "v1"),
+}
+GRAPH = en.Graph.parse("max(v0, v1 * x / std_bwh(x))")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_parameter_starts_and_is_partitioned_by_its_initializer(name):
+    starts = {leaf: float(number + 2) for number, leaf in enumerate(NAMED[name])}
+    fields = {
+        f"{leaf}_init": nn.with_partitioning(nn.initializers.constant(start), ("features",))
+        for leaf, start in starts.items()
+    }
+    constructor = en.norm_act(GRAPH if name == "graph" else name, use_running_average=False, **fields)
+    layer = constructor(param_dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), jnp.ones(SHAPE))
+    specs = nn.get_partition_spec(variables)["params"]
+    params = nn.unbox(variables["params"])
+    if name == "bn_relu":
+        specs, params = specs["norm"], params["norm"]
+    assert specs == {leaf: PartitionSpec("features") for leaf in starts}
+    for leaf, start in starts.items():
+        assert params[leaf].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(params[leaf], np.float32), np.full(SHAPE[-1], start))
+    # Boxed parameters are applied like plain ones.
+    x = jnp.linspace(-2, 3, np.prod(SHAPE)).reshape(SHAPE)
+    boxed, plain = (layer.apply(v, x, mutable=["batch_stats"])[0] for v in (variables, nn.unbox(variables)))
+    np.testing.assert_array_equal(boxed, plain)
+
+
+@pytest.mark.parametrize("layer", [en.EvoNormB1, en.EvoNormB2, en.EvoNormS1, en.EvoNormS2, en.BatchNormAct])
+def test_an_initializer_of_a_parameter_that_a_layer_lacks_is_refused(layer):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'v_init'"):
+        layer(v_init=nn.initializers.ones)
+
+
 @pytest.mark.parametrize("channels, fields, groups", [
     (1, {}, 1),
     (17, {}, 17),

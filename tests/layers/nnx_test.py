@@ -162,6 +162,32 @@ def test_affine_fields_and_dtypes(rng):
     assert affine(x).dtype == jnp.float32  # the parameters', as in Flax
 
 
+@pytest.mark.parametrize("name", ["EvoNormB0", "EvoNormS0", "GraphNormAct"])
+def test_every_parameter_starts_and_is_partitioned_by_its_initializer(name):
+    leaves = ("scale", "bias", "v0", "v1") if name == "GraphNormAct" else ("scale", "bias", "v")
+    starts = {leaf: float(number + 2) for number, leaf in enumerate(leaves)}
+    fields = {
+        f"{leaf}_init": nnx.with_partitioning(nnx.initializers.constant(start), ("features",))
+        for leaf, start in starts.items()
+    }
+    if name == "GraphNormAct":
+        fields["graph"] = en.Graph.parse("max(v0, v1 * x / std_bwh(x))")
+    mesh = jax.make_mesh((2,), ("features",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        layer = getattr(en_nnx, name)(12, rngs=nnx.Rngs(0), **fields)
+    params = nnx.state(layer, nnx.Param)
+    specs = nnx.to_pure_dict(nnx.get_partition_spec(params))
+    assert specs == {leaf: jax.sharding.PartitionSpec("features") for leaf in starts}
+    for leaf, start in starts.items():
+        np.testing.assert_array_equal(params[leaf][...], np.full(12, start))
+
+
+@pytest.mark.parametrize("name", ["EvoNormB1", "EvoNormB2", "EvoNormS1", "EvoNormS2"])
+def test_an_initializer_of_a_parameter_that_a_layer_lacks_is_refused(name):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'v_init'"):
+        getattr(en_nnx, name)(12, v_init=nnx.initializers.ones, rngs=nnx.Rngs(0))
+
+
 @pytest.mark.parametrize("x, message", [
     (np.ones((2, 3), np.float32), r"rank 3 or more, got shape \(2, 3\)"),
     (np.ones((2, 3, 12), np.int32), "must be floating point, got dtype int32"),

@@ -2,6 +2,7 @@
 
 import json
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +10,11 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
 import evonorms_jax as en
 from evonorms_jax import nnx as en_nnx
-from evonorms_jax.layers import LAYERS, load_layer, save_layers
+from evonorms_jax.layers import LAYERS, layer_file, load_layer
 from evonorms_jax.search_space import CATALOG, random_graph
 
 X = np.random.default_rng(1).normal(size=(2, 6, 5, 8)).astype(np.float32)
@@ -50,17 +52,31 @@ def test_an_unknown_name_is_one_clear_line():
         en.norm_act("42")
 
 
+def write_layers(path, graphs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(layer_file([{"graph": graph.to_json()} for graph in graphs]))
+
+
 def test_a_file_gives_back_the_graphs_that_were_saved(tmp_path, rng):
     path = tmp_path / "layers.json"
     graphs = [random_graph(rng) for _ in range(5)] + list(CATALOG.values())
-    save_layers(path, [{"graph": graph, "score": i} for i, graph in enumerate(graphs)])
+    write_layers(path, graphs)
     assert [load_layer(f"{path}#{i}") for i in range(len(graphs))] == graphs
     assert load_layer(str(path)) == graphs[0]
-    row = json.loads(path.read_text())["layers"][-1]
-    assert (row["score"], row["equation"]) == (10, "x * sigmoid(x) / rms_whc/g(x)")
-    assert [p.name for p in tmp_path.iterdir()] == ["layers.json"]
     layer = en.norm_act(f"{path}#5", use_running_average=False)
     np.testing.assert_array_equal(run(layer()), run(en.EvoNormB0(use_running_average=False)))
+
+
+@pytest.mark.parametrize("place", ["~/top.json", "~/run #2/top.json", "~/a#1.json", "~/a.json#b/top.json"])
+def test_a_home_expands_and_the_last_hash_separates(place, tmp_path, monkeypatch, rng):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    graphs = [random_graph(rng) for _ in range(3)]
+    write_layers(tmp_path / place.removeprefix("~/"), graphs)
+    assert load_layer(place) == graphs[0]
+    assert [load_layer(f"{place}#{i}") for i in range(3)] == graphs
+    assert en.norm_act(f"{place}#2") == en.norm_act(graphs[2])
+    with pytest.raises(ValueError, match=r"has layers #0 to #2, got #3$"):
+        load_layer(f"{place}#3")
 
 
 @pytest.mark.parametrize("content, number, message", [
@@ -130,6 +146,54 @@ def assert_only_kernels_and_their_biases_halved(before, after):
         np.testing.assert_array_equal(value, expected, err_msg=f"{module} {name}")
         norms, decayed = norms + is_norm, decayed + (not is_norm)
     assert norms and decayed
+
+
+def keystr_dict(params):
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+FORMS = {
+    "FrozenDict": flax.core.freeze,
+    "tuples": flatten_dict,
+    "slashes": lambda params: flatten_dict(params, sep="/"),
+    "dots": lambda params: flatten_dict(params, sep="."),
+    "keystr": keystr_dict,
+    "boxed": lambda params: jax.tree.map(lambda leaf: nn.Partitioned(leaf, (None,) * leaf.ndim), params),
+    "a list of blocks": lambda params: [{"block": params}, params],
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_the_mask_is_the_same_in_every_form_of_the_parameters(form):
+    params = jax.eval_shape(_Net().init, jax.random.key(0), X)["params"]
+    other = form(params)
+    mask = en.norm_parameters(other)
+    assert jax.tree.structure(mask) == jax.tree.structure(other)
+    ours = {id(leaf): decays for leaf, decays in zip(*map(jax.tree.leaves, (other, mask)), strict=True)}
+    assert set(ours.values()) == {True, False}
+    expected = zip(*map(jax.tree.leaves, (params, en.norm_parameters(params))), strict=True)
+    assert all(ours[id(leaf)] == decays for leaf, decays in expected)
+
+
+def test_the_mask_of_an_nnx_model_is_the_same_as_pure_and_as_flat_dict():
+    state = nnx.state(_NnxNet(nnx.Rngs(0)), nnx.Param)
+    mask = nnx.to_pure_dict(en.norm_parameters(state))
+    assert en.norm_parameters(nnx.to_pure_dict(state)) == mask
+    assert en.norm_parameters(flatten_dict(nnx.to_pure_dict(state))) == flatten_dict(mask)
+
+
+@pytest.mark.parametrize(("params", "message"), [
+    ([1.0, 2.0], r"by the names of its parameters, \[0\] has none"),
+    (1.0, "by the names of its parameters, the only array has none"),
+    (nnx.to_flat_state(nnx.state(en_nnx.EvoNormB0(8, rngs=nnx.Rngs(0)))), "by the names of .* has none"),
+    ({"Dense_0_kernel": 1.0, "BatchNorm_0_scale": 1.0},
+     "cannot tell module from parameter in 'BatchNorm_0_scale': flatten with sep='/'"),
+])  # fmt: skip
+def test_parameters_without_names_are_refused_and_never_decayed_all(params, message):
+    with pytest.raises(ValueError, match=message) as error:
+        en.norm_parameters(params)
+    assert "\n" not in str(error.value)
 
 
 def test_weight_decay_spares_the_norms_of_a_linen_model():

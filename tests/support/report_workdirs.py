@@ -19,7 +19,7 @@ CONFIG = {
     "top_k": 1,
     "rejection": {"stability_norm": 1e8},
 }
-FIGURES = {
+EVIDENCE = {
     "unstable": {"anchor": ANCHORS[0], "norm": 3e9, "max_norm": 1e8, "step": 4},
     "low_quality": {"anchor": ANCHORS[0], "accuracy": 0.13, "threshold": 0.2, "step": 100},
     "diverged": {"anchor": ANCHORS[1], "loss": "not finite", "step": 33},
@@ -33,8 +33,8 @@ def made_up_evaluation(rng: np.random.Generator, graph: Graph, outcomes: Sequenc
     outcome = outcomes[int(rng.integers(len(outcomes)))]
     scores = dict(zip(ANCHORS, rng.uniform(0.4, 0.9, 3).tolist(), strict=True))
     scores = scores if outcome == "accepted" else {}
-    figure = FIGURES.get(outcome, {})
-    return Evaluation(outcome, figure, scores, steps=100, seconds=2.0, fingerprint=str(graph))
+    evidence = EVIDENCE.get(outcome, {})
+    return Evaluation(outcome, evidence, scores, steps=100, seconds=2.0, fingerprint=str(graph))
 
 
 def made_up_history(number: int, outcomes: Sequence[str] = TRAINED) -> History:
@@ -60,8 +60,8 @@ def write_workdir(path: Path, history: History, config=CONFIG) -> Path:
         archive.checkpoint(history)
         for name, score in {"bn_relu": 0.71, "evonorm_b0": 0.72, "evonorm_s0": 0.73}.items():
             graph = CATALOG.get(name, Graph.parse("max((x - mean_bwh(x)) / std_bwh(x), 0)"))
-            archive.add_known_layer(name, graph, Evaluation("accepted", {}, dict.fromkeys(ANCHORS, score)))
-        archive.add_known_layer(
-            "gn_relu", CATALOG["evonorm_s1"], Evaluation("low_quality", FIGURES["low_quality"])
+            archive.add_baseline(name, graph, Evaluation("accepted", {}, dict.fromkeys(ANCHORS, score)))
+        archive.add_baseline(
+            "gn_relu", CATALOG["evonorm_s1"], Evaluation("low_quality", EVIDENCE["low_quality"])
         )
     return path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.train_runs import SETTINGS, saved_steps
 
-from evonorms_jax.layers import save_layers
+from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.search_space import CATALOG
@@ -220,8 +220,8 @@ def test_a_layer_file_that_changed_is_refused(config, monkeypatch, tmp_path):
     stand_in(monkeypatch, lambda step: 1.0)
     path = tmp_path / "top_layers.json"
     config.layer.spec = f"{path}#0"
-    save_layers(path, [{"graph": CATALOG["evonorm_s0"]}])
+    path.write_text(layer_file([{"graph": CATALOG["evonorm_s0"].to_json()}]))
     loop.train(config, tmp_path / "run")
-    save_layers(path, [{"graph": CATALOG["evonorm_b0"]}])
+    path.write_text(layer_file([{"graph": CATALOG["evonorm_b0"].to_json()}]))
     with pytest.raises(ValueError, match=r"another config: layer\.equation is"):
         loop.train(config, tmp_path / "run")
