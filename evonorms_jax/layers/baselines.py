@@ -1,6 +1,6 @@
-"""Flax Linen modules to compare with: Flax's norms and an activation, and filter response normalization.
+"""Baselines as Flax Linen modules: Flax's norms with an activation, and filter response normalization.
 
-Fields, call and shapes are those of `layers.linen`, so that one stands where another stood.
+Fields, call and shapes are those of `layers.linen`, so that any of them can replace another.
 """
 
 import importlib
@@ -61,7 +61,7 @@ class FilterResponseNorm(Layer, kw_only=True):
     """Filter response normalization with its thresholded linear unit.
 
     `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0.
-    Without the non-linearity there is no threshold.
+    Without the nonlinearity it has no threshold.
     Source: arXiv 1911.09737.
 
     Attributes:
@@ -72,7 +72,7 @@ class FilterResponseNorm(Layer, kw_only=True):
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer; arguments, result and errors as for the other layers."""
+        """Applies the layer. Arguments, result and errors are those of the other layers."""
         del use_running_average  # statistics are of the current input alone
         check_input(x)
         scale, bias = self._affine_params(x.shape[-1])
@@ -83,6 +83,8 @@ class FilterResponseNorm(Layer, kw_only=True):
 
         def forward(x, mask, scale, bias, tau):
             x, mask = masked_input(x, mask)
+            if x.size == 0:
+                return x.astype(dtype)
             x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             mean_square = Moments(x, mask=mask).mean_square(INSTANCE)
             y = affine(x, scale, bias, factor=1 / jnp.sqrt(mean_square + self.epsilon))
@@ -97,7 +99,7 @@ class _Baseline(Layer, kw_only=True):
     """A norm of Flax followed by an activation.
 
     Attributes:
-      activation: applied to the normalized output unless `nonlinearity` is False.
+      activation: function applied to the normalized output unless `nonlinearity` is False.
     """
 
     activation: Callable[[Any], Any] = nn.relu
@@ -111,18 +113,22 @@ class _Baseline(Layer, kw_only=True):
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer; arguments, result and errors as for the other layers."""
+        """Applies the layer. Arguments, result and errors are those of the other layers."""
         check_input(x)
         x, mask = masked_input(x, mask)
         norm = self._norm(x, use_running_average)
+        if x.size == 0:
+            # Flax's moments over no element are NaN. A single zero gives the parameters and the dtype.
+            return norm(jnp.zeros([max(size, 1) for size in x.shape], x.dtype))[tuple(map(slice, x.shape))]
         y = norm(x, mask=None if mask is None else self._moment_mask(x, mask))
         y = self.activation(y) if self.nonlinearity else y
         return y if mask is None else jnp.where(mask, y, 0)
 
     def _moment_mask(self, x, mask):
-        """Of single examples: with all channels, and everything of an example that has no real position.
+        """The mask for moments of single examples, with all channels.
 
-        Flax's moments over nothing are NaN, and so would be every gradient.
+        An example without a real position counts as real: Flax's moments over no element are NaN, and so
+        would be every gradient.
         """
         real = jnp.any(mask, tuple(range(1, mask.ndim)), keepdims=True)
         return jnp.broadcast_to(mask | ~real, x.shape)
@@ -133,15 +139,15 @@ class _Baseline(Layer, kw_only=True):
 
 
 class BatchNormAct(_Baseline):
-    """`activation(nn.BatchNorm(x))`; batch statistics `mean` and `var`.
+    """`activation(nn.BatchNorm(x))` with the batch statistics `mean` and `var`.
 
-    Over the devices of `axis_name` Flax gives each the same weight, however much of its part is masked.
+    Flax gives every device of `axis_name` the same weight, even if the mask hides more on one of them.
     """
 
     def _norm(self, x, average):
         average = nn.merge_param("use_running_average", self.use_running_average, average)
         return nn.BatchNorm(
-            use_running_average=average,
+            use_running_average=average or x.size == 0,
             momentum=self.momentum,
             axis_name=self._axis_name(),
             **self._shared_fields(),
