@@ -1,6 +1,6 @@
 """Baselines as Flax Linen modules: Flax's norms with an activation, and filter response normalization.
 
-Fields, call and shapes are those of `layers.linen`, so that any of them can replace another.
+They have the fields, call and shapes of `layers.linen`, so that a model can exchange one layer for another.
 """
 
 import importlib
@@ -60,8 +60,8 @@ def by_name(value: Any) -> Any:
 class FilterResponseNorm(Layer, kw_only=True):
     """Filter response normalization with its thresholded linear unit.
 
-    `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0.
-    Without the nonlinearity it has no threshold.
+    `max(x / rms_wh(x) * scale + bias, tau)`, with a trainable threshold `tau` for each channel. Without the
+    nonlinearity there is no threshold.
     Source: arXiv 1911.09737.
 
     Attributes:
@@ -99,7 +99,7 @@ class _Baseline(Layer, kw_only=True):
     """A norm of Flax followed by an activation.
 
     Attributes:
-      activation: function applied to the normalized output unless `nonlinearity` is False.
+      activation: function of the normalized output, unless `nonlinearity` is False.
     """
 
     activation: Callable[[Any], Any] = nn.relu
@@ -127,8 +127,8 @@ class _Baseline(Layer, kw_only=True):
     def _moment_mask(self, x, mask):
         """The mask for moments of single examples, with all channels.
 
-        An example without a real position counts as real: Flax's moments over no element are NaN, and so
-        would be every gradient.
+        An example without a real position counts as real throughout: Flax's moments over an empty set are
+        NaN, and so would be every gradient.
         """
         real = jnp.any(mask, tuple(range(1, mask.ndim)), keepdims=True)
         return jnp.broadcast_to(mask | ~real, x.shape)
@@ -141,7 +141,7 @@ class _Baseline(Layer, kw_only=True):
 class BatchNormAct(_Baseline):
     """`activation(nn.BatchNorm(x))` with the batch statistics `mean` and `var`.
 
-    Flax gives every device of `axis_name` the same weight, even if the mask hides more on one of them.
+    Flax gives each device of `axis_name` the same weight, however many of its positions are masked.
     """
 
     def _norm(self, x, average):
