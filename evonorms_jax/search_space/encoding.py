@@ -12,7 +12,7 @@ from evonorms_jax.search_space.primitives import INPUT, LEAVES, OPS, V0, V1, ZER
 
 #: Intermediate nodes that an encoded graph holds.
 CAPACITY = 10
-#: Activations of the buffer that an encoded graph is run in: leaves, nodes, and two that are free at the start.
+#: Activations of the buffer that runs an encoded graph: leaves, nodes, and two that are free at the start.
 SLOTS = len(LEAVES) + CAPACITY + 2
 
 #: An instruction is an element-wise op or a kind of aggregation; the index set is a field of its own.

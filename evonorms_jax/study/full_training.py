@@ -40,7 +40,9 @@ class Trainer(NamedTuple):
     metrics: Mapping[str, Metric]
 
     def pick(self, names: Sequence[str]) -> list[Metric]:
-        """The metrics of these names; `ValueError` for an unknown one."""
+        """The metrics of these names. An unknown name, or no name, raises `ValueError`."""
+        if not names:
+            raise UserError(f"metrics must have at least one entry of {', '.join(self.metrics)}, got ()")
         for name in names:
             if name not in self.metrics:
                 hint = nearest(name, self.metrics) or f"; known: {', '.join(self.metrics)}"
@@ -49,7 +51,7 @@ class Trainer(NamedTuple):
 
 
 #: Every table can have it as a column beside a metric that leaves lost trainings out.
-NAN_SHARE = Metric("loss not finite", "", lost=1.0, statistic="share", digits=0)
+NAN_SHARE = Metric("NaN loss", "", lost=1.0, statistic="share", digits=0)
 #: The `task` of a table's config. A new kind of training is one entry here.
 TRAINERS: dict[str, Trainer] = {
     "classification": Trainer(
@@ -94,8 +96,11 @@ def columns(config: ConfigDict) -> dict[str, Recipe]:
         config file with its form. Its `overrides`, KEY=VALUE each, hold for all networks.
 
     Raises:
-      ValueError: if a text lacks its recipe, a name comes twice, or an override is not KEY=VALUE.
+      ValueError: there is no network, a text lacks its recipe, a name comes twice, or an override is not
+        KEY=VALUE.
     """
+    if not config.networks:
+        raise UserError("networks must have at least one entry, got ()")
     found: dict[str, Recipe] = {}
     for text in config.networks:
         name, *rest = text.split()

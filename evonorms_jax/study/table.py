@@ -22,7 +22,7 @@ _LONGEST, _WIDEST = 40, 8  # characters of a row's title, and columns, that a te
 
 
 def summarize(values: Sequence[float]) -> Json | None:
-    """Mean, sample deviation and number of the values, without a deviation for one and None for no value."""
+    """Mean, sample deviation and number of the values. One value has no deviation."""
     if not values:
         return None
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -106,7 +106,9 @@ class Metric(NamedTuple):
 
     def describe(self) -> str:
         """The name, unit and statistic for the notes below a table."""
-        over = {"mean": "mean ± sample standard deviation", "median": "median", "share": "share"}
+        if self.statistic == "share":
+            return f"{self.title} in %, share of the trainings"
+        over = {"mean": "mean ± sample standard deviation", "median": "median"}
         fate = "is left out" if self.lost is None else f"counts as {self.lost:g}"
         return (
             f"{self.title}{' in %' if self.percent else ''}, {over[self.statistic]} over the seeds, where a "
@@ -172,7 +174,7 @@ class Table(NamedTuple):
 
 
 def _widths(lines: Sequence[Sequence[str]], total: int) -> list[int]:
-    """Widths of columns that fit into a terminal; rich would cut words, and so numbers, to make them fit."""
+    """Widths of columns that fit into a terminal, where rich would cut words, and so numbers."""
     columns = list(zip(*lines, strict=True))
     widths = [max(len(word) for text in column for word in text.split()) for column in columns]
     spare = total - sum(widths) - 3 * len(widths) - 1

@@ -1,12 +1,9 @@
 """Trainings that stop and go on, compared with one that did not by all that they leave behind."""
 
-import functools
-import json
-
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from support.train_runs import SharedTasks
 
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.training import loop
@@ -38,26 +35,12 @@ def small(**overrides):
 
 @pytest.fixture
 def train(monkeypatch):
-    """`loop.train` on so many devices; the power goes off after a step, if one is given.
-
-    A task has no state, so that one with the same settings is built once.
-    """
-    build = functools.cache(
-        lambda text, devices: BUILD(ConfigDict(json.loads(text)), jax.devices()[:devices])
-    )
+    """`loop.train` on so many devices; the power goes off before a step, if one is given."""
+    shared = SharedTasks(loop.build_task)
+    monkeypatch.setattr(loop, "build_task", shared)
 
     def run(config, workdir, *, devices=1, last=None):
-        def on_devices(config):
-            task = build(json.dumps(config.to_dict()), devices)
-
-            def train_step(state, batch):
-                if int(state.step) == last:
-                    raise OSError("power cut")
-                return task.train_step(state, batch)
-
-            return task._replace(train_step=train_step)
-
-        monkeypatch.setattr(loop, "build_task", on_devices)
+        shared.devices, shared.last = devices, last
         return loop.train(config, workdir)
 
     return run
@@ -70,7 +53,7 @@ def newest(workdir):
 
 
 def test_what_went_on_ends_bit_for_bit_as_what_did_not_stop(train, tmp_path):
-    """With all that is random in a step or kept beside the parameters."""
+    """With every random draw of a step and every variable beside the parameters."""
     config = small(
         dtype="bfloat16",
         mixup=0.4,
