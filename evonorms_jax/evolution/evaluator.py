@@ -120,8 +120,8 @@ class Evaluator:
         first: dict[str, int] = {}  # position of the first graph with a fingerprint
         twins: dict[int, int] = {}  # position of the earlier graph with the same function
         for place, graph in enumerate(graphs):
-            if tests.enabled and (evidence := rejection.inert(graph)):
-                evaluations[place] = Evaluation("inert", evidence)
+            if rejected := self._reject_untrained(graph):
+                evaluations[place] = rejected
                 continue
             mark = marks[place] = rejection.fingerprint(graph)
             if tests.duplicates and (original := history.original(mark)) is not None:
@@ -133,6 +133,16 @@ class Evaluator:
         for place, twin in twins.items():
             evaluations[place] = _duplicate(evaluations[twin], len(history) + twin)
         return [evaluations[i]._replace(fingerprint=marks.get(i, "")) for i in range(len(graphs))]
+
+    def _reject_untrained(self, graph: Graph) -> Evaluation | None:
+        """The rejection of a graph by the tests that look at its output on probes alone."""
+        if not self._tests.enabled:
+            return None
+        if evidence := rejection.inert(graph):
+            return Evaluation("inert", evidence)
+        if not self._tests.allow_flat and (evidence := rejection.flat(graph)):
+            return Evaluation("flat", evidence)
+        return None
 
     def evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
         """The evaluations by the tests that train, without a look at the history, the same on every host."""

@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
 #: the last are rejections. A duplicate inherits the scores of its original.
 OUTCOMES: dict[str, Outcome] = {
     "inert": Outcome("inert", "the output does not depend on x, or is not finite", "#a3adb8", "#66717d"),
+    "flat": Outcome("flat", "the output does not vary over space", "#7fb0ad", "#5c8f8c"),
     "duplicate": Outcome("duplicate", "computes the function of an earlier candidate", "#6f86a8", "#8499ba"),
     "batch_dependent": Outcome("batch-dependent", "uses statistics of the batch", "#9068b8", "#b48fdb"),
     "unstable": Outcome("unstable", "gradient norm blows up in the stability test", "#d97a2b", "#e8944b"),

@@ -27,6 +27,8 @@ class EvolutionSettings(NamedTuple):
       selection: a key of `SELECTIONS`; the rule that picks a parent from the population.
       tournament_fraction: share of the population in a tournament.
       mutations: number of mutations in a row from parent to child.
+      redraw: whether mutations are drawn again until the canonical graph of the child differs from the
+        parent's.
       random_probability: probability that a new random graph replaces the child.
       round_size: number of proposals made from one state of the history, to be evaluated in parallel.
       num_nodes: number of intermediate nodes of random graphs.
@@ -41,6 +43,7 @@ class EvolutionSettings(NamedTuple):
     selection: str
     tournament_fraction: float
     mutations: int
+    redraw: bool
     random_probability: float
     round_size: int
     num_nodes: int
@@ -90,12 +93,24 @@ def _propose(
     if not settings.select or len(parents) < max(1, settings.initial_population):
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
     parent = parents[SELECTIONS[settings.selection](rng, scores, settings)]
-    child = parent.graph
-    for _ in range(settings.mutations):
-        child = mutate(rng, child, settings.ops)
+    child = _mutated(rng, parent.graph, settings)
     if rng.random() < settings.random_probability:
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
     return Proposal(child, "mutation", (parent.index,))
+
+
+def _mutated(rng: np.random.Generator, parent: Graph, settings: EvolutionSettings) -> Graph:
+    """A child of the parent; with `redraw` the first of at most a hundred that computes something else."""
+    for _ in range(_MOST_DRAWS if settings.redraw else 1):
+        child = parent
+        for _ in range(settings.mutations):
+            child = mutate(rng, child, settings.ops)
+        if child.canonical != parent.canonical:
+            break
+    return child
+
+
+_MOST_DRAWS = 100  # a space of one op and one node may have no other graph
 
 
 # -- Checks

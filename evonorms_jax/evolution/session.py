@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax import data
 from evonorms_jax.evolution.devices import release_programs
-from evonorms_jax.evolution.evaluator import Evaluator
+from evonorms_jax.evolution.evaluator import EXECUTORS, Evaluator
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
@@ -71,17 +71,11 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
             # All hosts stop after the same round if one of them is asked to.
             return any(hosts.gather(stopping()))
 
-        lines = hosts.broadcast([record.to_json() for record in recorder.history])
-        history = recorder.history if hosts.leader else History(map(Record.from_json, lines))
+        history = _send_history(recorder, hosts)
         _train_baselines(evaluator, recorder, hosts, stopped)
-        rounds = search(
-            history,
-            evaluator.examine,
-            settings,
-            seed=config.seed,
-            budget=config.budget,
-            stop_at_first=config.method == "random",
-        )
+        first_only = config.method == "random"
+        options = {"seed": config.seed, "budget": config.budget, "stop_at_first": first_only}
+        rounds = search(history, evaluator.examine, settings, **options)
         interrupted = stopped()
         while not interrupted and (records := next(rounds, None)) is not None:
             recorder.examined(records)
@@ -90,6 +84,26 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
         if hosts.leader and evaluator.devices.used:
             _write_use(evaluator, workdir)
         return not interrupted
+
+
+def _send_history(recorder: SilentRecorder, hosts: Hosts) -> History:
+    """The history of process 0, on every host."""
+    lines = hosts.broadcast([record.to_json() for record in recorder.history])
+    return recorder.history if hosts.leader else History(map(Record.from_json, lines))
+
+
+def check_search(config: ConfigDict) -> None:
+    """Checks the settings of a search that can be checked without data and devices.
+
+    Raises:
+      ValueError: if a setting is wrong.
+    """
+    check_ranges(config, "search")
+    _evolution_settings(config)
+    for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
+        get_anchor(name)
+    if config.executor not in EXECUTORS:
+        raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
@@ -123,9 +137,8 @@ def make_evaluator(
 
 
 def load_images(config: ConfigDict, **options: Any) -> data.ImageData:
-    """The images of `config.data`, with the options and errors of `data.load`."""
-    fields = {key: value for key, value in config.data.to_dict().items() if key not in ("crop", "flip")}
-    return data.load(**fields, **options)
+    """The images of `config.data`, with the options and errors of `data.load_images`."""
+    return data.load_images(data.DataSettings(**config.data), **options)
 
 
 def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:

@@ -84,7 +84,7 @@ class UniversalNormAct(Layer):
 
 
 def restart_statistics(stats: Any, encoded: EncodedGraph) -> Any:
-    """The moving statistics of a network at the start, for another encoded; leading axes may be stacked."""
+    """The initial moving statistics of a network for another encoded graph. Leading axes may be stacked."""
 
     def restart(leaf: jax.Array) -> jax.Array:
         return jnp.broadcast_to(initial_statistics(encoded, leaf.shape[-1]), leaf.shape)

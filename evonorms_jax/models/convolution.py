@@ -53,8 +53,9 @@ class Conv(nn.Module):
         groups = self.feature_group_count
         _check_input(x, self.features, groups)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // groups, self.features)
-        kernel = self.param("kernel", fan_out_normal(groups), shape)
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:]) if self.use_bias else None
+        kernel = self.param("kernel", fan_out_normal(groups), shape, jnp.float32)
+        zeros = nn.initializers.zeros
+        bias = self.param("bias", zeros, shape[-1:], jnp.float32) if self.use_bias else None
         x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = convolve(x, kernel, stride=self.stride, groups=groups, implementation=self.implementation)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)

@@ -1,8 +1,8 @@
 """The genotype: an immutable graph of ops over the leaves x, 0, v0, v1.
 
-Source: arXiv 2004.02967, section 3.1. Nodes 0 to 3 are the leaves (`primitives.LEAVES`), the intermediate
-nodes follow, and the last one is the output. Nodes that do not reach the output are dead: they compute
-nothing, but stay in the genotype, where a mutation can revive them.
+Source: arXiv 2004.02967, section 3.1. Nodes 0 to 3 are the leaves (`primitives.LEAVES`). The intermediate
+nodes follow, and the last one is the output. Nodes that do not reach the output are dead. They are not
+computed but stay in the genotype, where a mutation can revive them.
 """
 
 import difflib
@@ -31,8 +31,8 @@ class Graph:
     """A candidate layer: frozen, hashable, checked when made.
 
     Attributes:
-      nodes: the intermediate nodes in order; node `i` of the tuple has the index `4 + i` and may use only
-        lower indices. Sequences of (op, inputs) pairs are taken too.
+      nodes: intermediate nodes in order, as `Node`s or (op, inputs) pairs. Node `i` of the tuple has the
+        index `4 + i` and may use only lower indices.
 
     Raises:
       ValueError: if there is no node, an op is unknown, the number of inputs is not the op's arity, or an
@@ -61,12 +61,12 @@ class Graph:
     def parse(cls, equation: str, num_nodes: int | None = 10) -> "Graph":
         """The graph of an equation as `str(graph)` prints it.
 
-        Repeated sub-expressions become one node. `1` stands for `exp(0)`, `a - b` for `a + (-b)`.
+        Repeated sub-expressions become one node. `1` means `exp(0)`, and `a - b` means `a + (-b)`.
 
         Args:
-          equation: the text.
-          num_nodes: with fewer live nodes, dead ones (`x + 0`) are put in front up to this number, so that
-            the graph can seed a search; None adds none.
+          equation: text of the equation.
+          num_nodes: least number of nodes. Dead nodes (`x + 0`) in front fill the graph up to it, so that it
+            can seed a search. With None the graph has its live nodes alone.
 
         Raises:
           ValueError: if the text is not an equation over the leaves and ops.
@@ -138,12 +138,12 @@ class Graph:
         return order
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: schema version and nodes; `Graph.from_json` reads it back to an equal graph."""
+        """A JSON object of schema version and nodes, which `Graph.from_json` reads back to an equal graph."""
         return {"schema": SCHEMA, "nodes": [[op, list(inputs)] for op, inputs in self.nodes]}
 
     @classmethod
     def from_json(cls, data: Any) -> "Graph":
-        """Reads what `to_json` wrote.
+        """The graph of an object from `to_json`.
 
         Raises:
           ValueError: if the data is not a graph, or of a newer schema, or the graph is not valid.

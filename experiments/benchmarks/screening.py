@@ -45,7 +45,7 @@ from experiments.benchmarks import results
 from experiments.benchmarks.candidates import Pass, evenly, mutants, random_graphs, rounds
 from experiments.benchmarks.plain_jax import Plain, Screening, examine, make_screening, without_early_end
 
-_UNTRAINED = ("inert", "duplicate", "batch_dependent")
+_UNTRAINED = ("inert", "flat", "duplicate", "batch_dependent")
 
 FLAGS = absl_flags.FLAGS
 
@@ -171,7 +171,7 @@ def _means(seconds: Mapping[int, float], outcomes: Sequence[str]) -> tuple[float
 def _filter_seconds(graphs: Sequence[Graph]) -> float:
     started = time.monotonic()
     for graph in graphs:
-        if not rejection.inert(graph):
+        if not (rejection.inert(graph) or rejection.flat(graph)):
             rejection.fingerprint(graph)
     return time.monotonic() - started
 
@@ -222,8 +222,8 @@ def compared(place: int, graph: Graph, plain: Plain, history: History) -> dict[s
 
 
 def same_verdict(outcome: str, evidence: Mapping[str, Any], ours: Evaluation) -> bool:
-    """Whether a verdict of plain JAX agrees with ours. An inert candidate may be rejected by any test."""
-    if ours.outcome == "inert":
+    """Whether a verdict of plain JAX agrees with ours. An inert or flat candidate may fail any test."""
+    if ours.outcome in ("inert", "flat"):
         return outcome != "accepted"
     return (outcome, evidence.get("anchor")) == (ours.outcome, ours.evidence.get("anchor"))
 

@@ -99,7 +99,7 @@ class _Run:
     def __init__(self, config: ConfigDict):
         started = time.monotonic()
         self.task: Task = build_task(config)
-        self.batch = next(self.task.batches(0))
+        self.batch = next(self.task.feed.batches(0))
         self.state = self.task.init()
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self.state, metrics = self.task.train_step(self.state, self.batch)

@@ -38,7 +38,7 @@ def test_a_run_reports_what_it_reached(uninterrupted):
     assert 0 <= validation["accuracy"] <= 1 and 0 <= test["accuracy"] <= 1
     expected = f"validation accuracy {validation['accuracy']:.4f}, test accuracy {test['accuracy']:.4f}"
     assert out.startswith(expected)
-    assert re.search(r" 60/60 \(100 %\), .*model resnet_small \| layer evonorm_b0 .*\| loss ", err)
+    assert re.search(r" 60/60 \(100 %\), .*model resnet_tiny \| layer evonorm_b0 .*\| loss ", err)
     # One log line, and nothing from the libraries below.
     assert len(re.findall(r"^[IWE]\d{4}", err, re.M)) == 1 and "rbax" not in err
     assert saved_steps(workdir)[-3:] == [54, 57, 60] and set(saved_steps(workdir)[:-3]) <= {20, 40}

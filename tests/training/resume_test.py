@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from support.train_runs import SharedTasks
 
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.training import loop
@@ -32,21 +33,12 @@ def small(**overrides):
 
 @pytest.fixture
 def train(monkeypatch):
-    """`loop.train` on so many devices; the power goes off after a step, if one is given."""
-    build = loop.build_task
+    """`loop.train` on so many devices; the power goes off before a step, if one is given."""
+    shared = SharedTasks(loop.build_task)
+    monkeypatch.setattr(loop, "build_task", shared)
 
     def run(config, workdir, *, devices=1, last=None):
-        def on_devices(config):
-            task = build(config, jax.devices()[:devices])
-
-            def train_step(state, batch):
-                if int(state.step) == last:
-                    raise OSError("power cut")
-                return task.train_step(state, batch)
-
-            return task._replace(train_step=train_step)
-
-        monkeypatch.setattr(loop, "build_task", on_devices)
+        shared.devices, shared.last = devices, last
         return loop.train(config, workdir)
 
     return run
@@ -59,7 +51,7 @@ def newest(workdir):
 
 
 def test_what_went_on_ends_bit_for_bit_as_what_did_not_stop(train, tmp_path):
-    """With all that is random in a step or kept beside the parameters."""
+    """With every random draw of a step and every variable beside the parameters."""
     config = small(
         dtype="bfloat16",
         mixup=0.4,
