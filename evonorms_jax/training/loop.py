@@ -216,7 +216,7 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
         save = stop or due or done % config.checkpoint_every == 0
         rows.pop("state", None)
 
-        # -- Its metrics. They are checked before every checkpoint, so that no checkpoint holds a lost training
+        # -- Its metrics, checked before every checkpoint, so that no checkpoint holds a lost training
         if save or done % config.log_every == 0:
             means = _means(recent, done)
             means["learning_rate"] = float(task.learning_rate(done - 1))
