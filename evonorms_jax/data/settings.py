@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from evonorms_jax.data.policies import AutoAugment, Policy, RandAugment
+from evonorms_jax.errors import UserError
 
 #: Policies by the name that `augment` has; each function gets `randaugment`.
 AUGMENT: dict[str, Callable[[Mapping[str, float]], Policy | None]] = {
@@ -64,15 +65,15 @@ class DataSettings(NamedTuple):
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
-                raise ValueError(f"data.{name} must be at least {bound}, got {value}")
+                raise UserError(f"data.{name} must be at least {bound}, got {value}")
         if self.augment not in AUGMENT:
             near = difflib.get_close_matches(self.augment, AUGMENT, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"unknown augment {self.augment!r}{hint} there are {', '.join(AUGMENT)}")
+            raise UserError(f"unknown augment {self.augment!r}{hint} there are {', '.join(AUGMENT)}")
         layers, magnitude = RandAugment(**self.randaugment)
         if layers < 0 or not 0 <= magnitude < math.inf:
             names = "data.randaugment.layers and data.randaugment.magnitude"
-            raise ValueError(f"{names} must be at least 0, got {layers} and {magnitude}")
+            raise UserError(f"{names} must be at least 0, got {layers} and {magnitude}")
 
     def policy(self) -> Policy | None:
         """The augmentation policy, None for `augment="none"`."""

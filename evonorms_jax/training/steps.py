@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from evonorms_jax.data import normalize
+from evonorms_jax.errors import UserError
 from evonorms_jax.training.mesh import grouped, put_batch, replicated
 
 
@@ -67,16 +68,16 @@ class StepSettings(NamedTuple):
         """
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         if self.mixup < 0 or (self.mixup and batch_size % 2):
-            raise ValueError(
+            raise UserError(
                 "mixup must be at least 0, and takes images in pairs: got "
                 f"mixup={self.mixup} and batch_size={batch_size}"
             )
         group = self.statistics_batch or batch_size
         if self.accumulate < 1 or group < 1 or batch_size % (group * self.accumulate):
             hint = "" if self.statistics_batch else "; without statistics_batch it must be 1"
-            raise ValueError(
+            raise UserError(
                 f"batch_size must be a multiple of statistics_batch x accumulate, {group} x "
                 f"{self.accumulate}, got {batch_size}{hint}"
             )

@@ -14,11 +14,11 @@ SETTINGS = {
     "log_every": 2,
     "eval_every": 20,
     "checkpoint_every": 3,
+    "model.name": "resnet_tiny",
     "data.source": "synthetic",
     "data.image_size": 8,
     "data.train_size": 64,
     "data.crop": 6,
-    "model.name": "resnet_tiny",
     "optimizer.warmup_steps": 2,
 }
 
