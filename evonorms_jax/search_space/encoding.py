@@ -27,7 +27,7 @@ class EncodedGraph(NamedTuple):
     Attributes:
       code: `[CAPACITY]` instruction of each node.
       inputs: `[CAPACITY, 2]` slots of its inputs; the second repeats the first for unary ops.
-      index_set: `[CAPACITY]` number of the index set of an aggregation in `moments.INDEX_SETS`.
+      index_set: `[CAPACITY]` position of an aggregation's index set in `moments.INDEX_SETS`.
       length: scalar, number of nodes.
       edges: `[2 * CAPACITY, 5]` backward tape: edge code, number of the node, slots of the cotangents of the
         node and of its target, whether it is the first edge to that target.
@@ -61,7 +61,7 @@ def encode(graph: Graph) -> EncodedGraph:
         op = OPS[name]
         code[number] = INSTRUCTIONS.index(op.kind or name)
         inputs[number] = sources if len(sources) == 2 else (*sources, *sources)
-        index_set[number] = moments.INDEX_SETS.index(op.index_set) if op.kind else 0
+        index_set[number] = _number(op.index_set) if op.kind else 0
         start[number] = op.kind != "mean"
     tape, slots = _backward_tape(nodes)
     edges = np.zeros((2 * CAPACITY, 5), np.int32)
@@ -70,6 +70,11 @@ def encode(graph: Graph) -> EncodedGraph:
     return EncodedGraph(
         code, inputs, index_set, np.int32(len(nodes)), edges, np.int32(len(tape)), received, start
     )
+
+
+def _number(index_set: str) -> int:
+    moments.index_set_named(index_set)
+    return list(moments.INDEX_SETS).index(index_set)
 
 
 def _backward_tape(nodes: Sequence[Node]) -> tuple[list[tuple[int, ...]], dict[int, int]]:

@@ -51,7 +51,7 @@ def affine(x: jax.Array, scale=None, bias=None, mask=None, factor=None) -> jax.A
 
 def per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
     """The vector `[C]` or `[1]` in the dtype and rank of x, to stand beside it."""
-    return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    return jnp.expand_dims(vector.astype(x.dtype), tuple(range(x.ndim - 1)))
 
 
 def check_input(x: jax.Array) -> None:
