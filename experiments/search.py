@@ -12,8 +12,8 @@ cores, or a device for each CPU core. Examples:
 Several hosts: the same command on each, with --coordinator_address, --num_processes and --process_id, or with
 --distributed alone on a Cloud TPU (launch/tpu_search.sh does that).
 
-The same command again goes on where it was stopped. At the end stands a report, and top_layers.json, of which
-norm_act("top_layers.json#0") makes a layer for any model. Ctrl-C saves and stops.
+The same command again resumes a search that was stopped. At the end it writes a report and top_layers.json,
+from which norm_act("top_layers.json#0") builds a layer for any model. Ctrl-C saves and stops.
 """
 
 from absl import flags as absl_flags
@@ -34,7 +34,7 @@ CHECK = absl_flags.DEFINE_bool(
 
 
 def main(argv):
-    """Flags to arguments; process 0 writes the report when the search stops, done or not."""
+    """Searches on this host. Process 0 writes the report when the search stops, done or not."""
     del argv
     if CHECK.value:
         return check_search(CONFIG.value)

@@ -12,6 +12,7 @@ PACKAGE = "evonorms_jax"
 
 # A module may import its own part and parts of a lower level. Models, data and runs do not know each other.
 LEVELS = {
+    "evonorms_jax.errors": 0,
     "evonorms_jax.search_space": 1,
     "evonorms_jax.layers": 2,
     "evonorms_jax": 2.5,  # the public names and `nnx.py`, which are names of the layers

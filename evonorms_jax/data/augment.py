@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evonorms_jax.errors import UserError
+
 
 @functools.partial(jax.jit, static_argnames=("size", "flip"))
 def random_crop_flip(key: jax.Array, images: jax.Array, size: int, flip: bool) -> jax.Array:
@@ -28,7 +30,7 @@ def random_crop_flip(key: jax.Array, images: jax.Array, size: int, flip: bool) -
     """
     batch, height, width, channels = images.shape
     if not 1 <= size <= min(height, width):
-        raise ValueError(f"crop size must be from 1 to {min(height, width)}, got {size}")
+        raise UserError(f"crop size must be from 1 to {min(height, width)}, got {size}")
     row_key, column_key, flip_key = jax.random.split(key, 3)
     # 32 bits with x64, too: the places are the same.
     rows = jax.random.randint(row_key, (batch,), 0, height - size + 1, jnp.int32)

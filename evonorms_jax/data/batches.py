@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.data.image_set import ImageSet
+from evonorms_jax.errors import UserError
 
 # Rounds of the shuffle. An example's place is uniform to within sqrt(N) * 2^(-ROUNDS / 2): 1e-5 at 45,000.
 ROUNDS = 48
@@ -36,7 +37,7 @@ def batch_indices(key: jax.Array, step: jax.Array, num_examples: int, batch_size
         ValueError: if `batch_size` is not between 1 and N.
     """
     if not 1 <= batch_size <= num_examples:
-        raise ValueError(
+        raise UserError(
             f"batch_size must be from 1 to the number of examples, {num_examples}, got {batch_size}"
         )
     steps_per_epoch = num_examples // batch_size
@@ -61,7 +62,7 @@ def eval_batches(image_set: ImageSet, batch_size: int) -> EvalBatches:
     """
     count = len(image_set.images)
     if batch_size < 1 or count < 1:
-        raise ValueError(f"cannot cut {count} images into batches of {batch_size}: both must be at least 1")
+        raise UserError(f"cannot cut {count} images into batches of {batch_size}: both must be at least 1")
     number = -(-count // batch_size)
     places = np.arange(number * batch_size)
     # The first images fill the last batch. Blank ones cannot: a candidate layer's output for a constant image

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
+
 MOMENTS_CHUNK = 1024  # images at a time in float64: 45,000 at once would take more than a gigabyte
 
 
@@ -61,14 +63,14 @@ def image_data(
 def _check(where: str, image_set: ImageSet, shape: tuple[int, ...], num_classes: int) -> None:
     images, labels = image_set
     if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}")
+        raise UserError(f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}")
     if images.shape[1:] != shape:
-        raise ValueError(f"{where}: images are {images.shape[1:]}, those of the train part {shape}")
+        raise UserError(f"{where}: images are {images.shape[1:]}, those of the train part {shape}")
     if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
-        raise ValueError(f"{where}: labels must be int32 [{len(images)}], got {labels.dtype} {labels.shape}")
+        raise UserError(f"{where}: labels must be int32 [{len(images)}], got {labels.dtype} {labels.shape}")
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
-        raise ValueError(f"{where}: label {wrong[0]} is not in 0 to {num_classes - 1}")
+        raise UserError(f"{where}: label {wrong[0]} is not in 0 to {num_classes - 1}")
 
 
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,10 +116,10 @@ def partition(
 
     Args:
         count: N.
-        train_size: images to train on. None means all that the other parts leave.
-        validation_size: images to validate on. None means a tenth of N.
+        train_size: images to train on, by default all that the other parts leave.
+        validation_size: images to validate on, by default a tenth of N.
         seed: seed of the division into train and validation. The test part is the same for all seeds.
-        cut_test: whether a tenth of N is set aside for testing. It is set aside even if nobody reads it.
+        cut_test: whether a tenth of N is set aside for testing, read or not.
         labels: class of each image `[N]`; if given, each part holds the classes in their overall proportions.
         least_validation: smallest validation part that the caller accepts.
 
@@ -131,7 +133,7 @@ def partition(
     train_size = available - validation_size if train_size is None else train_size
     too_small = train_size < 1 or validation_size < least_validation
     if too_small or train_size + validation_size > available:
-        raise ValueError(
+        raise UserError(
             f"train_size={train_size} and validation_size={validation_size}: they must be at least 1 and "
             f"{least_validation}, and both together at most {available}, the images there are"
             + (f" besides {test_size} for the test part" if cut_test else "")

@@ -30,6 +30,7 @@ from evonorms_jax.data.policies import Policy
 from evonorms_jax.data.prepared import Records, open_prepared
 from evonorms_jax.data.settings import DataSettings
 from evonorms_jax.data.stream import Batch, Share, Stream, check_part, check_start
+from evonorms_jax.errors import UserError
 
 VALIDATION_SHARE = 100  # by default one training picture in so many validates; of ImageNet 12,811
 STRETCH = 64  # the most pictures that a process hands over at once
@@ -120,13 +121,13 @@ class Pictures:
             record = self._records[number]
             if not 0 <= record.label < self._num_classes:
                 where = f"{self._records.name}, record {number}"
-                raise ValueError(f"{where}: label {record.label} is not in 0 to {self._num_classes - 1}")
+                raise UserError(f"{where}: label {record.label} is not in 0 to {self._num_classes - 1}")
             try:
                 return decode_crop(record.encoded, choose, size), record.label, passed_over
             except DamagedPictureError as error:
                 self._warn(number, error)
         found = "all pictures are" if tries < MOST_DAMAGED else f"{tries} pictures in a row are"
-        raise ValueError(f"{self._records.name}: {found} damaged, the last is record {number}")
+        raise UserError(f"{self._records.name}: {found} damaged, the last is record {number}")
 
     def _warn(self, number: int, error: Exception) -> None:
         with _WARNING:

@@ -21,6 +21,7 @@ from etils import epath
 from evonorms_jax.data import image_set, pictures
 from evonorms_jax.data.image_set import DataNotFoundError, ImageData, ImageSet, image_data
 from evonorms_jax.data.settings import DataSettings
+from evonorms_jax.errors import UserError
 
 NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 DEFAULT_DIR = "~/tensorflow_datasets"  # the default of tfds
@@ -71,7 +72,7 @@ class Records:
         try:
             return self._parse(self._raw[index])
         except Exception as error:
-            raise ValueError(self._damage(index, error)) from error
+            raise UserError(self._damage(index, error)) from error
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         """Several records in the order asked for; errors as for one."""
@@ -126,7 +127,7 @@ class Prepared(NamedTuple):
 
         Args:
             settings: the sizes and the seed.
-            validation_size: images to validate on. None means a tenth of `train`.
+            validation_size: images to validate on, by default a tenth of `train`.
             least_validation: smallest validation part that the caller accepts.
 
         Raises:
@@ -166,7 +167,7 @@ def open_prepared(name: str, data_dir: str | None) -> Prepared:
     shape, num_classes = _classification(name, builder.info.features)
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     if "train" not in counts:
-        raise ValueError(f"tfds:{name} has no split 'train', only {', '.join(counts)}")
+        raise UserError(f"tfds:{name} has no split 'train', only {', '.join(counts)}")
     return Prepared(name, builder, shape, num_classes, counts)
 
 
@@ -174,7 +175,7 @@ def _find(name: str, data_dir: str | None) -> epath.Path:
     """The folder of the newest version that can be read."""
     wanted = NAME.fullmatch(name)
     if not wanted:
-        raise ValueError(f"malformed data set {name!r}: it must be NAME[/CONFIG][:VERSION]")
+        raise UserError(f"malformed data set {name!r}: it must be NAME[/CONFIG][:VERSION]")
     root = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR)).expanduser()
     folder = root / wanted["name"]
     if wanted["config"]:
@@ -202,7 +203,7 @@ def _formats(folder: epath.Path) -> set[str]:
     try:
         info = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
     return {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])}
 
 
@@ -240,13 +241,13 @@ def _classification(
     is_image = isinstance(image, tfds.features.Image)
     if not is_image or not isinstance(label, tfds.features.ClassLabel):
         found = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in fields.items())
-        raise ValueError(
+        raise UserError(
             f"tfds:{name} is no image classification: it needs image: Image and label: ClassLabel, "
             f"and has {found}"
         )
     height, width, channels = image.shape
     if image.np_dtype != np.uint8 or channels not in pictures.MODES:
-        raise ValueError(
+        raise UserError(
             f"tfds:{name}: images must be uint8 with {', '.join(map(str, pictures.MODES))} "
             f"channels, got {image.np_dtype} with {channels}"
         )
@@ -269,7 +270,7 @@ def read_prepared(name: str, settings: DataSettings, with_test: bool) -> ImageDa
     if settings.image_size is not None:
         height = width = settings.image_size
     if height is None or width is None:
-        raise ValueError(f"tfds:{name} has pictures of several sizes: give image_size")
+        raise UserError(f"tfds:{name} has pictures of several sizes: give image_size")
     parts = prepared.parts(settings, validation_size=settings.validation_size, least_validation=1)
 
     def read(part):
@@ -295,11 +296,11 @@ def _read(records: Records, indices: np.ndarray, shape: tuple[int, int, int], si
             try:
                 image = pictures.decode(record.encoded, shape[-1], size)
             except pictures.DECODE_ERRORS as error:
-                raise ValueError(
+                raise UserError(
                     f"{records.name}: picture {indices[place]} is damaged: {error}; a training with "
                     "data.stream=true skips such pictures"
                 ) from error
             if image.shape != shape:
-                raise ValueError(f"{records.name}: {image.shape} image, not {shape}")
+                raise UserError(f"{records.name}: {image.shape} image, not {shape}")
             images[place], labels[place] = image, record.label
     return ImageSet(images, labels)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from evonorms_jax.data.policies import AutoAugment, Policy, RandAugment
+from evonorms_jax.errors import UserError
 
 #: Policies by the name that `augment` has; each function gets `randaugment`.
 AUGMENT: dict[str, Callable[[Mapping[str, float]], Policy | None]] = {
@@ -26,12 +27,12 @@ class DataSettings(NamedTuple):
             tensorflow_datasets has prepared as array_record. `tfds:NAME` and `synthetic:CLASSESx3` can be
             streamed.
         seed: seed of the split into train and validation, at least 0. The test part is the same for all.
-        train_size: images to train on. None means all that the other parts leave.
-        validation_size: images to validate on. None means a tenth of all images in memory (128 of
+        train_size: images to train on, by default all that the other parts leave.
+        validation_size: images to validate on, by default a tenth of all images in memory (128 of
             `synthetic`) and a hundredth of `train` in a stream. A stream accepts 0.
-        image_size: side to which images are resized after a central square crop. None keeps the stored size.
-            In a stream it is the side in evaluation. None means `crop`.
-        data_dir: folder of tfds. None means $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
+        image_size: side to which images are resized after a central square crop, by default the stored size.
+            In a stream it is the side in evaluation, by default `crop`.
+        data_dir: folder of tfds, by default $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
         crop: side P of the images to train on.
         flip: whether half of the images are mirrored in training.
         stream: whether pictures are read during the training instead of being held in memory.
@@ -64,15 +65,15 @@ class DataSettings(NamedTuple):
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
-                raise ValueError(f"data.{name} must be at least {bound}, got {value}")
+                raise UserError(f"data.{name} must be at least {bound}, got {value}")
         if self.augment not in AUGMENT:
             near = difflib.get_close_matches(self.augment, AUGMENT, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"unknown augment {self.augment!r}{hint} there are {', '.join(AUGMENT)}")
+            raise UserError(f"unknown augment {self.augment!r}{hint} there are {', '.join(AUGMENT)}")
         layers, magnitude = RandAugment(**self.randaugment)
         if layers < 0 or not 0 <= magnitude < math.inf:
             names = "data.randaugment.layers and data.randaugment.magnitude"
-            raise ValueError(f"{names} must be at least 0, got {layers} and {magnitude}")
+            raise UserError(f"{names} must be at least 0, got {layers} and {magnitude}")
 
     def policy(self) -> Policy | None:
         """The augmentation policy, None for `augment="none"`."""

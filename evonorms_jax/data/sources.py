@@ -11,6 +11,7 @@ from evonorms_jax.data.prepared import read_prepared
 from evonorms_jax.data.settings import DataSettings
 from evonorms_jax.data.stream import Share, Stream
 from evonorms_jax.data.synthetic import open_synthetic, read_synthetic
+from evonorms_jax.errors import UserError
 
 TFDS_PREFIX = "tfds:"
 #: Sources without a prefix: `(settings, with_test) -> ImageData`.
@@ -44,7 +45,7 @@ def load_images(settings: DataSettings, *, with_test: bool = False) -> ImageData
     settings.check()
     source = settings.source
     if settings.augment != "none":
-        raise ValueError(f"data.augment={settings.augment} needs data.stream=true")
+        raise UserError(f"data.augment={settings.augment} needs data.stream=true")
     if source.startswith(TFDS_PREFIX):
         return read_prepared(source.removeprefix(TFDS_PREFIX), settings, with_test)
     if source.startswith("synthetic:"):
@@ -53,7 +54,7 @@ def load_images(settings: DataSettings, *, with_test: bool = False) -> ImageData
         near = difflib.get_close_matches(source, SOURCES, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ";"
         names = ", ".join(SOURCES)
-        raise ValueError(f"unknown data source {source!r}{hint} there are {names} and {TFDS_PREFIX}NAME")
+        raise UserError(f"unknown data source {source!r}{hint} there are {names} and {TFDS_PREFIX}NAME")
     return SOURCES[source](settings, with_test)
 
 
@@ -79,11 +80,11 @@ def open_stream(settings: DataSettings, *, order_seed: int = 0, share: Share = S
     settings.check()
     share.check()
     if settings.crop is None or order_seed < 0:
-        raise ValueError(f"a stream needs data.crop and a seed from 0, got {settings.crop} and {order_seed}")
+        raise UserError(f"a stream needs data.crop and a seed from 0, got {settings.crop} and {order_seed}")
     if settings.source.startswith("synthetic"):
         return open_synthetic(settings, share)
     if not settings.source.startswith(TFDS_PREFIX):
-        raise ValueError(
+        raise UserError(
             f"pictures are streamed from {TFDS_PREFIX}NAME or synthetic:CLASSESx3 only, "
             f"got {settings.source!r}"
         )

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
+
 CHANNELS = 3
 # Published for ImageNet, in grey levels; other photographs have similar ones.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -70,13 +72,13 @@ class Share(NamedTuple):
         """Raises `ValueError` unless the host is one of the hosts."""
         if not 0 <= self.host < self.hosts:
             limit = f"from 0 to {self.hosts - 1}, the number of hosts less 1"
-            raise ValueError(f"host must be {limit}, got {self.host}")
+            raise UserError(f"host must be {limit}, got {self.host}")
 
     def own(self, batch_size: int) -> int:
         """b of a global batch size; raises `ValueError` if the hosts cannot share a batch evenly."""
         if batch_size < 1 or batch_size % self.hosts:
             limit = f"a multiple of the number of hosts, {self.hosts}"
-            raise ValueError(f"batch_size must be {limit}, got {batch_size}")
+            raise UserError(f"batch_size must be {limit}, got {batch_size}")
         return batch_size // self.hosts
 
     def first(self, batch_size: int, number: int) -> int:
@@ -87,13 +89,13 @@ class Share(NamedTuple):
 def check_start(start: int) -> None:
     """Raises `ValueError` unless `start` can be the number of a batch."""
     if start < 0:
-        raise ValueError(f"start must be at least 0, got {start}")
+        raise UserError(f"start must be at least 0, got {start}")
 
 
 def check_part(name: str, sizes: Mapping[str, int], part: str) -> None:
     """Raises `ValueError` unless the data set called `name` has pictures in `part`."""
     if part not in sizes:
-        raise ValueError(f"{name} has no part {part!r}, only {', '.join(sizes)}")
+        raise UserError(f"{name} has no part {part!r}, only {', '.join(sizes)}")
     if not sizes[part]:
         hint = ": give validation_size" if part == "validation" else ""
-        raise ValueError(f"the {part} part of {name} is empty{hint}")
+        raise UserError(f"the {part} part of {name} is empty{hint}")

@@ -14,6 +14,7 @@ from evonorms_jax.data import stream
 from evonorms_jax.data.image_set import ImageData, ImageSet, image_data
 from evonorms_jax.data.settings import DataSettings
 from evonorms_jax.data.stream import Batch, Share, Stream
+from evonorms_jax.errors import UserError
 
 NUM_CLASSES = 4
 CHANNELS = 1
@@ -44,7 +45,7 @@ def parse_kind(source: str) -> Kind:
     if source == "synthetic":
         return Kind()
     if not (match := re.fullmatch(r"synthetic:([1-9]\d*)x([1-9]\d*)", source)):
-        raise ValueError(f"synthetic images are synthetic or synthetic:CLASSESxCHANNELS, not {source}")
+        raise UserError(f"synthetic images are synthetic or synthetic:CLASSESxCHANNELS, not {source}")
     return Kind(int(match[1]), int(match[2]))
 
 
@@ -72,8 +73,8 @@ def open_synthetic(settings: DataSettings, share: Share) -> Stream:
     """Image n of a part is number n % 256 of a pool, in order and not augmented: a batch costs a copy.
 
     Args:
-        settings: the source with three channels. A size that is None is ImageNet's for training and 128
-            images for validation. The test part has 128.
+        settings: settings with a source of three channels. By default the training part has ImageNet's size.
+            The validation part has 128 images by default, and the test part always.
         share: part of each batch that this host reads.
 
     Raises:
@@ -81,7 +82,7 @@ def open_synthetic(settings: DataSettings, share: Share) -> Stream:
     """
     kind = parse_kind(settings.source)
     if kind.channels != stream.CHANNELS:
-        raise ValueError(f"a stream has {stream.CHANNELS} channels, {settings.source} has {kind.channels}")
+        raise UserError(f"a stream has {stream.CHANNELS} channels, {settings.source} has {kind.channels}")
     sizes = _stream_sizes(settings)
     eval_size = settings.image_size or settings.crop
 
@@ -114,7 +115,7 @@ def _stream_sizes(settings: DataSettings) -> dict[str, int]:
     train_size = settings.train_size
     train_size = STREAM_TRAIN_SIZE - validation_size if train_size is None else train_size
     if train_size < 1 or validation_size < 0:
-        raise ValueError(
+        raise UserError(
             f"train_size={train_size} and validation_size={validation_size}: they must be at least 1 and 0"
         )
     return {"train": train_size, "validation": validation_size, "test": TEST_SIZE}
@@ -147,7 +148,7 @@ def stripes(
         ValueError: if a size is not positive.
     """
     if min(count, size, channels, num_classes) < 1:
-        raise ValueError(
+        raise UserError(
             f"synthetic images: count={count}, size={size}, channels={channels} and "
             f"num_classes={num_classes} must all be at least 1"
         )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.data import ImageData, normalize
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices, Program, pack
 from evonorms_jax.evolution.executors import (
@@ -84,7 +85,7 @@ class Evaluator:
         seed: int = 0,
     ):
         if executor not in EXECUTORS:
-            raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+            raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
         self._proxy, self._tests, self._executor = proxy, tests, executor
         self._hosts = hosts or Hosts()
         self.devices = Devices(slots, devices)
@@ -95,7 +96,7 @@ class Evaluator:
         names = [anchor.name for anchor in self.anchors]
         self._stability_anchor = tests.stability_anchor or names[0]
         if self._stability_anchor not in names:
-            raise ValueError(
+            raise UserError(
                 f"rejection.stability_anchor must be one of {', '.join(names)}, "
                 f"got {tests.stability_anchor!r}"
             )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.selection import SELECTIONS
 from evonorms_jax.evolution.survival import SURVIVALS
@@ -121,7 +122,7 @@ def check_settings(settings: EvolutionSettings) -> None:
     _check_name("evolution.selection", settings.selection, SELECTIONS)
     _check_name("evolution.survival", settings.survival, SURVIVALS)
     if not 1 <= settings.num_nodes <= CAPACITY:
-        raise ValueError(
+        raise UserError(
             f"search_space.num_nodes must be from 1 to {CAPACITY}, the capacity of the universal program "
             f"(search_space/encoding.py), got {settings.num_nodes}"
         )
@@ -129,7 +130,7 @@ def check_settings(settings: EvolutionSettings) -> None:
     for op in ops:
         _check_name("op in search_space.ops", op, OP_NAMES)
     if not ops or len(set(ops)) < len(ops):
-        raise ValueError(
+        raise UserError(
             f"search_space.ops must name at least one op, each once, got {', '.join(ops) or 'none'}"
         )
 
@@ -142,12 +143,12 @@ def fit(graph: Graph, name: str, settings: EvolutionSettings) -> Graph:
     """
     live = graph.canonical.nodes
     if len(live) > settings.num_nodes:
-        raise ValueError(
+        raise UserError(
             f"evolution.seed_layers: {name} has {len(live)} live nodes, search_space.num_nodes is "
             f"{settings.num_nodes}"
         )
     if foreign := [node.op for node in live if node.op not in settings.ops]:
-        raise ValueError(f"evolution.seed_layers: {name} uses {foreign[0]}, absent from search_space.ops")
+        raise UserError(f"evolution.seed_layers: {name} uses {foreign[0]}, absent from search_space.ops")
     if len(graph.nodes) == settings.num_nodes:
         return graph
     return Graph.parse(str(graph), settings.num_nodes)
@@ -156,4 +157,4 @@ def fit(graph: Graph, name: str, settings: EvolutionSettings) -> Graph:
 def _check_name(key: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> None:
     if name not in known:
         hint = nearest(str(name), known) or f"; known: {', '.join(known)}"
-        raise ValueError(f"unknown {key} {name!r}{hint}")
+        raise UserError(f"unknown {key} {name!r}{hint}")

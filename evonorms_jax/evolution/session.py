@@ -9,6 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from evonorms_jax import data
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import EXECUTORS, Evaluator
 from evonorms_jax.evolution.history import History, Record
@@ -20,10 +21,10 @@ from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import absolute, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 
 #: Published layers that every search trains in the way of its candidates, for people to compare with.
@@ -103,7 +104,7 @@ def check_search(config: ConfigDict) -> None:
     for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
         get_anchor(name)
     if config.executor not in EXECUTORS:
-        raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
+        raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
@@ -119,7 +120,7 @@ def make_evaluator(
     check_ranges(config, "search")
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
-        raise ValueError("anchors must name at least one anchor, got none")
+        raise UserError("anchors must name at least one anchor, got none")
     tests, proxy, images = RejectionSettings(**config.rejection), proxy_settings(config), load_images(config)
     _check_sizes(proxy, tests, images)
     return Evaluator(
@@ -149,22 +150,22 @@ def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
 def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.ImageData) -> None:
     count, *sides, _ = images.train.images.shape
     if not 1 <= proxy.batch_size <= count:
-        raise ValueError(f"proxy.batch_size must be from 1 to {count}, got {proxy.batch_size}")
+        raise UserError(f"proxy.batch_size must be from 1 to {count}, got {proxy.batch_size}")
     if not 1 <= tests.stability_batch_size <= count:
-        raise ValueError(
+        raise UserError(
             f"rejection.stability_batch_size must be from 1 to {count}, got {tests.stability_batch_size}"
         )
     if not 1 <= proxy.crop <= min(sides):
-        raise ValueError(f"data.crop must be from 1 to {min(sides)}, got {proxy.crop}")
+        raise UserError(f"data.crop must be from 1 to {min(sides)}, got {proxy.crop}")
     if not 1 <= tests.quality_steps <= proxy.steps:
-        raise ValueError(
+        raise UserError(
             f"rejection.quality_steps must be from 1 to proxy.steps, {proxy.steps}, got {tests.quality_steps}"
         )
 
 
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
     if config.method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
+        raise UserError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
     evolution = config.evolution.to_dict()
     names = evolution.pop("seed_layers")
     settings = EvolutionSettings(config.method == "evolution", **evolution, **config.search_space)
@@ -176,7 +177,7 @@ def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
 def _seed_layer(name: str) -> Graph:
     known = BASELINES | CATALOG
     if name not in known and ".json" not in name:
-        raise ValueError(f"evolution.seed_layers must be of {', '.join(known)} or file.json#0, got {name!r}")
+        raise UserError(f"evolution.seed_layers must be of {', '.join(known)} or file.json#0, got {name!r}")
     return known[name] if name in known else load_layer(name)
 
 

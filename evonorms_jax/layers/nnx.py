@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import canonicalize_dtype
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
 from evonorms_jax.search_space.norm_act import AFFINE, check_input
 from evonorms_jax.search_space.primitives import EPSILON
@@ -95,7 +96,7 @@ class _GraphLayer(nnx.Module):
         """
         check_input(x)
         if x.shape[-1] != self.num_features:
-            raise ValueError(f"x must have num_features={self.num_features} channels, got shape {x.shape}")
+            raise UserError(f"x must have num_features={self.num_features} channels, got shape {x.shape}")
         train = not self.stat_names or not nnx.module.first_from(
             use_running_average,
             self.use_running_average,

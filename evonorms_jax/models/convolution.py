@@ -19,6 +19,8 @@ from flax import linen as nn
 from flax.linen import dtypes
 from jax import lax
 
+from evonorms_jax.errors import UserError
+
 #: The ways to compute a convolution, see `convolve`.
 IMPLEMENTATIONS = ("lax", "matmul")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -98,7 +100,7 @@ def convolve(
     """
     _check_input(x, kernel.shape[-1], groups)
     if kernel.shape[2] * groups != x.shape[-1]:
-        raise ValueError(
+        raise UserError(
             f"kernel shape {kernel.shape} with {groups} groups takes "
             f"{kernel.shape[2] * groups} channels, x has {x.shape[-1]}"
         )
@@ -146,9 +148,9 @@ def max_pool(x: jax.Array, size: int, *, stride: int = 1, implementation: str | 
 
 def _check_input(x, features, groups):
     if x.ndim != 4:
-        raise ValueError(f"a convolution takes [B, H, W, C], got shape {x.shape}")
+        raise UserError(f"a convolution takes [B, H, W, C], got shape {x.shape}")
     if x.shape[-1] % groups or features % groups:
-        raise ValueError(f"{groups} groups must divide the {x.shape[-1]} channels in and the {features} out")
+        raise UserError(f"{groups} groups must divide the {x.shape[-1]} channels in and the {features} out")
 
 
 def _resolve(implementation):
@@ -157,7 +159,7 @@ def _resolve(implementation):
         return "matmul" if jax.default_backend() == "cpu" else "lax"
     if implementation not in IMPLEMENTATIONS:
         near = difflib.get_close_matches(implementation, IMPLEMENTATIONS, 1, cutoff=0.0)[0]
-        raise ValueError(
+        raise UserError(
             f"unknown convolution implementation {implementation!r}: did you mean {near!r}? "
             f"Allowed: {', '.join(IMPLEMENTATIONS)}, or None to choose by backend"
         )
@@ -234,6 +236,6 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
       ValueError: if `channels` is not positive.
     """
     if channels <= 0:
-        raise ValueError(f"a channel count must be positive, got {channels}")
+        raise UserError(f"a channel count must be positive, got {channels}")
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.models import mobile_networks, resnet
 from evonorms_jax.models.classifier import NormActConstructor
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
@@ -36,7 +37,7 @@ class Network(NamedTuple):
         fields = [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
         for name in overrides:
             if name not in fields:
-                raise ValueError(_unknown(f"field of {self.name}", name, fields))
+                raise UserError(_unknown(f"field of {self.name}", name, fields))
         return self.constructor(norm_act=norm_act, num_classes=num_classes, **overrides)
 
 
@@ -197,7 +198,7 @@ def build_model(
 
 def _look_up(name, table, kind):
     if name not in table:
-        raise ValueError(_unknown(kind, name, table))
+        raise UserError(_unknown(kind, name, table))
     return table[name]
 
 
@@ -221,7 +222,7 @@ def operations(function: Callable[..., Any], *arguments: Any) -> float:
     try:
         device, *_ = jax.local_devices(backend="cpu")
     except RuntimeError:
-        raise ValueError(
+        raise UserError(
             "operations are counted on JAX's CPU backend, which JAX_PLATFORMS leaves out: add ',cpu' to it"
         ) from None
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)

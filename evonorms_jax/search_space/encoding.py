@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import moments
 from evonorms_jax.search_space.graph import Graph, Node
 from evonorms_jax.search_space.primitives import INPUT, LEAVES, OPS, V0, V1, ZERO
 
 #: Intermediate nodes that an encoded graph holds.
 CAPACITY = 10
-#: Activations of the buffer that an encoded graph is run in: leaves, nodes, and two that are free at the start.
+#: Activations of the buffer that runs an encoded graph: leaves, nodes, and two that are free at the start.
 SLOTS = len(LEAVES) + CAPACITY + 2
 
 #: An instruction is an element-wise op or a kind of aggregation; the index set is a field of its own.
@@ -26,7 +27,7 @@ class EncodedGraph(NamedTuple):
     Attributes:
       code: `[CAPACITY]` instruction of each node.
       inputs: `[CAPACITY, 2]` slots of its inputs; the second repeats the first for unary ops.
-      index_set: `[CAPACITY]` number of the index set of an aggregation in `moments.INDEX_SETS`.
+      index_set: `[CAPACITY]` position of an aggregation's index set in `moments.INDEX_SETS`.
       length: scalar, number of nodes.
       edges: `[2 * CAPACITY, 5]` backward tape: edge code, number of the node, slots of the cotangents of the
         node and of its target, whether it is the first edge to that target.
@@ -53,14 +54,14 @@ def encode(graph: Graph) -> EncodedGraph:
     """
     nodes = graph.canonical.nodes
     if len(nodes) > CAPACITY:
-        raise ValueError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")
+        raise UserError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")
     code, index_set, start = (np.zeros(CAPACITY, np.int32) for _ in range(3))
     inputs = np.zeros((CAPACITY, 2), np.int32)
     for number, (name, sources) in enumerate(nodes):
         op = OPS[name]
         code[number] = INSTRUCTIONS.index(op.kind or name)
         inputs[number] = sources if len(sources) == 2 else (*sources, *sources)
-        index_set[number] = moments.INDEX_SETS.index(op.index_set) if op.kind else 0
+        index_set[number] = _number(op.index_set) if op.kind else 0
         start[number] = op.kind != "mean"
     tape, slots = _backward_tape(nodes)
     edges = np.zeros((2 * CAPACITY, 5), np.int32)
@@ -69,6 +70,11 @@ def encode(graph: Graph) -> EncodedGraph:
     return EncodedGraph(
         code, inputs, index_set, np.int32(len(nodes)), edges, np.int32(len(tape)), received, start
     )
+
+
+def _number(index_set: str) -> int:
+    moments.index_set_named(index_set)
+    return list(moments.INDEX_SETS).index(index_set)
 
 
 def _backward_tape(nodes: Sequence[Node]) -> tuple[list[tuple[int, ...]], dict[int, int]]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import text
 from evonorms_jax.search_space.primitives import INPUT, LEAVES, OP_NAMES, OPS
 
@@ -44,7 +45,7 @@ class Graph:
     def __post_init__(self):
         nodes = tuple(Node(op, tuple(inputs)) for op, inputs in self.nodes)
         if not nodes:
-            raise ValueError("a graph needs at least one intermediate node, got none")
+            raise UserError("a graph needs at least one intermediate node, got none")
         for index, node in enumerate(nodes, start=len(LEAVES)):
             _check_node(index, node)
         object.__setattr__(self, "nodes", nodes)
@@ -149,21 +150,21 @@ class Graph:
           ValueError: if the data is not a graph, or of a newer schema, or the graph is not valid.
         """
         if not isinstance(data, Mapping) or not isinstance(data.get("nodes"), list):
-            raise ValueError(f"not a graph: expected an object with 'nodes', got {str(data)[:60]!r}")
+            raise UserError(f"not a graph: expected an object with 'nodes', got {str(data)[:60]!r}")
         check_schema(data.get("schema"), "graph")
         try:
             nodes = tuple((op, tuple(inputs)) for op, inputs in data["nodes"])
         except (TypeError, ValueError):
-            raise ValueError(f"not a graph: each node is [op, inputs], got {data['nodes']}") from None
+            raise UserError(f"not a graph: each node is [op, inputs], got {data['nodes']}") from None
         return cls(nodes)
 
 
 def check_schema(schema: Any, what: str) -> None:
     """Raises ValueError unless `schema` is a version that this package reads."""
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise ValueError(f"the {what} names no schema version: expected 'schema': {SCHEMA}, got {schema!r}")
+        raise UserError(f"the {what} names no schema version: expected 'schema': {SCHEMA}, got {schema!r}")
     if schema > SCHEMA:
-        raise ValueError(
+        raise UserError(
             f"the {what} has schema {schema}, this version reads up to {SCHEMA}: update evonorms-jax"
         )
 
@@ -173,14 +174,14 @@ def check_op(op: Any, where: str) -> None:
     if op not in OP_NAMES:
         near = difflib.get_close_matches(str(op), OP_NAMES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known ops: {', '.join(OP_NAMES)}"
-        raise ValueError(f"{where}: unknown op {op!r}; {hint}")
+        raise UserError(f"{where}: unknown op {op!r}; {hint}")
 
 
 def _check_node(index: int, node: Node) -> None:
     op, inputs = node
     check_op(op, f"node {index}")
     if len(inputs) != OPS[op].arity:
-        raise ValueError(f"node {index}: {op} takes {OPS[op].arity} input(s), got {list(inputs)}")
+        raise UserError(f"node {index}: {op} takes {OPS[op].arity} input(s), got {list(inputs)}")
     for i in inputs:
         if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < index:
-            raise ValueError(f"node {index}: an input must be one of 0 to {index - 1}, got {i!r}")
+            raise UserError(f"node {index}: an input must be one of 0 to {index - 1}, got {i!r}")

@@ -1,7 +1,7 @@
 """The op table: name, arity, function and printed form of every op of the search space.
 
 Source: arXiv 2004.02967, Table 1. A new element-wise op is one line of `_ELEMENTWISE` and one of
-`reference.py`; a new index set is one entry of `moments.INDEX_SETS`.
+`reference.py`. A new index set is one entry of `moments.INDEX_SETS`.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Op(NamedTuple):
     @property
     def batch_dependent(self) -> bool:
         """Whether the output for one example depends on the other examples of the batch."""
-        return self.index_set == moments.BATCH
+        return self.index_set is not None and moments.index_set_named(self.index_set).batch
 
 
 def _div(x, y, epsilon):
@@ -88,21 +88,23 @@ _ELEMENTWISE = (
 )
 
 
-def _aggregation(kind: str, symbol: str, index_set: str) -> Op:
-    indices = ",".join(index_set)
-    if index_set == "whc/g":
-        indices = "w,h,c/g"
-    latex = f"{symbol}_{{{{{indices}}}}}({{0}})"
+_SYMBOLS = {"mean": r"\mu", "rms": r"\nu", "std": "s"}
+
+
+def aggregation(kind: str, index_set: str) -> Op:
+    """The op that takes the moment `kind` (mean, rms or std) over an index set.
+
+    Raises:
+      ValueError: if there is no such index set.
+    """
+    indices = moments.index_set_named(index_set).latex
+    latex = f"{_SYMBOLS[kind]}_{{{{{indices}}}}}({{0}})"
     return Op(f"{kind}_{index_set}", 1, None, latex, kind=kind, index_set=index_set)
 
 
-_AGGREGATIONS = tuple(
-    _aggregation(kind, symbol, index_set)
-    for kind, symbol in (("mean", r"\mu"), ("rms", r"\nu"), ("std", "s"))
-    for index_set in moments.INDEX_SETS
-)
+_AGGREGATIONS = tuple(aggregation(kind, name) for kind in _SYMBOLS for name in moments.INDEX_SETS)
 
-#: Every op by name. The order is the op code of the universal executor.
+#: Every op by name.
 OPS: dict[str, Op] = {op.name: op for op in _ELEMENTWISE + _AGGREGATIONS}
 OP_NAMES: tuple[str, ...] = tuple(OPS)
 

@@ -4,11 +4,14 @@ Written from the formulas alone and sharing no arithmetic with the JAX ops, so t
 means something. Every node has the full shape of x; nothing is shared, shifted or fused.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.graph import Graph
+from evonorms_jax.search_space.moments import index_set_named
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 
 
@@ -63,14 +66,14 @@ def reference_batch_moments(
         for index in graph.live_nodes:
             if index >= len(LEAVES) and OPS[graph.nodes[index - len(LEAVES)].op].batch_dependent:
                 op, (argument,) = graph.nodes[index - len(LEAVES)]
-                raw = _raw_moment(OPS[op].kind, "bwh", values[argument], groups, mask)
+                raw = _raw_moment(OPS[op].kind, OPS[op].index_set, values[argument], groups, mask)
                 moments[index] = raw.reshape(-1, raw.shape[-1])[0]
     return moments
 
 
 def _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments) -> dict[int, np.ndarray]:
     if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}")
+        raise UserError(f"groups must be at least 1, got {groups}")
     x = np.asarray(x, np.float64)
     if mask is not None:
         mask = np.broadcast_to(mask, x.shape[:-1])[..., None]
@@ -100,10 +103,11 @@ def _raw_moment(kind: str, index_set: str, x: np.ndarray, groups: int, mask) -> 
     size = channels // max(g for g in range(1, min(groups, channels) + 1) if channels % g == 0)
     weights = np.broadcast_to(1.0 if mask is None else mask.astype(np.float64), x.shape)
     # [B, positions, groups, channels of a group]; an index set is a choice of these axes.
-    width = size if index_set == "whc/g" else channels if index_set == "whc" else 1
-    split = (batch, -1, channels // width, width)
+    wanted = index_set_named(index_set)
+    width = {"one": 1, "group": size, "all": channels}[wanted.channels]
+    split = (batch, math.prod(x.shape[1:-1]), channels // width, width)
     values, weights = x.reshape(split), weights.reshape(split)
-    axes = (0, 1) if index_set == "bwh" else (1, 3)
+    axes = (0,) * wanted.batch + (1,) * wanted.space + (3,)
     count = np.maximum(weights.sum(axes, keepdims=True), 1e-300)
 
     def average(v):

@@ -11,6 +11,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.primitives import LEAF_LATEX, LEAVES, OPS, ZERO
 
 # A node is a pair (op, inputs) here. `graph.py` gives it a type.
@@ -127,15 +128,15 @@ def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:
     for binding in filter(None, (part.strip() for part in rest.split(";"))):
         name, equals, value = binding.partition("=")
         if not equals:
-            raise ValueError(f"in {equation!r}: expected 'name = expression' after where, got {binding!r}")
+            raise UserError(f"in {equation!r}: expected 'name = expression' after where, got {binding!r}")
         if name.strip() in parser.names:
-            raise ValueError(f"in {equation!r}: {name.strip()!r} after where has a meaning already")
+            raise UserError(f"in {equation!r}: {name.strip()!r} after where has a meaning already")
         parser.names[name.strip()] = parser.read(value)
     output = parser.read(main)
     if output < len(LEAVES):  # a bare leaf: the output must be an intermediate node
         output = parser.node("add", (output, ZERO))
     if output != len(LEAVES) + len(parser.nodes) - 1:
-        raise ValueError(f"in {equation!r}: a name after where is not used by the equation")
+        raise UserError(f"in {equation!r}: a name after where is not used by the equation")
     return parser.nodes
 
 
@@ -150,9 +151,9 @@ class _Parser:
 
     def read(self, expression: str) -> int:
         try:
-            tree = ast.parse(expression.replace("whc/g(", "whcg(").strip(), mode="eval")
+            tree = ast.parse(expression.replace("/g(", "__g(").strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError):
-            raise ValueError(f"not an equation: {self.source!r}") from None
+            raise UserError(f"not an equation: {self.source!r}") from None
         return self._visit(tree.body)
 
     def node(self, op: str, inputs: tuple[int, ...]) -> int:
@@ -178,12 +179,12 @@ class _Parser:
                 return self.node(_BINARY[type(op)], (self._visit(left), self._visit(right)))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
                 return self._call(name, args)
-        raise ValueError(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}")
+        raise UserError(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}")
 
     def _call(self, name: str, args: list[ast.expr]) -> int:
-        op = self._lookup(name.replace("whcg", "whc/g"), {op: op for op in OPS}, "op")
+        op = self._lookup(name.replace("__g", "/g"), {op: op for op in OPS}, "op")
         if len(args) != OPS[op].arity:
-            raise ValueError(f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}")
+            raise UserError(f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}")
         return self.node(op, tuple(self._visit(arg) for arg in args))
 
     def _lookup(self, name: str, known: dict, what: str):
@@ -192,4 +193,4 @@ class _Parser:
         near: Callable = difflib.get_close_matches
         hint = near(name, list(known), n=1)
         hint = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join(known)}"
-        raise ValueError(f"in {self.source!r}: unknown {what} {name!r}; {hint}")
+        raise UserError(f"in {self.source!r}: unknown {what} {name!r}; {hint}")

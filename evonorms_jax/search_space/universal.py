@@ -65,9 +65,11 @@ def apply_encoded(
       momentum: decay of the moving statistics.
 
     Returns:
-      y with the shape and dtype of x, and the statistics.
+      y with the shape and dtype of x, and the statistics. Without an element in x they are unchanged.
     """
     groups = moments.resolve_groups(x.shape[-1], groups, group_size)
+    if x.size == 0:
+        return x, stats
     flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
     interpreter = _Interpreter(groups, epsilon, train)
     y, raw = _run(interpreter, encoded, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
@@ -102,34 +104,45 @@ class _Interpreter(NamedTuple):
         del b
         raw = self.raw_moment(kind, a, index_set, stat)
         value = raw if kind == "mean" else jnp.sqrt(raw + self.epsilon)
-        return jnp.broadcast_to(value, a.shape), raw[0, 0]
+        # Only the moment of a set over the batch is remembered, and it is the same at every position.
+        return jnp.broadcast_to(value, a.shape), jnp.broadcast_to(raw, (*raw.shape[:2], a.shape[-1]))[0, 0]
 
     def raw_moment(self, kind: str, a, index_set, stat):
-        """`[B, 1, C]`. An average over an index set is a projection of the averages over instances."""
+        """`[B, 1, C]`, or `[B, S, C]` if one of the index sets has no space."""
         if kind == "rms":
-            raw = self.project(jnp.mean(jnp.square(a), 1, keepdims=True), index_set)
+            raw = self.average(jnp.square(a), index_set)
         else:
-            raw = mean = self.project(jnp.mean(a, 1, keepdims=True), index_set)
+            raw = mean = self.average(a, index_set)
             if kind == "std":
-                raw = self.project(jnp.mean(jnp.square(a - mean), 1, keepdims=True), index_set)
-        if self.train:
-            return raw
-        is_batch = index_set == moments.INDEX_SETS.index(moments.BATCH)
-        return jnp.where(is_batch, stat.reshape(1, 1, -1), raw)
+                raw = self.average(jnp.square(a - mean), index_set)
+        for number, entry in enumerate(moments.INDEX_SETS.values()):
+            if entry.batch and not self.train:
+                raw = jnp.where(index_set == number, stat.reshape(1, 1, -1), raw)
+        return raw
 
-    def project(self, values, index_set):
-        """Averages `[B, 1, C]` over what the index set adds to an instance, and repeats the result."""
-        grouped = values.reshape(*values.shape[:2], self.groups, -1)
-        of_group = jnp.broadcast_to(jnp.mean(grouped, -1, keepdims=True), grouped.shape)
-        averages = {
-            moments.BATCH: jnp.mean(values, 0, keepdims=True),
-            moments.LAYER: jnp.mean(values, -1, keepdims=True),
-            moments.GROUP: of_group.reshape(values.shape),
-        }
-        chosen = values
-        for name, average in averages.items():
-            chosen = jnp.where(index_set == moments.INDEX_SETS.index(name), average, chosen)
+    def average(self, values, index_set):
+        """The average of `[B, S, C]` over the index set, which is data.
+
+        Every index set of the paper averages over space, so that is done once. The choice between the sets is
+        then one between small arrays.
+        """
+        over_space = jnp.mean(values, 1, keepdims=True)
+        chosen = over_space
+        for number, entry in enumerate(moments.INDEX_SETS.values()):
+            average = self.project(over_space if entry.space else values, entry)
+            if average is not over_space:
+                chosen = jnp.where(index_set == number, average, chosen)
         return chosen
+
+    def project(self, values, entry: moments.IndexSet):
+        """Averages over the batch and the channels of an index set; a group's average is repeated."""
+        if entry.channels == "group":
+            grouped = values.reshape(*values.shape[:2], self.groups, -1)
+            of_group = jnp.broadcast_to(jnp.mean(grouped, -1, keepdims=True), grouped.shape)
+            values = of_group.reshape(values.shape)
+        elif entry.channels == "all":
+            values = jnp.mean(values, -1, keepdims=True)
+        return jnp.mean(values, 0, keepdims=True) if entry.batch else values
 
 
 def _zeros(shape, like):

@@ -13,7 +13,9 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.config_checks import load_config, nearest
+from evonorms_jax.runs.lock import WorkdirInUseError
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.study.cells import Cell, Runner, left
 from evonorms_jax.study.table import LOST, Json, Metric
@@ -41,11 +43,11 @@ class Trainer(NamedTuple):
     def pick(self, names: Sequence[str]) -> list[Metric]:
         """The metrics of these names. An unknown name, or no name, raises `ValueError`."""
         if not names:
-            raise ValueError(f"metrics must have at least one entry of {', '.join(self.metrics)}, got ()")
+            raise UserError(f"metrics must have at least one entry of {', '.join(self.metrics)}, got ()")
         for name in names:
             if name not in self.metrics:
                 hint = nearest(name, self.metrics) or f"; known: {', '.join(self.metrics)}"
-                raise ValueError(f"metrics has an unknown name {name!r}{hint}")
+                raise UserError(f"metrics has an unknown name {name!r}{hint}")
         return [self.metrics[name] for name in names]
 
 
@@ -79,7 +81,7 @@ class Recipe(NamedTuple):
         try:
             config.update_from_flattened_dict(dict(self.overrides))
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.file} with {dict(self.overrides)}: {error.args[0]}") from None
+            raise UserError(f"{self.file} with {dict(self.overrides)}: {error.args[0]}") from None
         return config
 
     def override(self, overrides: Mapping[str, Any]) -> "Recipe":
@@ -99,14 +101,14 @@ def columns(config: ConfigDict) -> dict[str, Recipe]:
         KEY=VALUE.
     """
     if not config.networks:
-        raise ValueError("networks must have at least one entry, got ()")
+        raise UserError("networks must have at least one entry, got ()")
     found: dict[str, Recipe] = {}
     for text in config.networks:
         name, *rest = text.split()
         if not rest or "=" in rest[0]:
-            raise ValueError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
+            raise UserError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
         if name in found:
-            raise ValueError(f"networks must have different names, got {name!r} twice")
+            raise UserError(f"networks must have different names, got {name!r} twice")
         found[name] = Recipe(rest[0], parse_overrides([*rest[1:], *config.overrides]))
     return found
 
@@ -121,7 +123,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, sign, text = override.partition("=")
         if not (key and sign):
-            raise ValueError(f"an override must be KEY=VALUE, got {override!r}")
+            raise UserError(f"an override must be KEY=VALUE, got {override!r}")
         try:
             parsed[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -148,7 +150,8 @@ class FullTraining(Runner):
             logging.info("%s", name)
             try:
                 self.trainer.train(cell.training.config(), self.folder / cell.name)
-            except FloatingPointError as error:
+            except (FloatingPointError, WorkdirInUseError) as error:
+                # The loss was not finite, or another process trains this cell: the others can go ahead.
                 logging.warning("%s: %s", name, error)
             yield
 

@@ -17,9 +17,11 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.records import Search, WorkdirError, read_search
 from evonorms_jax.evolution.session import run_search
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import STOPPED
 
@@ -164,7 +166,7 @@ def chosen_layers(source: str, count: int) -> dict[str, list[Graph]]:
       ValueError: if a search is missing or not finished, a method accepted no layer, there are too few
         seeds, or the file is missing or damaged.
     """
-    path = epath.Path(source)
+    path = absolute(source)
     return _of_results(path, count) if path.suffix == ".json" else _of_searches(path, count)
 
 
@@ -176,10 +178,10 @@ def _of_searches(folder: epath.Path, count: int) -> dict[str, list[Graph]]:
             place = search_dir(folder, method.search, seed)
             search = read_search(place)
             if not search.finished:
-                raise ValueError(f"the search in {place} is not finished; compare_methods resumes it")
+                raise UserError(f"the search in {place} is not finished; compare_methods resumes it")
             run = apply_method(name, seed, list(search.history))
             if run.chosen is None:
-                raise ValueError(f"{folder}: {method.title} with seed {seed} accepted no layer")
+                raise UserError(f"{folder}: {method.title} with seed {seed} accepted no layer")
             rows[method.title].append(run.chosen.graph)
     return rows
 
@@ -191,10 +193,10 @@ def _of_results(path: epath.Path, count: int) -> dict[str, list[Graph]]:
             chosen = [run["chosen"] for run in method["runs"]][:count]
             rows[method["title"]] = [Graph.from_json(layer["graph"]) for layer in chosen if layer is not None]
     except OSError as error:
-        raise ValueError(f"cannot read the comparison {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read the comparison {path}: {error.strerror or error}") from None
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is damaged, or was not written by compare_methods") from None
+        raise UserError(f"{path} is damaged, or was not written by compare_methods") from None
     for title, layers in rows.items():
         if len(layers) < count:
-            raise ValueError(f"{path} has {len(layers)} layers that {title} accepted, for {count} seeds")
+            raise UserError(f"{path} has {len(layers)} layers that {title} accepted, for {count} seeds")
     return rows

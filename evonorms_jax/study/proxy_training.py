@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.executors import step_cost
@@ -22,7 +23,8 @@ from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.display import Display
-from evonorms_jax.runs.workdir import CONFIG, claim_workdir, write_whole
+from evonorms_jax.runs.files import write_whole
+from evonorms_jax.runs.workdir import check_config, claim_workdir
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.table import Json
@@ -57,8 +59,7 @@ class ProxyTraining(Runner):
           ValueError: if the work directory holds trainings with other settings, or is damaged.
         """
         self._config, self._workdir = config, workdir
-        if (workdir / CONFIG).exists():
-            claim_workdir(workdir, _settings(config))
+        check_config(workdir, _settings(config))
         self._done = _read(workdir / RETRAINED)
 
     def check(self, cells: Sequence[Cell]) -> None:
@@ -69,10 +70,12 @@ class ProxyTraining(Runner):
         return row and {"test": {"accuracy": row["scores"][cell.column]}, "date": row["date"]}
 
     def train(self, cells: Sequence[Cell]) -> Iterator[None]:
-        path = claim_workdir(self._workdir, _settings(self._config)) / RETRAINED
         length = f"{self._config.retraining.steps} steps on each of {', '.join(_anchors(self._config))}"
         before = len(self._done)
-        with Display(f"{self._config.name}, trained again") as display:
+        with (
+            claim_workdir(self._workdir, _settings(self._config)) as workdir,
+            Display(f"{self._config.name}, trained again") as display,
+        ):
 
             def show(label: str, text: str) -> None:
                 rows = [(label, text), ("length", length)]
@@ -83,7 +86,8 @@ class ProxyTraining(Runner):
                 show("preparing", f"building the programs for {len(graphs)} layers with seed {seed}")
                 for rows in _train(self._config, seed, graphs):
                     self._done |= {(row["layer"], row["seed"]): row for row in rows}
-                    write_whole(path, json.dumps({"trainings": [*self._done.values()]}, indent=1) + "\n")
+                    trainings = {"trainings": [*self._done.values()]}
+                    write_whole(workdir / RETRAINED, json.dumps(trainings, indent=1) + "\n")
                     show("last ones", ", ".join(map(_describe, rows)))
                     yield
 
@@ -152,4 +156,4 @@ def _read(path: epath.Path) -> dict[tuple[str, int], Json]:
         rows = json.loads(path.read_text())["trainings"] if path.exists() else []
         return {(row["layer"], row["seed"]): row for row in rows if row["scores"] and row["date"]}
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: move it away, and its trainings are done again") from None
+        raise UserError(f"{path} is damaged: move it away, and its trainings are done again") from None

@@ -11,7 +11,8 @@ import rich.table
 from etils import epath
 from rich.console import Console
 
-from evonorms_jax.runs.workdir import write_whole
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.files import write_whole
 
 Json = dict[str, Any]
 DASH = "\N{EN DASH}"
@@ -80,7 +81,7 @@ class Metric(NamedTuple):
         try:
             return functools.reduce(operator.getitem, self.path.split("."), result) if self.path else 0.0
         except KeyError:
-            raise ValueError(f"a training has no {self.path}; its result has {', '.join(result)}") from None
+            raise UserError(f"a training has no {self.path}; its result has {', '.join(result)}") from None
 
     def entry(self, results: Mapping[int, Json | None]) -> Json:
         """Values by seed and their summary, from results by seed, where None is not finished yet."""
@@ -203,6 +204,6 @@ def publish(workdir: epath.Path, name: str, results: Json, table: Table, figure:
 
         kinds += ["svg", "png"]
         for kind in kinds[2:]:
-            (workdir / f"{name}.{kind}").write_bytes(as_file(figure, kind))
+            write_whole(workdir / f"{name}.{kind}", as_file(figure, kind))
     table.show(results["config"]["name"])
     print(f"written to {workdir / name}.{', .'.join(kinds)}")

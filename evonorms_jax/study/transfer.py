@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
+from evonorms_jax.runs.files import write_whole
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import absolute, claim_workdir, write_whole
+from evonorms_jax.runs.workdir import absolute, claim_workdir
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study import cells, drawing
 from evonorms_jax.study.cells import Cell, Runner
@@ -44,24 +46,25 @@ def run(
       KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
     """
     layers, runner = make_layers(config), make_runner(config, absolute(workdir))
-    workdir = claim_workdir(workdir, describe(config, layers), MAY_DIFFER)
-    made = make_cells(config, workdir, layers)
-    if commands:
-        runner.print_commands(made)
-        return
-    figures = drawing.load("evonorms_jax.study.figures")
-    if not partial:
-        cells.run(runner, made)
-    results = collect(config, runner, made)
-    publish(workdir, NAME, results, make_table(results), figures.draw_table(results))
+    alone = not (commands or partial)
+    with claim_workdir(workdir, describe(config, layers), MAY_DIFFER, alone=alone) as workdir:
+        made = make_cells(config, workdir, layers)
+        if commands:
+            runner.print_commands(made)
+            return
+        figures = drawing.load("evonorms_jax.study.figures")
+        if not partial:
+            cells.run(runner, made)
+        results = collect(config, runner, made)
+        publish(workdir, NAME, results, make_table(results), figures.draw_table(results))
     if missing := len(cells.left(runner, made)):
         print(f"{missing} trainings have no result: --commands prints them")
 
 
 def make_runner(config: ConfigDict, workdir: epath.Path) -> FullTraining:
-    """The runner of the config's task; `ValueError` if the task or one of its metrics is unknown."""
+    """The runner of the config's task. An unknown task or metric raises `ValueError`."""
     if config.task not in TRAINERS:
-        raise ValueError(f"task must be one of {', '.join(TRAINERS)}, got {config.task!r}")
+        raise UserError(f"task must be one of {', '.join(TRAINERS)}, got {config.task!r}")
     trainer = TRAINERS[config.task]
     trainer.pick(config.metrics)
     return FullTraining(workdir / "cells", trainer)
@@ -80,7 +83,7 @@ def make_layers(config: ConfigDict) -> Layers:
     check_ranges(config, "table")
     for key, filled in (("seeds", config.seeds), ("layers", config.layers or config.comparison)):
         if not filled:
-            raise ValueError(f"{key} must have at least one entry, got {config[key]}")
+            raise UserError(f"{key} must have at least one entry, got {config[key]}")
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
     return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
 
@@ -111,7 +114,7 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[
             training = recipe.override({"layer.spec": spec, "seed": seed} | _batch(config, trained))
             name = re.sub(r"\W+", "-", f"{row} {column(network, trained)} {seed}".lower())
             if trainings.setdefault(name, training) != training:
-                raise ValueError(f"two trainings have the work directory {name}: rename a network or a layer")
+                raise UserError(f"two trainings have the work directory {name}: rename a network or a layer")
             made.append(Cell(row, column(network, batch), seed, name, training))
     return made
 

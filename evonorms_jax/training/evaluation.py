@@ -3,8 +3,10 @@
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.checkpoint import Checkpoints
-from evonorms_jax.runs.workdir import absolute, claim_workdir, read_config
+from evonorms_jax.runs.files import absolute
+from evonorms_jax.runs.workdir import check_config, read_config
 from evonorms_jax.training.loop import CHECKPOINTS, describe
 from evonorms_jax.training.task import build_task
 
@@ -28,18 +30,18 @@ def evaluate(
     workdir = absolute(workdir)
     written = read_config(workdir)
     if "model" not in written:
-        raise ValueError(f"{workdir} is no work directory of a training")
+        raise UserError(f"{workdir} is no work directory of a training")
     written["layer"].pop("equation", None)
     config = ConfigDict(written)
-    claim_workdir(workdir, describe(config))
+    check_config(workdir, describe(config))
     if data_dir is not None:
         config.data.data_dir = data_dir
     task = build_task(config)
     with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
         restored = checkpoints.restore(task.target, best=best)
     if restored is None:
-        raise ValueError(f"{workdir} has no checkpoint yet")
+        raise UserError(f"{workdir} has no checkpoint yet")
     found = task.evaluate(restored.arrays, task.feed.evaluation(part))
     if not found:
-        raise ValueError(f"the {part} part of {task.feed.name} is empty")
+        raise UserError(f"the {part} part of {task.feed.name} is empty")
     return restored.step, found

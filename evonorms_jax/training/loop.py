@@ -18,9 +18,10 @@ from evonorms_jax.layers import load_layer
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.display import Display
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.metrics import JsonLines, Scalars, as_json
-from evonorms_jax.runs.workdir import absolute, claim_workdir, write_whole
+from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.training.steps import Metrics, TrainState
 from evonorms_jax.training.task import Task, build_task
 
@@ -65,6 +66,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
 
     Raises:
       ValueError: if a setting is wrong, or the work directory belongs to another config.
+      WorkdirInUseError: if another process holds the work directory.
       DataNotFoundError: if the data are missing.
       FloatingPointError: if the loss or the gradient is not finite; names the step.
       KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
@@ -72,12 +74,14 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
     task = build_task(config)
     # Only a config that can be trained claims the directory, so that a mistyped one can be corrected.
     described, writes = describe(config), jax.process_index() == 0
-    workdir = claim_workdir(workdir, described, MAY_DIFFER) if writes else absolute(workdir)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("work directory")
-    if (workdir / RESULT).exists():
-        return _read_result(workdir / RESULT)
     with contextlib.ExitStack() as stack:
+        workdir = absolute(workdir)
+        if writes:
+            stack.enter_context(claim_workdir(workdir, described, MAY_DIFFER))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("work directory")
+        if (workdir / RESULT).exists():
+            return _read_result(workdir / RESULT)
         folder = workdir / CHECKPOINTS
         checkpoints = stack.enter_context(Checkpoints(folder, background=True, write=writes))
         stopped = stack.enter_context(stop_requested())
@@ -104,8 +108,9 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
                 write_whole(workdir / LOST, json.dumps({"error": str(error)}) + "\n")
             raise
         result = _result(run, state)
-    if writes:
-        _write_result(workdir / RESULT, result)
+        if writes:
+            checkpoints.wait()
+            _write_result(workdir / RESULT, result)
     return result
 
 
@@ -157,7 +162,7 @@ class _Run(NamedTuple):
             self.checkpoints.save(step, record=self.record, arrays=state, score=score)
 
     def add_score(self, step: int, score: float | None) -> None:
-        """Gives the checkpoint of a step its score, unless that is None."""
+        """Gives the checkpoint of a step its score, if there is a score."""
         if self.writes and score is not None:
             self.flush()
             self.checkpoints.add_score(step, score)
@@ -216,7 +221,7 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
         save = stop or due or done % config.checkpoint_every == 0
         rows.pop("state", None)
 
-        # -- Its metrics. They are checked before every checkpoint, so that none holds a lost training
+        # -- Its metrics, checked before every checkpoint, so that no checkpoint holds a lost training
         if save or done % config.log_every == 0:
             means = _means(recent, done)
             means["learning_rate"] = float(task.learning_rate(done - 1))

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from evonorms_jax.runs.processes import check_no_pod, check_place, join
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.rendezvous import check_no_pod, check_place, join
 
 GROUP, MEMBER = "group", "member"
 
@@ -46,7 +47,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -
     """A mesh `[group, member]` over D devices.
 
     Args:
-      devices: devices of the mesh. None means all devices of all hosts.
+      devices: devices of the mesh, by default all devices of all hosts.
       groups: groups of images that a step works on at a time, a multiple or a divisor of D.
 
     Raises:
@@ -55,7 +56,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -
     devices = jax.devices() if devices is None else devices
     rows = math.gcd(groups, len(devices))
     if rows not in (groups, len(devices)):
-        raise ValueError(
+        raise UserError(
             f"{groups} groups of images with batch statistics of their own cannot be laid evenly over "
             f"{len(devices)} devices: change statistics_batch, batch_size or accumulate"
         )
@@ -89,4 +90,4 @@ def put_batch(mesh: Mesh, tree: Any) -> Any:
 def check_divisible(name: str, size: int, mesh: Mesh) -> None:
     """Raises `ValueError` unless a batch of `size` can be divided evenly over the mesh."""
     if size < 1 or size % mesh.size:
-        raise ValueError(f"{name} must be a multiple of the number of devices, {mesh.size}, got {size}")
+        raise UserError(f"{name} must be a multiple of the number of devices, {mesh.size}, got {size}")

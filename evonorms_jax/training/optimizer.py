@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_parameters
 
 # "step" multiplies the rate by 0.1 after epochs 30, 60 and 80 of 90, as in the released ResNet code.
@@ -51,9 +52,9 @@ def make_schedule(
     """
     if schedule not in SCHEDULES:
         near = difflib.get_close_matches(str(schedule), SCHEDULES, n=1, cutoff=0)
-        raise ValueError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
+        raise UserError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
     if not 0 <= warmup_steps <= steps:
-        raise ValueError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
+        raise UserError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
     rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps)
     if not warmup_steps:
         return rest
@@ -98,9 +99,9 @@ class OptimizerSettings(NamedTuple):
       learning_rate: peak of the schedule.
       schedule: name in `SCHEDULES`.
       warmup_steps: length of the warm-up.
-      warmup_epochs: length of the warm-up in epochs; overrides `warmup_steps` unless it is None.
-      reference_batch: batch size for which `learning_rate` is given: the rate grows with the batch. None
-        takes the rate as it is.
+      warmup_epochs: length of the warm-up in epochs, which overrides `warmup_steps`.
+      reference_batch: batch size for which `learning_rate` is given, so that the rate grows with the batch.
+        By default the rate does not depend on the batch.
     """
 
     name: str
@@ -128,7 +129,7 @@ def make_optimizer(
       ValueError: if the optimizer or the schedule is unknown, or the warm-up is longer than the training.
     """
     if settings.name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {settings.name!r}; there are {', '.join(OPTIMIZERS)}")
+        raise UserError(f"unknown optimizer {settings.name!r}; there are {', '.join(OPTIMIZERS)}")
     rate, warmup_steps = settings.learning_rate, settings.warmup_steps
     if settings.reference_batch is not None:
         rate *= batch_size / settings.reference_batch

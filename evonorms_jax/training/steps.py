@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from evonorms_jax.data import normalize
+from evonorms_jax.errors import UserError
 from evonorms_jax.training.mesh import grouped, put_batch, replicated
 
 
@@ -42,10 +43,10 @@ class StepSettings(NamedTuple):
     """How a step uses its batch. The fields are keys of the config.
 
     Attributes:
-      statistics_batch: images that share batch statistics, b. None means the whole batch. In the published
+      statistics_batch: images that share batch statistics, b, by default the whole batch. In the published
         trainings the images of a device share them. The result does not depend on the number of devices.
-      accumulate: number of parts A that a step works on one after the other, to save memory. It changes the
-        order of sums and leaves the rest of the arithmetic as it is.
+      accumulate: number of parts A that a step works on one after the other, to save memory. It changes only
+        the order of sums.
       label_smoothing: share s of the label that is spread evenly over all classes.
       mixup: alpha of Beta(alpha, alpha), from which the share of an image is drawn in its mixture with its
         neighbor in the batch (Zhang et al. 2018, arXiv 1710.09412); 0 turns it off.
@@ -67,16 +68,16 @@ class StepSettings(NamedTuple):
         """
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         if self.mixup < 0 or (self.mixup and batch_size % 2):
-            raise ValueError(
+            raise UserError(
                 "mixup must be at least 0, and takes images in pairs: got "
                 f"mixup={self.mixup} and batch_size={batch_size}"
             )
         group = self.statistics_batch or batch_size
         if self.accumulate < 1 or group < 1 or batch_size % (group * self.accumulate):
             hint = "" if self.statistics_batch else "; without statistics_batch it must be 1"
-            raise ValueError(
+            raise UserError(
                 f"batch_size must be a multiple of statistics_batch x accumulate, {group} x "
                 f"{self.accumulate}, got {batch_size}{hint}"
             )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from evonorms_jax.data import DataSettings, Share, load_images, open_stream
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import build_model
 from evonorms_jax.runs.ranges import COUNT, check_ranges
@@ -57,7 +58,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
 
     Args:
       config: config with the keys of `experiments/configs/train.py`.
-      devices: devices to train on. None means all devices of all hosts.
+      devices: devices to train on, by default all devices of all hosts.
 
     Raises:
       ValueError: if a setting is out of range or unknown, or the data cannot be read.
@@ -115,12 +116,12 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
 def _steps(config: ConfigDict, images: int) -> int:
     steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
     if not COUNT.holds(steps):
-        raise ValueError(f"steps must be {COUNT.describe(steps)}, got {steps}")
+        raise UserError(f"steps must be {COUNT.describe(steps)}, got {steps}")
     return steps
 
 
 def _make_model(config: ConfigDict, num_classes: int) -> nn.Module:
     if config.dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
+        raise UserError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
     layer = norm_act(**config.layer)
     return build_model(**config.model, norm_act=layer, num_classes=num_classes, dtype=jnp.dtype(config.dtype))

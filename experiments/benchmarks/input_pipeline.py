@@ -46,6 +46,7 @@ from evonorms_jax.data import DataSettings, open_stream, photographs
 from evonorms_jax.data.photographs import decode_crop
 from evonorms_jax.data.policies import RandAugment
 from evonorms_jax.data.prepared import Records, open_prepared
+from evonorms_jax.errors import UserError
 from experiments import flags
 from experiments.benchmarks import results
 from experiments.benchmarks.prepared_set import write_set
@@ -94,7 +95,7 @@ def _counts(values: Sequence[str] | None) -> list[int]:
         return sorted({cores, *(2**power for power in range(cores.bit_length()))})
     for value in values:
         if not value.isdecimal() or int(value) < 1:
-            raise ValueError(f"--counts takes whole numbers above 0, got {value!r}")
+            raise UserError(f"--counts takes whole numbers above 0, got {value!r}")
     return sorted({int(value) for value in values})
 
 
@@ -253,4 +254,4 @@ def tables(measured: dict[str, Any]) -> list[Table]:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main)
+    flags.run(main, holds="workdir")

@@ -33,6 +33,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
@@ -97,9 +98,9 @@ def measure(config: ConfigDict, random: int, mutated: int, baseline: int) -> dic
       ValueError: if there is no candidate, or the config has no tests.
     """
     if random + mutated < 1:
-        raise ValueError("there must be at least one candidate, got --random=0 --mutated=0")
+        raise UserError("there must be at least one candidate, got --random=0 --mutated=0")
     if not config.rejection.enabled:
-        raise ValueError("rejection.enabled must be true, because this benchmark measures the tests")
+        raise UserError("rejection.enabled must be true, because this benchmark measures the tests")
     config = _screening_only(config)
     graphs = random_graphs(random, config.seed) + mutants(list(CATALOG.values()), mutated, config.seed)
     first = jax.local_devices()[:1]
@@ -332,4 +333,4 @@ def differences_table(measured: Mapping[str, Any]) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds="workdir")

@@ -16,6 +16,7 @@ does not fit. We have not run it. B0 has 0.39 G multiply-adds an image and B5 9.
 
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.models.mobile_networks import SCALINGS
 from experiments.configs.imagenet_defaults import cap_statistics_batch, get_recipe
 
@@ -24,7 +25,7 @@ def get_config(form: str = "b0") -> ConfigDict:
     """The recipe; `form` is a variant `b0` to `b7`, its quick form such as `b0-quick`, or "quick"."""
     variant, _, suffix = ("b0", "-", "quick") if form == "quick" else form.partition("-")
     if variant not in SCALINGS or suffix not in ("", "quick"):
-        raise ValueError(f"form must be b0 to b7, with -quick or without, got {form!r}")
+        raise UserError(f"form must be b0 to b7, with -quick or without, got {form!r}")
     config = get_recipe(
         f"efficientnet_{variant}",
         suffix or "full",

@@ -6,6 +6,7 @@ to be in its appendix, or chose them where we know no source.
 
 from ml_collections import ConfigDict, config_dict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import OP_NAMES
 
 
@@ -107,5 +108,5 @@ def set_quick(config: ConfigDict) -> None:
 def check_form(form: str) -> bool:
     """Whether the form is "quick"; raises ValueError for a form other than "quick" and "full"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"there is no form {form!r}, only 'quick'")
+        raise UserError(f"there is no form {form!r}, only 'quick'")
     return form == "quick"

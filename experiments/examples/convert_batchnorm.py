@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from evonorms_jax import EvoNormB0, norm_parameters
+from evonorms_jax.errors import UserError
 from experiments.examples import digits
 from experiments.examples.linen_model import infer, train_step
 
@@ -52,8 +53,8 @@ def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0"
 
     - Kernels, and the biases beside them, carry over.
     - So does the moving variance, since both layers track the variance of the same tensor.
-    - gamma and beta stay fresh. They were applied before the ReLU and are now applied after the layer. Carrying
-      them over made no measurable difference. The moving mean is dropped: B0 does not center x.
+    - gamma and beta stay fresh. They were applied before the ReLU and are now applied after the layer.
+      Carrying them over made no measurable difference. The moving mean is dropped: B0 does not center x.
     - v stays fresh. EvoNorm-S0 resembles a ReLU at v = 1, and B1, B2, S1 and S2 have no v.
 
     Args:
@@ -72,13 +73,13 @@ def carry_over(trained, fresh, *, old: str = "BatchNorm", new: str = "EvoNormB0"
         if path in wanted or path[0] == "batch_stats":
             origin = tuple(part.replace(new, old) for part in path)
             if origin not in source or source[origin].shape != start.shape:
-                raise ValueError(f"the trained model has no {'/'.join(origin)} of shape {start.shape}")
+                raise UserError(f"the trained model has no {'/'.join(origin)} of shape {start.shape}")
             carried[path] = source[origin]
             lost.discard(origin)
         else:
             carried[path] = start
     if lost:
-        raise ValueError(f"the new model has no {', '.join('/'.join(path) for path in sorted(lost))}")
+        raise UserError(f"the new model has no {', '.join('/'.join(path) for path in sorted(lost))}")
     return unflatten_dict(carried)
 
 

@@ -62,15 +62,15 @@ def test_the_command_prints_the_table_and_writes_the_figures(tmp_path):
 ])  # fmt: skip
 def test_a_wrong_flag_is_one_clear_line(flag, message):
     result = run(flag)
-    assert result.returncode == 1
-    assert message in result.stderr.splitlines()[0]
+    assert result.returncode == 2
+    assert message in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_an_unwritable_file_is_one_clear_line_before_anything_is_measured(tmp_path):
     (tmp_path / "file").touch()
     result = run(f"--json={tmp_path}/file/figures.json")
     assert result.returncode == 1
-    assert result.stderr.startswith("cannot write --json=") and result.stderr.count("\n") == 1
+    assert result.stderr == f"error: {tmp_path}/file: Not a directory\n"
 
 
 @pytest.mark.slow
@@ -124,7 +124,8 @@ def test_evaluations_that_differ_between_numbers_of_devices_are_an_error():
 
 @pytest.mark.slow
 def test_the_cost_model_reads_a_history_and_the_figures_of_another_machine(tmp_path):
-    history = claim_workdir(tmp_path / "search", quick().to_dict())
+    with claim_workdir(tmp_path / "search", quick().to_dict()) as history:
+        pass
     scores = {"resnet_tiny": 0.5}
     evaluations = [
         Evaluation("inert", {}),

@@ -7,18 +7,39 @@ import socket
 
 import pytest
 from support import mains
-from support.train_runs import await_checkpoint, finish, manifests, run, saved_steps, start
+from support.train_runs import SETTINGS, await_checkpoint, finish, manifests, run, saved_steps, start
+
+from evonorms_jax.errors import UserError
+from evonorms_jax.training import loop
+from experiments.configs.train import get_config
 
 
-def interrupt(workdir, signum):
-    """Starts a run and sends it a signal once it has a new checkpoint; its exit status and log."""
+def interrupt(workdir, signum, meanwhile=lambda: None):
+    """Starts a run and sends it a signal once it has a new checkpoint; its exit status and log.
+
+    It stands still while `meanwhile` runs.
+    """
     before = manifests(workdir)
     with start(workdir) as child:
         await_checkpoint(workdir, child, before)
+        child.send_signal(signal.SIGSTOP)
+        meanwhile()
         child.send_signal(signum)
+        child.send_signal(signal.SIGCONT)
         _, err = child.communicate()
     assert not (workdir / "result.json").exists()
     return child.returncode, err
+
+
+def assert_refused(workdir):
+    """A second process in a work directory says which one holds it, and changes nothing."""
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.name != "lock.json"}
+    status, out, err = run(workdir)
+    assert (status, out) == (1, "")
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert re.match(rf"error: {workdir} is in use by process \d+ on .*, started \d{{4}}-", line)
+    after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.name != "lock.json"}
+    assert after == before
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +67,7 @@ def test_a_run_reports_what_it_reached(uninterrupted):
 
 def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    status, err = interrupt(workdir, signal.SIGINT)
+    status, err = interrupt(workdir, signal.SIGINT, meanwhile=lambda: assert_refused(workdir))
     assert status == 130 and "Traceback" not in err
     assert re.fullmatch(r"stopped and saved at step \d+ of 60; .*", err.splitlines()[-1])
     status, _ = interrupt(workdir, signal.SIGKILL)
@@ -57,8 +78,9 @@ def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(uninterrup
     assert (workdir / "result.json").read_text() == expected
 
 
-DYING = """
+TROUBLED = """
 import os
+import resource
 import signal
 from evonorms_jax.training import loop
 from experiments import flags, train
@@ -66,18 +88,18 @@ from experiments import flags, train
 build = loop.build_task
 
 
-def dying_task(config):
+def troubled_task(config):
     task = build(config)
 
     def train_step(state, batch):
         if int(state.step) == 23:
-            os.kill(os.getpid(), signal.SIGKILL)
+            TROUBLE
         return task.train_step(state, batch)
 
     return task._replace(train_step=train_step)
 
 
-loop.build_task = dying_task
+loop.build_task = troubled_task
 flags.run(train.main, example="experiments/configs/train.py")
 """
 
@@ -85,9 +107,25 @@ flags.run(train.main, example="experiments/configs/train.py")
 def test_a_run_killed_while_it_saves_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     """It saves every step in the background, so that one is half written when the process dies."""
     workdir = tmp_path / "run"
-    status, _, _ = finish(start(workdir, program=("-c", DYING), checkpoint_every=1))
+    killed = TROUBLED.replace("TROUBLE", "os.kill(os.getpid(), signal.SIGKILL)")
+    status, _, _ = finish(start(workdir, program=("-c", killed), checkpoint_every=1))
     assert status == -signal.SIGKILL
     assert max(saved_steps(workdir)) in (22, 23)
+    status, _, err = run(workdir)
+    assert status == 0 and not re.search(r" 0/60 ", err)
+    expected = (uninterrupted[0] / "result.json").read_text()
+    assert (workdir / "result.json").read_text() == expected
+
+
+def test_a_full_disk_is_one_line_and_with_room_the_same_command_ends_as_if_it_had_not_been(
+    uninterrupted, tmp_path
+):
+    workdir = tmp_path / "run"
+    full = TROUBLED.replace("TROUBLE", "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))")
+    status, out, err = finish(start(workdir, program=("-c", full)))
+    assert (status, out) == (1, "") and "Traceback" not in err, err
+    assert re.fullmatch(rf"error: {workdir}/\S+: File too large", err.splitlines()[-1]), err
+    assert err.count("error: ") == 1
     status, _, err = run(workdir)
     assert status == 0 and not re.search(r" 0/60 ", err)
     expected = (uninterrupted[0] / "result.json").read_text()
@@ -106,7 +144,6 @@ def test_a_checkpoint_is_evaluated_from_the_command_line(uninterrupted):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--checkpoint=last", "newest|best"),
         ("--part=training", "train|validation|test"),
         ("--data_dir=elsewhere", "is no work directory: it has no config.json"),
     ],
@@ -118,8 +155,10 @@ def test_what_cannot_be_evaluated_is_one_line(tmp_path, flag, message):
 
 
 def test_wrong_settings_claim_no_work_directory(tmp_path):
-    status, _, err = run(tmp_path / "run", **{"data.crop": 9})
-    assert status == 2 and err.splitlines()[-1] == "error: crop size must be from 1 to 8, got 9"
+    config = get_config("quick")
+    config.update_from_flattened_dict(SETTINGS | {"data.crop": 9})
+    with pytest.raises(UserError, match=r"^crop size must be from 1 to 8, got 9$"):
+        loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -219,7 +219,8 @@ def test_a_work_directory_from_before_there_were_metrics_is_still_its_own(tmp_pa
     config = transfer_mnist5k.get_config("quick")
     del config.task, config.metrics
     layers = transfer.make_layers(config)
-    transfer.claim_workdir(tmp_path / "run", transfer.describe(config, layers))
+    with transfer.claim_workdir(tmp_path / "run", transfer.describe(config, layers)):
+        pass
     transfer.run(transfer_mnist5k.get_config("quick"), tmp_path / "run", commands=True)
     other = transfer_mnist5k.get_config("quick")
     other.seeds = (5,)
