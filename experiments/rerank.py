@@ -23,7 +23,7 @@ from evonorms_jax.study import rerank
 from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
-SEARCH = absl_flags.DEFINE_string("search", None, "Work directory of the search.", required=True)
+SEARCH = flags.define_workdir("Work directory of the search.", "search")
 COMMANDS = absl_flags.DEFINE_bool("commands", False, "Print the commands without a result, and run none.")
 
 

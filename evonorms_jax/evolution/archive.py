@@ -23,7 +23,7 @@ from evonorms_jax.evolution.records import (
 )
 from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
-from evonorms_jax.runs.workdir import write_whole
+from evonorms_jax.runs.files import naming, write_whole
 from evonorms_jax.search_space import Graph
 
 
@@ -45,9 +45,12 @@ class Archive:
         return self
 
     def __exit__(self, *_) -> None:
-        self._checkpoints.close()
-        if self._log is not None:
-            self._log.close()
+        try:
+            self._checkpoints.close()
+        finally:
+            if self._log is not None:
+                with naming(self._workdir / HISTORY_FILE):
+                    self._log.close()
 
     def restore(self) -> History:
         """The history so far: the newest sound checkpoint, then the sound lines of the log beyond it.
@@ -77,9 +80,10 @@ class Archive:
             self._text += _lines(records)
             write_whole(self._workdir / HISTORY_FILE, self._text)
         else:
-            self._log.write(_lines(records))
-            self._log.flush()
-            os.fsync(self._log.fileno())
+            with naming(self._workdir / HISTORY_FILE):
+                self._log.write(_lines(records))
+                self._log.flush()
+                os.fsync(self._log.fileno())
 
     def checkpoint(self, history: History) -> None:
         """Saves the whole history and the top layers."""

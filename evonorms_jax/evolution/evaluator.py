@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.data import ImageData, normalize
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices, Program, pack
 from evonorms_jax.evolution.executors import (
@@ -84,7 +85,7 @@ class Evaluator:
         seed: int = 0,
     ):
         if executor not in EXECUTORS:
-            raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+            raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
         self._proxy, self._tests, self._executor = proxy, tests, executor
         self._hosts = hosts or Hosts()
         self.devices = Devices(slots, devices)
@@ -95,7 +96,7 @@ class Evaluator:
         names = [anchor.name for anchor in self.anchors]
         self._stability_anchor = tests.stability_anchor or names[0]
         if self._stability_anchor not in names:
-            raise ValueError(
+            raise UserError(
                 f"rejection.stability_anchor must be one of {', '.join(names)}, "
                 f"got {tests.stability_anchor!r}"
             )
@@ -120,8 +121,8 @@ class Evaluator:
         first: dict[str, int] = {}  # position of the first graph with a fingerprint
         twins: dict[int, int] = {}  # position of the earlier graph with the same function
         for place, graph in enumerate(graphs):
-            if tests.enabled and (evidence := rejection.inert(graph)):
-                evaluations[place] = Evaluation("inert", evidence)
+            if rejected := self._reject_untrained(graph):
+                evaluations[place] = rejected
                 continue
             mark = marks[place] = rejection.fingerprint(graph)
             if tests.duplicates and (original := history.original(mark)) is not None:
@@ -133,6 +134,16 @@ class Evaluator:
         for place, twin in twins.items():
             evaluations[place] = _duplicate(evaluations[twin], len(history) + twin)
         return [evaluations[i]._replace(fingerprint=marks.get(i, "")) for i in range(len(graphs))]
+
+    def _reject_untrained(self, graph: Graph) -> Evaluation | None:
+        """The rejection of a graph by the tests that look at its output on probes alone."""
+        if not self._tests.enabled:
+            return None
+        if evidence := rejection.inert(graph):
+            return Evaluation("inert", evidence)
+        if not self._tests.allow_flat and (evidence := rejection.flat(graph)):
+            return Evaluation("flat", evidence)
+        return None
 
     def evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
         """The evaluations by the tests that train, without a look at the history, the same on every host."""

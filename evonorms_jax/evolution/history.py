@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import Graph
 
 
@@ -33,6 +34,7 @@ class Outcome(NamedTuple):
 #: the last are rejections. A duplicate inherits the scores of its original.
 OUTCOMES: dict[str, Outcome] = {
     "inert": Outcome("inert", "the output does not depend on x, or is not finite", "#a3adb8", "#66717d"),
+    "flat": Outcome("flat", "the output does not vary over space", "#7fb0ad", "#5c8f8c"),
     "duplicate": Outcome("duplicate", "computes the function of an earlier candidate", "#6f86a8", "#8499ba"),
     "batch_dependent": Outcome("batch-dependent", "uses statistics of the batch", "#9068b8", "#b48fdb"),
     "unstable": Outcome("unstable", "gradient norm blows up in the stability test", "#d97a2b", "#e8944b"),
@@ -84,7 +86,7 @@ class Evaluation(NamedTuple):
         """
         line = {"evidence": line["figure"], **line} if "figure" in line else line  # its name until 2026-11
         if line["outcome"] not in OUTCOMES:
-            raise ValueError(f"unknown outcome {line['outcome']!r}; known: {', '.join(OUTCOMES)}")
+            raise UserError(f"unknown outcome {line['outcome']!r}; known: {', '.join(OUTCOMES)}")
         return cls(**{field: line[field] for field in cls._fields})
 
 
@@ -132,7 +134,7 @@ class Record(NamedTuple):
             proposal = Proposal(Graph.from_json(line["graph"]), line["origin"], tuple(line["parents"]))
             return cls(line["index"], proposal, Evaluation.from_json(line))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"not a record of a history: {error!r} in {str(line)[:80]}") from None
+            raise UserError(f"not a record of a history: {error!r} in {str(line)[:80]}") from None
 
 
 class History:
@@ -161,7 +163,7 @@ class History:
           ValueError: if its index is not the next one.
         """
         if record.index != len(self._records):
-            raise ValueError(f"the next record has index {len(self._records)}, got {record.index}")
+            raise UserError(f"the next record has index {len(self._records)}, got {record.index}")
         self._records.append(record)
         if record.selectable:
             self._selectable.append(record)

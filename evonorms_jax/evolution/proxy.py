@@ -17,6 +17,7 @@ from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
 from evonorms_jax.models.networks import Network
 from evonorms_jax.search_space.encoding import EncodedGraph
 from evonorms_jax.training.optimizer import make_schedule, sgd
+from evonorms_jax.training.steps import correct, cross_entropy, one_hot
 
 
 class ProxySettings(NamedTuple):
@@ -160,7 +161,7 @@ class _Task:
 
     def init(self, candidate, key):
         crop, replicas = self._settings.crop, self._settings.replicas
-        image = jnp.zeros((1, crop, crop, self._channels))
+        image = jnp.zeros((1, crop, crop, self._channels), jnp.float32)
 
         def one(key):
             variables = self._network(candidate).init(key, image, train=True)
@@ -168,14 +169,14 @@ class _Task:
             return params, stats, self._optimizer.init(params)
 
         params, stats, state = jax.vmap(one)(jax.random.split(key, replicas))
-        return ProxyState(params, stats, state, jnp.int32(0), jnp.zeros(replicas))
+        return ProxyState(params, stats, state, jnp.int32(0), jnp.zeros(replicas, jnp.float32))
 
     def loss(self, candidate, params, stats, images, labels):
         variables = {"params": params, "batch_stats": stats}
         network = self._network(candidate)
         logits, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])
-        picked = jax.nn.one_hot(labels, self._num_classes) * jax.nn.log_softmax(logits)
-        return -jnp.mean(jnp.sum(picked, -1)), updated.get("batch_stats", {})
+        value = jnp.mean(cross_entropy(logits, one_hot(labels, self._num_classes)))
+        return value, updated.get("batch_stats", {})
 
     def _update(self, candidate, params, stats, state, data, key, step):
         """One step of one replica."""
@@ -210,8 +211,7 @@ class _Task:
             images = normalize(batch.images, data.mean, data.std)
             variables = {"params": params, "batch_stats": stats}
             logits = self._network(candidate).apply(variables, images, train=False)
-            right = (jnp.argmax(logits, -1) == batch.labels) & jnp.all(jnp.isfinite(logits), -1)
-            return jnp.sum(right * batch.weights)
+            return jnp.sum(correct(logits, batch.labels) * batch.weights)
 
         def add(total, batch):
             replicas = self._settings.replicas

@@ -123,13 +123,13 @@ class Recorder(SilentRecorder):
 
     Raises:
       ValueError: if the work directory belongs to another config or is damaged.
-      OSError: if it cannot be written to.
+      OSError: if another process holds it, or it cannot be written to.
     """
 
     def __init__(self, config: ConfigDict, workdir: str, devices: Devices):
-        path = claim_workdir(workdir, config.to_dict())
         self._every = config.checkpoint_every
         with contextlib.ExitStack() as opened:
+            path = opened.enter_context(claim_workdir(workdir, config.to_dict()))
             self._archive = opened.enter_context(Archive(path, config.top_k))
             self.history = self._archive.restore()
             display = opened.enter_context(Display(f"{config.name}, {config.method}"))

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.fronts import pareto_front
 from evonorms_jax.evolution.history import Evaluation, History, Record
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
 
@@ -105,7 +107,7 @@ def read_search(workdir: str | epath.PathLike) -> Search:
       WorkdirError: if the directory does not exist, belongs to something else, or has a damaged file. For the
         history the message names the line.
     """
-    workdir = epath.Path(workdir)
+    workdir = absolute(workdir)
     if not workdir.is_dir():
         raise WorkdirError(f"no such work directory: {workdir}")
     if not (workdir / CONFIG).exists():
@@ -155,7 +157,7 @@ def read_history(path: epath.Path, start: int = 0) -> tuple[list[Record], Damage
         try:
             record = Record.from_json(row)
             if record.index != number - 1:
-                raise ValueError(f"the next record has index {number - 1}, got {record.index}")
+                raise UserError(f"the next record has index {number - 1}, got {record.index}")
         except ValueError as error:
             return records, Damage(f"{path}, line {number} is damaged: {error}", False)
         records.append(record)
@@ -226,7 +228,7 @@ def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> ScoredLayer:
 def _check_scores(evaluation: Evaluation, anchors: tuple[str, ...]) -> None:
     scores = evaluation.scores
     if evaluation.outcome == "accepted" and set(scores) != set(anchors):
-        raise ValueError(f"scores of {', '.join(scores) or 'no anchor'}, expected {', '.join(anchors)}")
+        raise UserError(f"scores of {', '.join(scores) or 'no anchor'}, expected {', '.join(anchors)}")
 
 
 # -- Ranking

@@ -31,6 +31,7 @@ class RejectionSettings(NamedTuple):
       stability_batch_size: number of images in the stability test.
       stability_anchor: name of the anchor of the stability test; "" for the cheapest.
       allow_batch_dependent: whether statistics of the batch are allowed, as they are not in the S series.
+      allow_flat: whether an output that does not vary over space is allowed.
       duplicates: whether the evaluation of a function examined before is reused.
     """
 
@@ -43,6 +44,7 @@ class RejectionSettings(NamedTuple):
     stability_batch_size: int
     stability_anchor: str
     allow_batch_dependent: bool
+    allow_flat: bool
     duplicates: bool
 
 
@@ -76,6 +78,25 @@ def inert(graph: Graph) -> Evidence | None:
     if not np.isfinite(evaluate_reference(graph, _INPUTS[0], groups=_GROUPS)).all():
         return {"reason": "the output is not finite"}
     return None
+
+
+def flat(graph: Graph) -> Evidence | None:
+    """Rejects a graph whose output does not vary over space: it uses statistics of x and no pixel of it.
+
+    The test is ours, not the paper's. It reads the probes at random v0 and v1, since training moves them. A
+    pixel may differ from the mean of its channel and instance by 1e-6 of the largest output.
+    """
+    for x in _INPUTS[:2]:
+        y = evaluate_reference(graph, x, _V0, _V1, _GROUPS)
+        if not np.isfinite(y).all():
+            return None
+        deviation = np.abs(y - y.mean(axis=(1, 2), keepdims=True)).max()
+        if deviation > _FLAT * np.abs(y).max():
+            return None
+    return {"reason": "the output does not vary over space"}
+
+
+_FLAT = 1e-6
 
 
 def fingerprint(graph: Graph) -> str:

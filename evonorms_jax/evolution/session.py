@@ -9,8 +9,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from evonorms_jax import data
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import release_programs
-from evonorms_jax.evolution.evaluator import Evaluator
+from evonorms_jax.evolution.evaluator import EXECUTORS, Evaluator
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
@@ -20,10 +21,10 @@ from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import absolute, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 
 #: Published layers that every search trains in the way of its candidates, for people to compare with.
@@ -71,17 +72,11 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
             # All hosts stop after the same round if one of them is asked to.
             return any(hosts.gather(stopping()))
 
-        lines = hosts.broadcast([record.to_json() for record in recorder.history])
-        history = recorder.history if hosts.leader else History(map(Record.from_json, lines))
+        history = _send_history(recorder, hosts)
         _train_baselines(evaluator, recorder, hosts, stopped)
-        rounds = search(
-            history,
-            evaluator.examine,
-            settings,
-            seed=config.seed,
-            budget=config.budget,
-            stop_at_first=config.method == "random",
-        )
+        first_only = config.method == "random"
+        options = {"seed": config.seed, "budget": config.budget, "stop_at_first": first_only}
+        rounds = search(history, evaluator.examine, settings, **options)
         interrupted = stopped()
         while not interrupted and (records := next(rounds, None)) is not None:
             recorder.examined(records)
@@ -90,6 +85,26 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
         if hosts.leader and evaluator.devices.used:
             _write_use(evaluator, workdir)
         return not interrupted
+
+
+def _send_history(recorder: SilentRecorder, hosts: Hosts) -> History:
+    """The history of process 0, on every host."""
+    lines = hosts.broadcast([record.to_json() for record in recorder.history])
+    return recorder.history if hosts.leader else History(map(Record.from_json, lines))
+
+
+def check_search(config: ConfigDict) -> None:
+    """Checks the settings of a search that can be checked without data and devices.
+
+    Raises:
+      ValueError: if a setting is wrong.
+    """
+    check_ranges(config, "search")
+    _evolution_settings(config)
+    for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
+        get_anchor(name)
+    if config.executor not in EXECUTORS:
+        raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
@@ -105,7 +120,7 @@ def make_evaluator(
     check_ranges(config, "search")
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
-        raise ValueError("anchors must name at least one anchor, got none")
+        raise UserError("anchors must name at least one anchor, got none")
     tests, proxy, images = RejectionSettings(**config.rejection), proxy_settings(config), load_images(config)
     _check_sizes(proxy, tests, images)
     return Evaluator(
@@ -123,9 +138,8 @@ def make_evaluator(
 
 
 def load_images(config: ConfigDict, **options: Any) -> data.ImageData:
-    """The images of `config.data`, with the options and errors of `data.load`."""
-    fields = {key: value for key, value in config.data.to_dict().items() if key not in ("crop", "flip")}
-    return data.load(**fields, **options)
+    """The images of `config.data`, with the options and errors of `data.load_images`."""
+    return data.load_images(data.DataSettings(**config.data), **options)
 
 
 def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
@@ -136,22 +150,22 @@ def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
 def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.ImageData) -> None:
     count, *sides, _ = images.train.images.shape
     if not 1 <= proxy.batch_size <= count:
-        raise ValueError(f"proxy.batch_size must be from 1 to {count}, got {proxy.batch_size}")
+        raise UserError(f"proxy.batch_size must be from 1 to {count}, got {proxy.batch_size}")
     if not 1 <= tests.stability_batch_size <= count:
-        raise ValueError(
+        raise UserError(
             f"rejection.stability_batch_size must be from 1 to {count}, got {tests.stability_batch_size}"
         )
     if not 1 <= proxy.crop <= min(sides):
-        raise ValueError(f"data.crop must be from 1 to {min(sides)}, got {proxy.crop}")
+        raise UserError(f"data.crop must be from 1 to {min(sides)}, got {proxy.crop}")
     if not 1 <= tests.quality_steps <= proxy.steps:
-        raise ValueError(
+        raise UserError(
             f"rejection.quality_steps must be from 1 to proxy.steps, {proxy.steps}, got {tests.quality_steps}"
         )
 
 
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
     if config.method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
+        raise UserError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
     evolution = config.evolution.to_dict()
     names = evolution.pop("seed_layers")
     settings = EvolutionSettings(config.method == "evolution", **evolution, **config.search_space)
@@ -163,7 +177,7 @@ def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
 def _seed_layer(name: str) -> Graph:
     known = BASELINES | CATALOG
     if name not in known and ".json" not in name:
-        raise ValueError(f"evolution.seed_layers must be of {', '.join(known)} or file.json#0, got {name!r}")
+        raise UserError(f"evolution.seed_layers must be of {', '.join(known)} or file.json#0, got {name!r}")
     return known[name] if name in known else load_layer(name)
 
 

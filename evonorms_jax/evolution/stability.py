@@ -58,23 +58,8 @@ def make_stability_test(
         def unfinished(climb):
             return (climb.step < steps) & (climb.worst <= max_norm)  # False for NaN too
 
-        # A step needs two gradients. An iteration computes one, in turn at the weights w and at the probe
-        # w + h g / ||g||, so that the program holds one copy of the network.
         def advance(climb):
-            # The point of this iteration. Without a probe its distance from the weights is 0.
-            length = _DIFFERENCE * _norm(climb.kernels)
-            point = _move(climb.kernels, climb.gradient, jnp.where(climb.probing, length, 0))
-            gradient = jax.grad(loss)(point)
-            # At the probe: g(w + h g / ||g||) - g(w) = h H g / ||g|| + O(h^2), the direction of ascent.
-            ascent = jax.tree.map(jnp.subtract, gradient, climb.gradient)
-            moved = _move(climb.kernels, ascent, step_size * _norm(climb.kernels))
-            onward = climb._replace(kernels=moved, probing=False, step=climb.step + 1)
-            # At the weights: the gradient to probe along. `<=` is False for NaN, so NaN becomes the worst.
-            norm = _norm(gradient)
-            worst = jnp.where(norm <= climb.worst, climb.worst, norm)
-            at_weights = climb._replace(gradient=gradient, worst=worst, probing=True)
-            # Both results are computed, since they cost little beside the gradient. One of them is kept.
-            return jax.tree.map(lambda a, b: jnp.where(climb.probing, a, b), onward, at_weights)
+            return _advance(climb, jax.grad(loss), step_size)
 
         zeros = jax.tree.map(jnp.zeros_like, kernels)
         start = _Climb(kernels, zeros, jnp.float32(0), jnp.asarray(False), jnp.int32(0))
@@ -105,6 +90,28 @@ class _Climb(NamedTuple):
     worst: jax.Array
     probing: jax.Array
     step: jax.Array
+
+
+def _advance(climb: _Climb, gradient_at: Callable[[Any], Any], step_size: float) -> _Climb:
+    """The next iteration of an ascent, with one gradient.
+
+    A step needs two gradients. They take turns, one at the weights w and one at the probe w + h g / ||g||, so
+    that the program holds one copy of the network.
+    """
+    # The point of this iteration. Without a probe its distance from the weights is 0.
+    length = _DIFFERENCE * _norm(climb.kernels)
+    point = _move(climb.kernels, climb.gradient, jnp.where(climb.probing, length, 0))
+    gradient = gradient_at(point)
+    # At the probe: g(w + h g / ||g||) - g(w) = h H g / ||g|| + O(h^2), the direction of ascent.
+    ascent = jax.tree.map(jnp.subtract, gradient, climb.gradient)
+    moved = _move(climb.kernels, ascent, step_size * _norm(climb.kernels))
+    onward = climb._replace(kernels=moved, probing=False, step=climb.step + 1)
+    # At the weights: the gradient to probe along. `<=` is False for NaN, so NaN becomes the worst.
+    norm = _norm(gradient)
+    worst = jnp.where(norm <= climb.worst, climb.worst, norm)
+    at_weights = climb._replace(gradient=gradient, worst=worst, probing=True)
+    # Both results are computed, since they cost little beside the gradient. One of them is kept.
+    return jax.tree.map(lambda a, b: jnp.where(climb.probing, a, b), onward, at_weights)
 
 
 def _move(kernels: Any, direction: Any, length: jax.Array) -> Any:

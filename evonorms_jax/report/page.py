@@ -9,8 +9,8 @@ from evonorms_jax.evolution import records
 from evonorms_jax.report import sections
 from evonorms_jax.report.markup import Html, element, escape, join
 from evonorms_jax.report.theme import css
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.provenance import now
-from evonorms_jax.runs.workdir import absolute, write_whole
 
 
 def write(workdir: epath.PathLike) -> epath.Path:

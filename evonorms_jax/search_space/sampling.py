@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.graph import Graph, Node, check_op
 from evonorms_jax.search_space.primitives import LEAVES, OP_NAMES, OPS
 
@@ -66,14 +67,14 @@ def check_space(num_nodes: Any, ops: Any) -> None:
         once.
     """
     if not isinstance(num_nodes, int | np.integer) or isinstance(num_nodes, bool) or num_nodes < 1:
-        raise ValueError(f"num_nodes must be a whole number from 1 on, got {num_nodes!r}")
+        raise UserError(f"num_nodes must be a whole number from 1 on, got {num_nodes!r}")
     if isinstance(ops, str) or not ops:
-        raise ValueError(f"ops must name at least one op, as a tuple of names, got {ops!r}")
+        raise UserError(f"ops must name at least one op, as a tuple of names, got {ops!r}")
     for op in ops:
         check_op(op, "ops")
     if len(set(ops)) < len(ops):
         twice = next(op for number, op in enumerate(ops) if op in ops[:number])
-        raise ValueError(f"ops must name each op once, got {twice!r} twice")
+        raise UserError(f"ops must name each op once, got {twice!r} twice")
 
 
 def _random_node(rng: np.random.Generator, index: int, ops: Sequence[str]) -> Node:

@@ -2,18 +2,21 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import Record
 from evonorms_jax.evolution.records import Search, layer_title, mean_score
 from evonorms_jax.models import get_anchor
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.config_checks import nearest
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import CONFIG, absolute
+from evonorms_jax.runs.workdir import CONFIG, hold_folder
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.study import cells, drawing
 from evonorms_jax.study.full_training import TRAINERS
@@ -44,8 +47,16 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> None:
     figures = drawing.load("evonorms_jax.study.figures")
     workdir = absolute(workdir)
     if (workdir / CONFIG).exists():
-        raise ValueError(f"{workdir} is the work directory of a single run: choose another one")
+        raise UserError(f"{workdir} is the work directory of a single run: choose another one")
     baselines = check_settings(config)
+    with hold_folder(workdir):
+        _run(config, workdir, baselines, figures)
+
+
+def _run(
+    config: ConfigDict, workdir: epath.Path, baselines: Mapping[str, Graph], figures: ModuleType
+) -> None:
+    """`run` in a directory that is held, with the module that draws."""
     runner = ProxyTraining(config, workdir / "retraining")
     searches = run_searches(config, workdir)
     runs = itertools.chain.from_iterable(apply_methods(config, searches).values())
@@ -69,13 +80,13 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
     retraining = config.retraining
     for name, seeds in (("seeds", config.seeds), ("retraining.seeds", retraining.seeds)):
         if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"{name} must be different numbers, at least one, got {seeds}")
+            raise UserError(f"{name} must be different numbers, at least one, got {seeds}")
     if used := sorted(set(config.seeds) & set(retraining.seeds)):
-        raise ValueError(f"retraining.seeds must differ from those of the searches, got {used[0]} in both")
+        raise UserError(f"retraining.seeds must differ from those of the searches, got {used[0]} in both")
     get_anchor(retraining.held_out_anchor)
     if retraining.held_out_anchor in config.anchors:
         held_out = retraining.held_out_anchor
-        raise ValueError(f"retraining.held_out_anchor must differ from the anchors, got {held_out!r}")
+        raise UserError(f"retraining.held_out_anchor must differ from the anchors, got {held_out!r}")
     make_schedule(
         learning_rate=config.proxy.learning_rate,
         steps=retraining.steps,
@@ -85,7 +96,7 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
     known = BASELINES | CATALOG
     for name in config.known_layers:
         if name not in known:
-            raise ValueError(f"unknown layer {name!r} in known_layers{nearest(name, known)}")
+            raise UserError(f"unknown layer {name!r} in known_layers{nearest(name, known)}")
     return {name: known[name] for name in config.known_layers}
 
 

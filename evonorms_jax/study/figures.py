@@ -13,12 +13,13 @@ from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.report.picture import box, canvas, spread, styled
 from evonorms_jax.report.theme import light
 from evonorms_jax.study.cells import column_title
+from evonorms_jax.study.methods import METHODS
 from evonorms_jax.study.table import Json, Metric
 from evonorms_jax.study.transfer import column, metrics_of
 
 _TEXT, _GAP, _LEADER = 12, 17, 22  # size, least distance and leader line of labels, in points
-#: Methods that have a curve, with color, width and dashes. Later ones lie on top, and a narrow one leaves a
-#: wide one visible where they coincide.
+#: Color, width and dashes of the paper's methods. Later ones lie on top, and a narrow one leaves a wide one
+#: visible where they coincide.
 _LOOKS = {
     "evolution": ("accent", 3.4, "solid"),
     "random_search": ("unstable", 2.0, "solid"),
@@ -44,6 +45,7 @@ def label_right(axes: Axes, labels: Sequence[Label]) -> None:
     wanted = [starts[label] * height if label in starts else _GAP for label in ordered]
     for label, place in zip(ordered, spread(wanted, [_GAP] * (len(ordered) - 1)), strict=True):
         arrow = {"arrowstyle": "-", "color": label.color, "linewidth": 0.8, "shrinkA": 2, "shrinkB": 1}
+        arrow["relpos"] = (0, 0.5)  # ends at the left of the text, not in its middle
         axes.annotate(
             label.text,
             (1, starts.get(label, place / height)),
@@ -78,12 +80,17 @@ def draw_comparison(results: Json) -> Figure:
     """A thin line for each search, a thick one for the mean of a method, and a line for two baselines."""
     budget = results["config"]["budget"]
     methods = {row["name"]: row for row in results["methods"]}
-    names = {name: _method_label(methods[name]) for name in _LOOKS}
+    looks = _LOOKS | {
+        name: (color, 1.5, "solid")
+        for name, color in zip(methods, itertools.cycle(_COLORS[2:]), strict=False)
+        if name not in _LOOKS and METHODS[name].rejection
+    }
+    names = {name: _method_label(methods[name]) for name in looks}
     figure = canvas(896, 430)
     figure.set_facecolor(light("card"))
     axes = box(figure, 66, 18, _margin(list(names.values())), 52)
     labels = []
-    for name, (color, width, dashes) in _LOOKS.items():
+    for name, (color, width, dashes) in looks.items():
         look = {"color": light(color), "linestyle": dashes, "drawstyle": "steps-post"}
         height = _draw_method(axes, methods[name], budget, width, look)
         labels.append(Label(height, names[name], light(color)))
@@ -146,7 +153,7 @@ def draw_table(results: Json) -> Figure:
     draw = _draw_curves if results["config"]["batches"] else _draw_dots
     figure, boxes = draw(results, panels, titles)
     for axes, title in zip(boxes, titles, strict=True):
-        axes.set_title(title, fontsize=_TEXT, color=light("ink"), loc="left")
+        axes.set_title(title, fontsize=11, color=light("ink"), loc="left")
     return figure
 
 

@@ -13,6 +13,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.runs.config_checks import load_config, nearest
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.study.cells import Cell, Runner, left
@@ -39,16 +40,18 @@ class Trainer(NamedTuple):
     metrics: Mapping[str, Metric]
 
     def pick(self, names: Sequence[str]) -> list[Metric]:
-        """The metrics of these names; `ValueError` for an unknown one."""
+        """The metrics of these names. An unknown name, or no name, raises `ValueError`."""
+        if not names:
+            raise UserError(f"metrics must have at least one entry of {', '.join(self.metrics)}, got ()")
         for name in names:
             if name not in self.metrics:
                 hint = nearest(name, self.metrics) or f"; known: {', '.join(self.metrics)}"
-                raise ValueError(f"metrics has an unknown name {name!r}{hint}")
+                raise UserError(f"metrics has an unknown name {name!r}{hint}")
         return [self.metrics[name] for name in names]
 
 
 #: Every table can have it as a column beside a metric that leaves lost trainings out.
-NAN_SHARE = Metric("loss not finite", "", lost=1.0, statistic="share", digits=0)
+NAN_SHARE = Metric("NaN loss", "", lost=1.0, statistic="share", digits=0)
 #: The `task` of a table's config. A new kind of training is one entry here.
 TRAINERS: dict[str, Trainer] = {
     "classification": Trainer(
@@ -77,7 +80,7 @@ class Recipe(NamedTuple):
         try:
             config.update_from_flattened_dict(dict(self.overrides))
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.file} with {dict(self.overrides)}: {error.args[0]}") from None
+            raise UserError(f"{self.file} with {dict(self.overrides)}: {error.args[0]}") from None
         return config
 
     def override(self, overrides: Mapping[str, Any]) -> "Recipe":
@@ -93,15 +96,18 @@ def columns(config: ConfigDict) -> dict[str, Recipe]:
         config file with its form. Its `overrides`, KEY=VALUE each, hold for all networks.
 
     Raises:
-      ValueError: if a text lacks its recipe, a name comes twice, or an override is not KEY=VALUE.
+      ValueError: there is no network, a text lacks its recipe, a name comes twice, or an override is not
+        KEY=VALUE.
     """
+    if not config.networks:
+        raise UserError("networks must have at least one entry, got ()")
     found: dict[str, Recipe] = {}
     for text in config.networks:
         name, *rest = text.split()
         if not rest or "=" in rest[0]:
-            raise ValueError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
+            raise UserError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
         if name in found:
-            raise ValueError(f"networks must have different names, got {name!r} twice")
+            raise UserError(f"networks must have different names, got {name!r} twice")
         found[name] = Recipe(rest[0], parse_overrides([*rest[1:], *config.overrides]))
     return found
 
@@ -116,7 +122,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, sign, text = override.partition("=")
         if not (key and sign):
-            raise ValueError(f"an override must be KEY=VALUE, got {override!r}")
+            raise UserError(f"an override must be KEY=VALUE, got {override!r}")
         try:
             parsed[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

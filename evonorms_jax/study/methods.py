@@ -10,22 +10,28 @@ of a seed begin with the same random proposals, trained alike, and differ in how
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.records import Search, WorkdirError, read_search
 from evonorms_jax.evolution.session import run_search
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import STOPPED
 
 #: Keys of a comparison that its searches do not have.
 OWN_KEYS = ("seeds", "known_layers", "retraining")
-SEARCHES = ("random_search", "evolution")
+#: The searches of each seed: settings that differ from the config of the comparison, by dotted key.
+SEARCHES: dict[str, dict[str, Any]] = {
+    "random_search": {"method": "random_search"},
+    "evolution": {"method": "evolution"},
+}
 
 
 class Method(NamedTuple):
@@ -57,7 +63,7 @@ def _to_first_accepted(records: Sequence[Record]) -> Sequence[Record]:
     return records[: next(accepted, len(records)) + 1]
 
 
-#: In the paper's order, from the worst to the best.
+#: In the paper's order, from the worst to the best. Another method is one entry here, with its search above.
 METHODS: dict[str, Method] = {
     "random": Method("Random", "random_search", _first, rejection=False),
     "random_rejection": Method("Random + rejection", "random_search", _to_first_accepted),
@@ -101,22 +107,24 @@ def best_so_far(records: Sequence[Record]) -> np.ndarray:
 # -- The searches
 
 
-def search_config(config: ConfigDict, method: str, seed: int) -> ConfigDict:
+def search_config(config: ConfigDict, search: str, seed: int) -> ConfigDict:
     """The config of one search."""
     fields = {key: value for key, value in config.to_dict().items() if key not in OWN_KEYS}
-    return ConfigDict(fields | {"method": method, "seed": seed, "name": f"{config.name}, seed {seed}"})
+    made = ConfigDict(fields | {"method": search, "seed": seed, "name": f"{config.name}, seed {seed}"})
+    made.update_from_flattened_dict(SEARCHES[search])
+    return made
 
 
-def search_dir(workdir: epath.Path, method: str, seed: int) -> epath.Path:
+def search_dir(workdir: epath.Path, search: str, seed: int) -> epath.Path:
     """The work directory of one search, which `python -m experiments.report` reads."""
-    return workdir / "searches" / f"{method}-{seed}"
+    return workdir / "searches" / f"{search}-{seed}"
 
 
 def run_searches(config: ConfigDict, workdir: epath.Path) -> dict[tuple[str, int], Search]:
     """Runs all searches that are not finished, seed by seed.
 
     Returns:
-      The contents of their work directories, by method and seed.
+      The contents of their work directories, by search and seed.
 
     Raises:
       KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
@@ -124,14 +132,14 @@ def run_searches(config: ConfigDict, workdir: epath.Path) -> dict[tuple[str, int
     """
     searches = {}
     pairs = list(itertools.product(config.seeds, SEARCHES))
-    for number, (seed, method) in enumerate(pairs, 1):
-        path, settings = search_dir(workdir, method, seed), search_config(config, method, seed)
+    for number, (seed, name) in enumerate(pairs, 1):
+        path, settings = search_dir(workdir, name, seed), search_config(config, name, seed)
         done = _finished(path, settings)
         state = "done before" if done else f"{config.budget} candidates"
-        logging.info("search %d of %d: %s with seed %d, %s", number, len(pairs), method, seed, state)
+        logging.info("search %d of %d: %s with seed %d, %s", number, len(pairs), name, seed, state)
         if not done and not run_search(settings, path):
             raise KeyboardInterrupt(STOPPED)
-        searches[method, seed] = read_search(path)
+        searches[name, seed] = read_search(path)
     return searches
 
 
@@ -158,7 +166,7 @@ def chosen_layers(source: str, count: int) -> dict[str, list[Graph]]:
       ValueError: if a search is missing or not finished, a method accepted no layer, there are too few
         seeds, or the file is missing or damaged.
     """
-    path = epath.Path(source)
+    path = absolute(source)
     return _of_results(path, count) if path.suffix == ".json" else _of_searches(path, count)
 
 
@@ -170,10 +178,10 @@ def _of_searches(folder: epath.Path, count: int) -> dict[str, list[Graph]]:
             place = search_dir(folder, method.search, seed)
             search = read_search(place)
             if not search.finished:
-                raise ValueError(f"the search in {place} is not finished; compare_methods resumes it")
+                raise UserError(f"the search in {place} is not finished; compare_methods resumes it")
             run = apply_method(name, seed, list(search.history))
             if run.chosen is None:
-                raise ValueError(f"{folder}: {method.title} with seed {seed} accepted no layer")
+                raise UserError(f"{folder}: {method.title} with seed {seed} accepted no layer")
             rows[method.title].append(run.chosen.graph)
     return rows
 
@@ -185,10 +193,10 @@ def _of_results(path: epath.Path, count: int) -> dict[str, list[Graph]]:
             chosen = [run["chosen"] for run in method["runs"]][:count]
             rows[method["title"]] = [Graph.from_json(layer["graph"]) for layer in chosen if layer is not None]
     except OSError as error:
-        raise ValueError(f"cannot read the comparison {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read the comparison {path}: {error.strerror or error}") from None
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is damaged, or was not written by compare_methods") from None
+        raise UserError(f"{path} is damaged, or was not written by compare_methods") from None
     for title, layers in rows.items():
         if len(layers) < count:
-            raise ValueError(f"{path} has {len(layers)} layers that {title} accepted, for {count} seeds")
+            raise UserError(f"{path} has {len(layers)} layers that {title} accepted, for {count} seeds")
     return rows

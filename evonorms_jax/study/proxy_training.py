@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import release_programs
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.executors import step_cost
@@ -22,7 +23,8 @@ from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.display import Display
-from evonorms_jax.runs.workdir import CONFIG, claim_workdir, write_whole
+from evonorms_jax.runs.files import write_whole
+from evonorms_jax.runs.workdir import check_config, claim_workdir
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.table import Json
@@ -57,8 +59,7 @@ class ProxyTraining(Runner):
           ValueError: if the work directory holds trainings with other settings, or is damaged.
         """
         self._config, self._workdir = config, workdir
-        if (workdir / CONFIG).exists():
-            claim_workdir(workdir, _settings(config))
+        check_config(workdir, _settings(config))
         self._done = _read(workdir / RETRAINED)
 
     def check(self, cells: Sequence[Cell]) -> None:
@@ -69,7 +70,10 @@ class ProxyTraining(Runner):
         return row and {"test": {"accuracy": row["scores"][cell.column]}, "date": row["date"]}
 
     def train(self, cells: Sequence[Cell]) -> Iterator[None]:
-        path = claim_workdir(self._workdir, _settings(self._config)) / RETRAINED
+        with claim_workdir(self._workdir, _settings(self._config)) as workdir:
+            yield from self._train(workdir / RETRAINED, cells)
+
+    def _train(self, path: epath.Path, cells: Sequence[Cell]) -> Iterator[None]:
         length = f"{self._config.retraining.steps} steps on each of {', '.join(_anchors(self._config))}"
         before = len(self._done)
         with Display(f"{self._config.name}, trained again") as display:
@@ -152,4 +156,4 @@ def _read(path: epath.Path) -> dict[tuple[str, int], Json]:
         rows = json.loads(path.read_text())["trainings"] if path.exists() else []
         return {(row["layer"], row["seed"]): row for row in rows if row["scores"] and row["date"]}
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: move it away, and its trainings are done again") from None
+        raise UserError(f"{path} is damaged: move it away, and its trainings are done again") from None

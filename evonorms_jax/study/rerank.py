@@ -6,10 +6,13 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.records import ScoredLayer, read_search, top_layers
 from evonorms_jax.layers.registry import layer_file
+from evonorms_jax.runs.files import write_whole
+from evonorms_jax.runs.lock import hold
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import claim_workdir, write_whole
+from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.study import cells
 from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.full_training import TRAINERS, FullTraining, columns
@@ -38,15 +41,16 @@ def run(config: ConfigDict, search: str, workdir: epath.PathLike, *, commands: b
     if commands:
         runner.print_commands(made)
         return
-    cells.run(runner, made)
-    results = rank(config, layers, runner, made)
-    write_whole(workdir / LAYERS, layer_file(results["layers"][: config.best]))
-    publish(workdir, NAME, results, make_table(results))
+    with hold(workdir):
+        cells.run(runner, made)
+        results = rank(config, layers, runner, made)
+        write_whole(workdir / LAYERS, layer_file(results["layers"][: config.best]))
+        publish(workdir, NAME, results, make_table(results))
     print(f"the best {config.best}: {workdir / LAYERS}")
 
 
 def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[epath.Path, list[ScoredLayer]]:
-    """Chooses the layers, and claims the work directory for them.
+    """Chooses the layers, and claims the work directory for them without keeping other processes out.
 
     Returns:
       The work directory, with `candidates.json`, and the layers in the order of their proxy accuracy.
@@ -56,18 +60,18 @@ def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[e
         rule is unknown, or the work directory belongs to other layers.
     """
     if config.choose not in ("mean", "front"):
-        raise ValueError(f"choose must be mean or front, got {config.choose!r}")
+        raise UserError(f"choose must be mean or front, got {config.choose!r}")
     check_ranges(config, "reranking")
     if config.best > config.top:
-        raise ValueError(f"top must be at least best, got {config.top} and {config.best}")
-    found = top_layers(read_search(epath.Path(search)).history, config.top)
+        raise UserError(f"top must be at least best, got {config.top} and {config.best}")
+    found = top_layers(read_search(search).history, config.top)
     layers = [layer for layer in found if layer.pareto] if config.choose == "front" else found[: config.top]
     if not layers:
-        raise ValueError(f"the search in {search} has accepted no layer yet")
+        raise UserError(f"the search in {search} has accepted no layer yet")
     # A search that continues changes its top layers, but not those of this work directory.
     settings = config.to_dict() | {"layers": [str(record.graph) for record in layers]}
-    path = claim_workdir(workdir, settings)
-    write_whole(path / CANDIDATES, layer_file([_row(record) for record in layers]))
+    with claim_workdir(workdir, settings, alone=False) as path:
+        write_whole(path / CANDIDATES, layer_file([_row(record) for record in layers]))
     return path, layers
 
 
@@ -82,7 +86,7 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[ScoredL
         for network, recipe in columns(config).items():
             recipe = recipe.override({"layer.spec": f"{workdir / CANDIDATES}#{number}", "seed": config.seed})
             if recipe.config().data.validation_size == 0:
-                raise ValueError(f"{network}: data.validation_size=0 leaves no images to score layers on")
+                raise UserError(f"{network}: data.validation_size=0 leaves no images to score layers on")
             name = f"{record.index}-{network}"
             made.append(Cell(f"candidate {record.index}", network, config.seed, name, recipe))
     return made

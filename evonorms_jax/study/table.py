@@ -11,7 +11,8 @@ import rich.table
 from etils import epath
 from rich.console import Console
 
-from evonorms_jax.runs.workdir import write_whole
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.files import write_whole
 
 Json = dict[str, Any]
 DASH = "\N{EN DASH}"
@@ -21,7 +22,7 @@ _LONGEST, _WIDEST = 40, 8  # characters of a row's title, and columns, that a te
 
 
 def summarize(values: Sequence[float]) -> Json | None:
-    """Mean, sample deviation and number of the values, without a deviation for one and None for no value."""
+    """Mean, sample deviation and number of the values. One value has no deviation."""
     if not values:
         return None
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -80,7 +81,7 @@ class Metric(NamedTuple):
         try:
             return functools.reduce(operator.getitem, self.path.split("."), result) if self.path else 0.0
         except KeyError:
-            raise ValueError(f"a training has no {self.path}; its result has {', '.join(result)}") from None
+            raise UserError(f"a training has no {self.path}; its result has {', '.join(result)}") from None
 
     def entry(self, results: Mapping[int, Json | None]) -> Json:
         """Values by seed and their summary, from results by seed, where None is not finished yet."""
@@ -105,7 +106,9 @@ class Metric(NamedTuple):
 
     def describe(self) -> str:
         """The name, unit and statistic for the notes below a table."""
-        over = {"mean": "mean ± sample standard deviation", "median": "median", "share": "share"}
+        if self.statistic == "share":
+            return f"{self.title} in %, share of the trainings"
+        over = {"mean": "mean ± sample standard deviation", "median": "median"}
         fate = "is left out" if self.lost is None else f"counts as {self.lost:g}"
         return (
             f"{self.title}{' in %' if self.percent else ''}, {over[self.statistic]} over the seeds, where a "
@@ -171,7 +174,7 @@ class Table(NamedTuple):
 
 
 def _widths(lines: Sequence[Sequence[str]], total: int) -> list[int]:
-    """Widths of columns that fit into a terminal; rich would cut words, and so numbers, to make them fit."""
+    """Widths of columns that fit into a terminal, where rich would cut words, and so numbers."""
     columns = list(zip(*lines, strict=True))
     widths = [max(len(word) for text in column for word in text.split()) for column in columns]
     spare = total - sum(widths) - 3 * len(widths) - 1
@@ -201,6 +204,6 @@ def publish(workdir: epath.Path, name: str, results: Json, table: Table, figure:
 
         kinds += ["svg", "png"]
         for kind in kinds[2:]:
-            (workdir / f"{name}.{kind}").write_bytes(as_file(figure, kind))
+            write_whole(workdir / f"{name}.{kind}", as_file(figure, kind))
     table.show(results["config"]["name"])
     print(f"written to {workdir / name}.{', .'.join(kinds)}")

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
+from evonorms_jax.runs.files import write_whole
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import claim_workdir, write_whole
+from evonorms_jax.runs.workdir import absolute, claim_workdir
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study import cells, drawing
 from evonorms_jax.study.cells import Cell, Runner
@@ -43,18 +45,18 @@ def run(
       ValueError: if a setting is wrong, or the work directory belongs to another table.
       KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
     """
-    layers = make_layers(config)
-    workdir = claim_workdir(workdir, describe(config, layers), MAY_DIFFER)
-    runner = make_runner(config, workdir)
-    made = make_cells(config, workdir, layers)
-    if commands:
-        runner.print_commands(made)
-        return
-    figures = drawing.load("evonorms_jax.study.figures")
-    if not partial:
-        cells.run(runner, made)
-    results = collect(config, runner, made)
-    publish(workdir, NAME, results, make_table(results), figures.draw_table(results))
+    layers, runner = make_layers(config), make_runner(config, absolute(workdir))
+    alone = not (commands or partial)
+    with claim_workdir(workdir, describe(config, layers), MAY_DIFFER, alone=alone) as workdir:
+        made = make_cells(config, workdir, layers)
+        if commands:
+            runner.print_commands(made)
+            return
+        figures = drawing.load("evonorms_jax.study.figures")
+        if not partial:
+            cells.run(runner, made)
+        results = collect(config, runner, made)
+        publish(workdir, NAME, results, make_table(results), figures.draw_table(results))
     if missing := len(cells.left(runner, made)):
         print(f"{missing} trainings have no result: --commands prints them")
 
@@ -62,7 +64,7 @@ def run(
 def make_runner(config: ConfigDict, workdir: epath.Path) -> FullTraining:
     """The runner of the config's task; `ValueError` if the task or one of its metrics is unknown."""
     if config.task not in TRAINERS:
-        raise ValueError(f"task must be one of {', '.join(TRAINERS)}, got {config.task!r}")
+        raise UserError(f"task must be one of {', '.join(TRAINERS)}, got {config.task!r}")
     trainer = TRAINERS[config.task]
     trainer.pick(config.metrics)
     return FullTraining(workdir / "cells", trainer)
@@ -75,9 +77,13 @@ def make_layers(config: ConfigDict) -> Layers:
     seed alone, so that its deviation is the deviation of the method.
 
     Raises:
-      ValueError: a number is out of its range, or the methods did not choose a layer for every seed.
+      ValueError: a number is out of its range, the methods did not choose a layer for every seed, or the
+        table is empty.
     """
     check_ranges(config, "table")
+    for key, filled in (("seeds", config.seeds), ("layers", config.layers or config.comparison)):
+        if not filled:
+            raise UserError(f"{key} must have at least one entry, got {config[key]}")
     rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
     return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
 
@@ -98,16 +104,18 @@ def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[
     rows = [{"graph": graph.to_json(), "equation": str(graph)} for graph in graphs]
     write_whole(workdir / _LAYER_FILE, layer_file(rows))
     networks, batches = columns(config), config.batches or (None,)
-    made = []
+    made, trainings = [], {}
     for (place, seed), (row, each) in itertools.product(enumerate(config.seeds), layers.items()):
         layer = each[place]
         spec = layer if isinstance(layer, str) else f"{workdir / _LAYER_FILE}#{graphs.index(layer)}"
         alike = config.workers is None and not _has_batch_statistics(layer)
         for (network, recipe), batch in itertools.product(networks.items(), batches):
             trained = batches[0] if alike else batch
-            overrides = {"layer.spec": spec, "seed": seed} | _batch(config, trained)
+            training = recipe.override({"layer.spec": spec, "seed": seed} | _batch(config, trained))
             name = re.sub(r"\W+", "-", f"{row} {column(network, trained)} {seed}".lower())
-            made.append(Cell(row, column(network, batch), seed, name, recipe.override(overrides)))
+            if trainings.setdefault(name, training) != training:
+                raise UserError(f"two trainings have the work directory {name}: rename a network or a layer")
+            made.append(Cell(row, column(network, batch), seed, name, training))
     return made
 
 

@@ -1,21 +1,24 @@
 """From a config to the pure functions of a training, bound to their data and keys."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evonorms_jax import data
+from evonorms_jax.data import DataSettings, Share, load_images, open_stream
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
-from evonorms_jax.models import get_model
+from evonorms_jax.models import build_model
 from evonorms_jax.runs.ranges import COUNT, check_ranges
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
 from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
-from evonorms_jax.training.optimizer import make_optimizer, make_schedule
+from evonorms_jax.training.optimizer import OptimizerSettings, make_optimizer
 from evonorms_jax.training.steps import (
     Metrics,
     StepSettings,
@@ -29,49 +32,53 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Task(NamedTuple):
-    """The training that a config describes, without files or screen."""
+    """The training that a config describes, without files or screen.
+
+    Attributes:
+      init: `() -> TrainState` before the first step.
+      train_step: `(state, batch) -> (state, metrics)`. The state given is donated.
+      evaluate: `(state, batches[, stop]) -> {"loss", "accuracy"}`, see `make_evaluate`.
+      feed: the batches to train on and to evaluate on.
+      learning_rate: learning rate by step.
+      target: shapes and shardings of the state.
+      steps: length of the training.
+    """
 
     init: Callable[[], TrainState]
-    batches: Callable[[int], Iterator[Any]]  # from the number of a step on
-    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]  # donates the state
-    evaluate: Callable[..., dict[str, float]]  # (state, part[, stop]); {} of an empty part, or once stop()
+    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+    evaluate: Callable[..., dict[str, float]]
+    feed: Feed
     learning_rate: optax.Schedule
-    target: TrainState  # shapes and shardings of the state
+    target: TrainState
     steps: int
-    data: str  # name of the data set
 
 
 def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> Task:
-    """The task of a config; traced once, so that what cannot be trained fails here.
+    """The task of a config; traced once, so that a config that cannot be trained fails here.
 
     Args:
-      config: `experiments/configs/train.py` says what the keys mean.
-      devices: by default all of all hosts.
+      config: config with the keys of `experiments/configs/train.py`.
+      devices: devices to train on. None means all devices of all hosts.
 
     Raises:
-      ValueError: if the config asks for what is not there.
-      DataNotFoundError: if the data are not there.
+      ValueError: if a setting is out of range or unknown, or the data cannot be read.
+      DataNotFoundError: if the data are missing.
     """
     check_ranges(config, "training")
-    settings = StepSettings(
-        statistics_batch=config.statistics_batch,
-        accumulate=config.accumulate,
-        label_smoothing=config.label_smoothing,
-        mixup=config.mixup,
-        average_decay=config.average_decay,
-    )
+    settings = StepSettings(**{name: config[name] for name in StepSettings._fields})
     mesh = data_mesh(devices, groups=settings.groups(config.batch_size))
     for name in ("batch_size", "eval_batch_size"):
         check_divisible(name, config[name], mesh)
     init_key, train_key, data_key = jax.random.split(jax.random.key(config.seed), 3)
     feed = make_feed(config, data_key, mesh)
-    steps = _steps(config, feed.sizes["train"])
+    count = feed.sizes["train"]
+    steps = _steps(config, count)
     model = _make_model(config, feed.images.num_classes)
-    optimizer, schedule = _make_optimizer(config, steps, feed.sizes["train"])
-
+    optimizer, schedule = make_optimizer(
+        OptimizerSettings(**config.optimizer), steps=steps, batch_size=config.batch_size, images=count
+    )
     init = make_init(model, optimizer, feed.images, mesh, average=bool(config.average_decay))
     step = make_train_step(model, optimizer, feed.images, mesh, settings)
-    evaluate = make_evaluate(model, feed.images, mesh)
     shapes = jax.eval_shape(init, init_key)
     side, channels = config.data.crop, feed.images.shape[-1]
     batch = (
@@ -79,78 +86,42 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
         jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
     )
     jax.eval_shape(step, shapes, batch, train_key)
+    whole = replicated(mesh)
     return Task(
-        init=lambda: init(init_key),
-        batches=feed.batches,
-        train_step=lambda state, batch: step(state, batch, train_key),
-        evaluate=lambda state, part, *stop: (
-            evaluate(state, feed.evaluation(part), *stop) if feed.sizes[part] else {}
-        ),
+        init=functools.partial(init, init_key),
+        train_step=functools.partial(step, key=train_key),
+        evaluate=make_evaluate(model, feed.images, mesh),
+        feed=feed,
         learning_rate=schedule,
         target=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), shapes
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
         ),
         steps=steps,
-        data=feed.name,
     )
 
 
 def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
-    """The images of `config.data`: read into memory, or streamed. Errors as `build_task`."""
-    fields = config.data.to_dict()
-    crop, flip = fields.pop("crop"), fields.pop("flip")
-    streaming = fields.pop("stream")
-    options = {name: fields.pop(name) for name in ("augment", "threads", "workers")}
-    randaugment = data.RandAugment(**fields.pop("randaugment"))
-    batching = Batching(config.batch_size, config.eval_batch_size, crop, flip)
-    if not streaming:
-        if options["augment"] != "none":
-            raise ValueError(f"data.augment={options['augment']} needs data.stream=true")
-        images = data.load(**fields, with_test=True)
-        return resident_feed(images, batching, key, mesh)
-    eval_size = fields.pop("image_size") or crop
-    share = {"host": jax.process_index(), "hosts": jax.process_count()}
-    stream = data.open_stream(
-        **fields,
-        **options,
-        **share,
-        randaugment=randaugment,
-        order_seed=config.seed,
-        image_size=crop,
-        eval_size=eval_size,
-        flip=flip,
-    )
-    return stream_feed(stream, batching, mesh)
+    """The images of `config.data`, held on the devices or streamed; errors as `build_task`.
+
+    The key is consumed by images held on the devices. A stream uses `config.seed`.
+    """
+    settings = DataSettings(**config.data.to_dict())
+    batching = Batching(config.batch_size, config.eval_batch_size, settings.crop, settings.flip)
+    if not settings.stream:
+        return resident_feed(load_images(settings, with_test=True), batching, key, mesh)
+    share = Share(jax.process_index(), jax.process_count())
+    return stream_feed(open_stream(settings, order_seed=config.seed, share=share), batching, mesh)
 
 
 def _steps(config: ConfigDict, images: int) -> int:
     steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
     if not COUNT.holds(steps):
-        raise ValueError(f"steps must be {COUNT.describe(steps)}, got {steps}")
+        raise UserError(f"steps must be {COUNT.describe(steps)}, got {steps}")
     return steps
 
 
-def _make_model(config: ConfigDict, num_classes: int):
+def _make_model(config: ConfigDict, num_classes: int) -> nn.Module:
     if config.dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
-    fields = config.model.to_dict()
-    network = get_model(fields.pop("name"))
-    overrides = {name: value for name, value in fields.items() if value is not None}
-    layer = config.layer.to_dict()
-    make = norm_act(layer.pop("spec"), **layer)
-    return network.build(make, num_classes, dtype=jnp.dtype(config.dtype), **overrides)
-
-
-def _make_optimizer(
-    config: ConfigDict, steps: int, images: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    settings = config.optimizer.to_dict()
-    name = settings.pop("name")
-    regularization = {key: settings.pop(key) for key in ("momentum", "weight_decay")}
-    epochs, reference = settings.pop("warmup_epochs"), settings.pop("reference_batch")
-    if epochs is not None:
-        settings["warmup_steps"] = round(epochs * images / config.batch_size)
-    if reference is not None:
-        settings["learning_rate"] *= config.batch_size / reference
-    schedule = make_schedule(steps=steps, **settings)
-    return make_optimizer(name, schedule, **regularization), schedule
+        raise UserError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
+    layer = norm_act(**config.layer)
+    return build_model(**config.model, norm_act=layer, num_classes=num_classes, dtype=jnp.dtype(config.dtype))

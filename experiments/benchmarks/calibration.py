@@ -72,4 +72,4 @@ def table(measured: dict[str, Any]) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds="workdir")

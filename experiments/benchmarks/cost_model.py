@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
 from absl import logging
-from etils import epath
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from evonorms_jax.data import EvalBatches, stripes
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
 from evonorms_jax.evolution.history import Evaluation
@@ -40,6 +40,7 @@ from evonorms_jax.evolution.records import read_search
 from evonorms_jax.evolution.session import SEARCH_BASELINES, proxy_settings
 from evonorms_jax.models import get_anchor
 from evonorms_jax.models.networks import operations
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.search_space import CATALOG, Graph
 from evonorms_jax.search_space.encoding import encode
 from experiments import flags
@@ -113,20 +114,20 @@ def main(argv):
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        other = json.loads(epath.Path(path).read_text())
+        other = json.loads(absolute(path).read_text())
         return {"machine": other["machine"], "anchors": other["anchors"]}
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"--measured={path} is no cost_model.json: {error!r}") from None
+        raise UserError(f"--measured={path} is no cost_model.json: {error!r}") from None
 
 
 def _check(config: ConfigDict, others: Sequence[Mapping[str, Any]]) -> None:
     platforms = [jax.default_backend(), *(other["machine"]["platform"] for other in others)]
     if len(set(platforms)) < len(platforms):
-        raise ValueError(f"--measured must be of other platforms than this one, got {', '.join(platforms)}")
+        raise UserError(f"--measured must be of other platforms than this one, got {', '.join(platforms)}")
     for other in others:
         names = [anchor["name"] for anchor in other["anchors"]]
         if set(names) != set(config.anchors):
-            raise ValueError(f"--measured must be of {', '.join(config.anchors)}, got {', '.join(names)}")
+            raise UserError(f"--measured must be of {', '.join(config.anchors)}, got {', '.join(names)}")
 
 
 # -- Steps and builds
@@ -308,4 +309,4 @@ def machine_table(costs: Mapping[str, Any]) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main, example="experiments/configs/search_cifar10_b.py")
+    flags.run(main, example="experiments/configs/search_cifar10_b.py", holds="workdir")

@@ -42,13 +42,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from evonorms_jax.data import open_stream, photographs
+from evonorms_jax.data import DataSettings, open_stream, photographs
 from evonorms_jax.data.photographs import decode_crop
 from evonorms_jax.data.policies import RandAugment
 from evonorms_jax.data.prepared import Records, open_prepared
-from evonorms_jax.data.writing import write_set
+from evonorms_jax.errors import UserError
 from experiments import flags
 from experiments.benchmarks import results
+from experiments.benchmarks.prepared_set import write_set
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 87
 OURS, PILLOW = "libjpeg-turbo, reduced", "Pillow, whole"
@@ -94,7 +95,7 @@ def _counts(values: Sequence[str] | None) -> list[int]:
         return sorted({cores, *(2**power for power in range(cores.bit_length()))})
     for value in values:
         if not value.isdecimal() or int(value) < 1:
-            raise ValueError(f"--counts takes whole numbers above 0, got {value!r}")
+            raise UserError(f"--counts takes whole numbers above 0, got {value!r}")
     return sorted({int(value) for value in values})
 
 
@@ -213,16 +214,17 @@ def _read(records: Records, count: int, decoder: str, augment: str, size: int) -
 def _pipeline(folder: str, augment: str, kind: str, number: int, size: int, seconds: float) -> float:
     """Photographs per second of the stream in wall-clock time, once all of its processes run."""
     threads, workers = (number, 0) if kind == "threads" else (1, number)
-    stream = open_stream(
+    settings = DataSettings(
         "tfds:photographs",
         data_dir=folder,
-        image_size=size,
+        crop=size,
+        flip=True,
         augment=augment,
         validation_size=0,
         threads=threads,
         workers=workers,
     )
-    batches = stream.train_batches(BATCH)
+    batches = open_stream(settings).train_batches(BATCH)
     for _ in range(2 * number + 2):
         next(batches)  # starts every process and uses up the batches read meanwhile
     started, read = time.perf_counter(), 0
@@ -252,4 +254,4 @@ def tables(measured: dict[str, Any]) -> list[Table]:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main)
+    flags.run(main, holds="workdir")

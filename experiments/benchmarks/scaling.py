@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.session import SEARCH_BASELINES
 from experiments import flags
 from experiments.benchmarks import results
@@ -61,7 +62,7 @@ def main(argv):
 def _counts(values: Sequence[str]) -> list[int]:
     for value in values:
         if not value.isdecimal() or not int(value):
-            raise ValueError(f"--device_counts takes whole numbers above 0, got {value!r}")
+            raise UserError(f"--device_counts takes whole numbers above 0, got {value!r}")
     return [int(value) for value in values]
 
 
@@ -74,11 +75,11 @@ def usable_counts(counts: Sequence[int], available: int, round_size: int) -> lis
     """
     usable = [count for count in counts if count <= available]
     if counts[0] not in usable:
-        raise ValueError(f"--device_counts starts with {counts[0]}, there are {available} devices")
+        raise UserError(f"--device_counts starts with {counts[0]}, there are {available} devices")
     if dropped := [str(count) for count in counts if count not in usable]:
         logging.warning("not measured: %s devices, there are %d", ", ".join(dropped), available)
     if max(usable) > round_size:
-        raise ValueError(
+        raise UserError(
             f"config.evolution.round_size must be at least {max(usable)}, a candidate for each device, "
             f"got {round_size}"
         )
@@ -161,4 +162,4 @@ def check_same(measured: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds="workdir")

@@ -34,6 +34,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
@@ -46,7 +47,7 @@ from experiments.benchmarks import results
 from experiments.benchmarks.candidates import Pass, evenly, mutants, random_graphs, rounds
 from experiments.benchmarks.plain_jax import Plain, Screening, examine, make_screening, without_early_end
 
-_UNTRAINED = ("inert", "duplicate", "batch_dependent")
+_UNTRAINED = ("inert", "flat", "duplicate", "batch_dependent")
 
 FLAGS = absl_flags.FLAGS
 
@@ -98,9 +99,9 @@ def measure(config: ConfigDict, random: int, mutated: int, baseline: int) -> dic
       ValueError: if there is no candidate, or the config has no tests.
     """
     if random + mutated < 1:
-        raise ValueError("there must be at least one candidate, got --random=0 --mutated=0")
+        raise UserError("there must be at least one candidate, got --random=0 --mutated=0")
     if not config.rejection.enabled:
-        raise ValueError("rejection.enabled must be true, because this benchmark measures the tests")
+        raise UserError("rejection.enabled must be true, because this benchmark measures the tests")
     config = _screening_only(config)
     graphs = random_graphs(random, config.seed) + mutants(list(CATALOG.values()), mutated, config.seed)
     first = jax.local_devices()[:1]
@@ -172,7 +173,7 @@ def _means(seconds: Mapping[int, float], outcomes: Sequence[str]) -> tuple[float
 def _filter_seconds(graphs: Sequence[Graph]) -> float:
     started = time.monotonic()
     for graph in graphs:
-        if not rejection.inert(graph):
+        if not (rejection.inert(graph) or rejection.flat(graph)):
             rejection.fingerprint(graph)
     return time.monotonic() - started
 
@@ -223,8 +224,8 @@ def compared(place: int, graph: Graph, plain: Plain, history: History) -> dict[s
 
 
 def same_verdict(outcome: str, evidence: Mapping[str, Any], ours: Evaluation) -> bool:
-    """Whether a verdict of plain JAX agrees with ours. An inert candidate may be rejected by any test."""
-    if ours.outcome == "inert":
+    """Whether a verdict of plain JAX agrees with ours. An inert or flat candidate may fail any test."""
+    if ours.outcome in ("inert", "flat"):
         return outcome != "accepted"
     return (outcome, evidence.get("anchor")) == (ours.outcome, ours.evidence.get("anchor"))
 
@@ -333,4 +334,4 @@ def differences_table(measured: Mapping[str, Any]) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds="workdir")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import Evaluation
 
 #: The paper's budget, in hours of a core: 5,000 workers of two cores for two days.
@@ -149,7 +150,7 @@ def mix_of(
             trained += 1
             climbed += stability_steps
     if not examined:
-        raise ValueError("the history of the search has no candidate yet")
+        raise UserError("the history of the search has no candidate yet")
     shares = (count / examined for count in (rejected, trained, climbed, steps, tests))
     return Mix(examined, (examined - rejected - trained) / examined, *shares)
 

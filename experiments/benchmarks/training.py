@@ -99,7 +99,7 @@ class _Run:
     def __init__(self, config: ConfigDict):
         started = time.monotonic()
         self.task: Task = build_task(config)
-        self.batch = next(self.task.batches(0))
+        self.batch = next(self.task.feed.batches(0))
         self.state = self.task.init()
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self.state, metrics = self.task.train_step(self.state, self.batch)
@@ -151,4 +151,4 @@ def table(measured: dict[str, Any]) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main)
+    flags.run(main, holds="workdir")

@@ -16,7 +16,7 @@ from experiments.configs import transfer_imagenet
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     config = transfer_imagenet.get_config(form)
-    config.name = "images of a device, ImageNet"
+    config.name = f"images of a device, {'synthetic images' if form == 'quick' else 'ImageNet'}"
     config.layers = ("bn_relu", "gn_relu", "frn_tlu", "evonorm_s0", "evonorm_s1", "evonorm_s2")
     config.batches = (128, 32, 16, 8, 4)
     config.workers = 8

@@ -16,7 +16,7 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     config = transfer_mnist5k.get_config(form)
     quick = form == "quick"
-    config.name = "batch statistics of few images, 5,000 digits"
+    config.name = f"batch statistics of few images, {'synthetic images' if quick else '5,000 digits'}"
     config.layers = ("bn_relu", "gn_relu", "frn_tlu", "evonorm_s0", "evonorm_s1", "evonorm_s2")
     config.comparison = ""
     config.batches = (8, 4) if quick else (128, 16, 8, 4, 2, 1)

@@ -16,7 +16,7 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
     config = ConfigDict()
-    config.name = "re-ranking on ImageNet"
+    config.name = f"re-ranking on {'synthetic images' if quick else 'ImageNet'}"
     config.choose = "mean"  # best mean proxy accuracy, or "front" for the Pareto front
     config.top = 2 if quick else 10
     config.best = 1 if quick else 3

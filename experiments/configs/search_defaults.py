@@ -6,6 +6,7 @@ to be in its appendix, or chose them where we know no source.
 
 from ml_collections import ConfigDict, config_dict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import OP_NAMES
 
 
@@ -64,6 +65,7 @@ def get_defaults() -> ConfigDict:
     config.rejection.stability_batch_size = 16
     config.rejection.stability_anchor = ""  # name of an anchor, or "" for the cheapest
     config.rejection.allow_batch_dependent = True
+    config.rejection.allow_flat = True  # False is ours: reject an output that does not vary over space
     config.rejection.duplicates = True  # reuse the evaluation of a function examined before
 
     config.evolution = ConfigDict()
@@ -73,6 +75,7 @@ def get_defaults() -> ConfigDict:
     config.evolution.selection = "pareto"  # the paper's; or average, nsga2
     config.evolution.tournament_fraction = 0.05  # the paper's
     config.evolution.mutations = 2
+    config.evolution.redraw = False  # True is ours: draw mutations again until the layer changes
     config.evolution.random_probability = 0.5
     config.evolution.round_size = 32  # number of proposals from one state of the history
     config.evolution.seed_layers = ()  # names such as evonorm_b0, or file.json#0
@@ -105,5 +108,5 @@ def set_quick(config: ConfigDict) -> None:
 def check_form(form: str) -> bool:
     """Whether the form is "quick"; raises ValueError for a form other than "quick" and "full"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"there is no form {form!r}, only 'quick'")
+        raise UserError(f"there is no form {form!r}, only 'quick'")
     return form == "quick"

@@ -9,13 +9,14 @@ CPU cores.
 
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from experiments.configs.search_defaults import get_defaults, set_quick
 
 
 def get_config(name: str = "") -> ConfigDict:
     """The config for the data set called `name`, or the quick form for the name "quick"."""
     if not name:
-        raise ValueError("the name of the data set must follow a colon, as in search_tfds.py:svhn_cropped")
+        raise UserError("the name of the data set must follow a colon, as in search_tfds.py:svhn_cropped")
     config = get_defaults()
     if name == "quick":
         config.name = "search on synthetic images"

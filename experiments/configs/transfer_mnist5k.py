@@ -23,6 +23,8 @@ def get_config(form: str = "full") -> ConfigDict:
     config.task = "classification"  # kind of training, see evonorms_jax/study/full_training.py
     config.metrics = ("test.accuracy",)  # of the task; "nan_share" can be one more
     config.name = "transfer, 5,000 digits, the last two networks unknown to the searches"
+    if quick:
+        config.name = "transfer, synthetic images"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0")
     config.comparison = "docs/compare_methods.json"  # or a folder with searches; "" leaves its rows out
     config.seeds = (0, 1, 2)

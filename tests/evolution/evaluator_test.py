@@ -115,6 +115,14 @@ def test_the_series_without_batch_statistics_rejects_them_first(evaluator, monke
     assert (evaluation.outcome, evaluation.steps) == ("batch_dependent", 0)
 
 
+def test_a_flat_candidate_costs_no_training_where_it_is_not_allowed(evaluator, monkeypatch):
+    monkeypatch.setattr(evaluator, "_tests", evaluator._tests._replace(allow_flat=False))
+    (evaluation,) = evaluator.examine([Graph.parse("mean_wh(x)")], History())
+    assert (evaluation.outcome, evaluation.steps) == ("flat", 0)
+    (evaluation,) = evaluator.examine([Graph.parse("v0 + 1")], History())
+    assert evaluation.outcome == "inert", "the first test that it fails"
+
+
 # -- Seeds, devices and executors
 
 

@@ -28,7 +28,8 @@ def record(index, mean=None, fingerprint=""):
 
 @pytest.fixture
 def workdir(tmp_path):
-    return claim_workdir(tmp_path / "run", {"seed": 0})
+    with claim_workdir(tmp_path / "run", {"seed": 0}) as path:
+        yield path
 
 
 def fill(workdir, records, checkpoint_at=()):

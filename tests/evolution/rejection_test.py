@@ -32,6 +32,29 @@ def test_published_layers_are_not_inert(name):
     assert rejection.inert(KNOWN[name]) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["mean_wh(x)", "std_bwh(x) + v1", "v1 / std_whc/g(x)", "mean_wh(exp(x)) - v0", "x - x + rms_whc(x)"],
+)
+def test_statistics_without_a_pixel_are_flat(text):
+    graph = Graph.parse(text)
+    assert rejection.inert(graph) is None
+    assert rejection.flat(graph) == {"reason": "the output does not vary over space"}
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "x * v0", "x * exp(-exp(1)) + mean_wh(x)", "exp(exp(exp(exp(square(x)))))"]
+)
+def test_a_pixel_in_the_output_is_not_flat(text):
+    """Nor is an output that is not finite, which is the matter of another test."""
+    assert rejection.flat(Graph.parse(text)) is None
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_published_layers_are_not_flat(name):
+    assert rejection.flat(KNOWN[name]) is None
+
+
 def test_about_two_thirds_of_random_graphs_are_inert(rng):
     share = np.mean([rejection.inert(random_graph(rng)) is not None for _ in range(600)])
     assert 0.6 < share < 0.78

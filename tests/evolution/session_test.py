@@ -190,7 +190,8 @@ def test_the_work_directory_of_another_search_is_refused(finished, evaluator, ch
     assert history(finished) == before
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.exhaustive), 8])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("devices", [1, 8])
 def test_the_number_of_devices_does_not_change_the_history(finished, evaluator_on, tmp_path, devices):
     assert search(quick(), tmp_path / "run", evaluator_on(devices))
     assert history(tmp_path / "run") == history(finished)

@@ -4,7 +4,6 @@ The benchmarks of the search run in this process, on an anchor whose programs ar
 """
 
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +21,6 @@ from experiments import flags
 from experiments.benchmarks import calibration, cost_model, layers, scaling, screening, training
 
 config, fast_builds = one_block.config, one_block.fast_builds
-# ml_collections loads config files in a way that Python 3.12 drops.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 @pytest.fixture
@@ -31,15 +28,15 @@ def run_here(config, monkeypatch, tmp_path):
     """Runs the main of a benchmark in this process and returns the results that it writes."""
     known = set(absl_flags.FLAGS)
     monkeypatch.setattr(flags, "use_cpu_devices", lambda count: None)
+    monkeypatch.setattr(flags, "_required", [])
 
     def run(module, *arguments, search=True):
         settings = [f"--config={mains.CONFIGS}/search_mnist5k.py:quick", f"--config.anchors={config.anchors}"]
         workdir = f"--workdir={tmp_path}"
         argv = ["main", *(settings if search else []), workdir, *arguments]
-        monkeypatch.setattr(sys, "argv", argv)  # config_flags reads overrides there
         module.define_flags()
-        absl_flags.FLAGS(sys.argv)
-        module.main(sys.argv[:1])
+        flags._parse("a config is required" if search else None, argv)
+        module.main(argv[:1])
         name = module.__name__.rpartition(".")[2]
         return json.loads((tmp_path / f"{name}.json").read_text())
 
@@ -81,7 +78,7 @@ def test_an_unwritable_file_is_one_clear_line_before_anything_is_measured(tmp_pa
     (tmp_path / "file").touch()
     result = mains.run("benchmarks.layers", f"--json={tmp_path}/file/results.json")
     assert result.returncode == 1
-    assert result.stderr.startswith("error: cannot write --json=") and result.stderr.count("\n") == 1
+    assert result.stderr == f"error: {tmp_path}/file: Not a directory\n"
 
 
 def test_wrong_sizes_and_names_are_named():
@@ -152,7 +149,8 @@ def test_evaluations_that_differ_between_numbers_of_devices_are_an_error():
 
 
 def test_the_cost_model_reads_a_history_and_the_results_of_another_machine(run_here, config, tmp_path):
-    history = claim_workdir(tmp_path / "search", config.to_dict())
+    with claim_workdir(tmp_path / "search", config.to_dict()) as history:
+        pass
     scores = {"one_block": 0.5}
     evaluations = [
         Evaluation("inert", {}),

@@ -11,6 +11,7 @@ from evonorms_jax.search_space import BASELINES, CATALOG
 from evonorms_jax.study.cells import Cell
 from evonorms_jax.study.comparison import check_settings, make_results, make_table
 from evonorms_jax.study.figures import draw_comparison
+from evonorms_jax.study.methods import METHODS, Method
 from evonorms_jax.study.proxy_training import key
 from evonorms_jax.study.table import DASH
 from experiments.configs import compare_mnist5k
@@ -28,8 +29,7 @@ class Scores:
         return {"test": {"accuracy": self._scores[cell[:3]]}, "date": f"2026-11-2{cell.seed - 100}"}
 
 
-@pytest.fixture
-def results():
+def made_up(**others):
     """Two seeds: random search accepts a layer with the first one only, evolution with both."""
     config = compare_mnist5k.get_config("quick")
     config.anchors, config.budget = ("a", "b"), 3
@@ -40,6 +40,7 @@ def results():
         ("evolution", 0): records(None, 0.5, 0.6),
         ("evolution", 1): records(0.3, None, 0.7),
     }
+    histories |= {(name, seed): history for name, each in others.items() for seed, history in enumerate(each)}
     baseline = SimpleNamespace(title="BN-ReLU", outcome="accepted", scores={"a": 0.5, "b": 0.7})
     searches = {pair: SimpleNamespace(history=made, baselines=[baseline]) for pair, made in histories.items()}
     scores = {}
@@ -50,6 +51,23 @@ def results():
             scores |= {(key(graph), anchor, 100 + k): score for anchor, score in by_anchor.items()}
     made = [Cell(*place, name=str(place), training=None) for place in scores]
     return make_results(config, searches, {NAMES[1]: KNOWN[1]}, Scores(scores), made)
+
+
+@pytest.fixture
+def results():
+    return made_up()
+
+
+def test_another_method_is_one_more_row_and_curve(monkeypatch):
+    method = Method("Evolution from BN-ReLU", "from_bn", lambda records: records)
+    monkeypatch.setitem(METHODS, "from_bn", method)
+    results = made_up(from_bn=[records(0.2, 0.9, 0.5), records(None, 0.8, 0.5)])
+    table = make_table(results)
+    # Layer 1 with both seeds, where evolution has layer 2: 0.21 and 0.31.
+    gain = "-10.0 (-10.0 to -10.0)"
+    assert table.rows[4] == [method.title, "21.0 ± 0.0", "80.0 ± 0.0", gain, "0", "2.5 / 3", "1.5"]
+    (axes,) = draw_comparison(json.loads(json.dumps(results))).axes
+    assert method.title in [text.get_text() for text in axes.texts]
 
 
 def test_the_table_by_hand(results):

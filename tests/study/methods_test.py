@@ -82,6 +82,15 @@ def test_a_search_of_the_comparison_is_the_default_search_without_seed_layers():
     assert config == default
 
 
+def test_another_search_differs_from_the_comparison_by_its_settings(monkeypatch):
+    from_bn = {"method": "evolution", "evolution.seed_layers": ("bn_relu",)}
+    monkeypatch.setitem(SEARCHES, "from_bn", from_bn)
+    made, evolution = (search_config(compare_mnist5k.get_config(), s, 2) for s in ("from_bn", "evolution"))
+    assert made.evolution.seed_layers == ("bn_relu",)
+    made.evolution.seed_layers = ()
+    assert made.to_dict() == evolution.to_dict()
+
+
 # -- The layers that the methods chose
 
 

@@ -120,7 +120,7 @@ def test_the_files_of_a_table(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("equation", ["BN-ReLU", "max(v1 * ((x - mean_bwh(x)) / std_bwh(x)) + v0, 0)"])
-@pytest.mark.parametrize("count", [3, 12])
+@pytest.mark.parametrize("count", [3, 5, 12])
 def test_no_number_is_cut_off_on_a_terminal(equation, count, monkeypatch, capsys):
     """However long the names of its rows, and however many its columns."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -128,6 +128,7 @@ def test_no_number_is_cut_off_on_a_terminal(equation, count, monkeypatch, capsys
     header = ["layer", *(f"network_{place}" for place in range(count))]
     Table(header, [[f"`{equation}`" if "(" in equation else equation, *numbers]], "Notes.").show("title")
     shown = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in shown.splitlines())
     words = set(shown.replace("│", " ").split())
     assert all(words >= set(number.split()) for number in numbers)
     assert equation in shown and "Notes." in shown

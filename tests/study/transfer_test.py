@@ -143,13 +143,13 @@ def test_a_detection_table_shows_box_and_mask_ap_of_each_detector(tmp_path, monk
         finish(runner, cell, None if lost else {"box": {"AP": 0.6}, "mask": {"AP": 0.4 + 0.1 * cell.seed}})
     results = transfer.collect(config, runner, trainings)
     table = transfer.make_table(results)
-    assert table.header[1:] == [f"resnet_small, {name}" for name in ("box AP", "mask AP", "loss not finite")]
+    assert table.header[1:] == [f"resnet_small, {name}" for name in ("box AP", "mask AP", "NaN loss")]
     assert table.rows == [
         ["BN-ReLU", "60.0 ± 0.0", "50.0 ± 10.0", "0"],
         ["EvoNorm-B0", "40.0 ± 34.6", "30.0 ± 26.5", "33"],
     ]
     panels = draw_table(results).axes
-    assert [axes.get_xlabel() for axes in panels] == ["box AP", "mask AP", "loss not finite"]
+    assert [axes.get_xlabel() for axes in panels] == ["box AP", "mask AP", "NaN loss"]
 
 
 def test_a_gan_table_shows_the_median_of_the_trainings_that_ended(tmp_path, monkeypatch):
@@ -185,6 +185,18 @@ def test_an_optimizer_is_one_more_column(tmp_path):
         ({"task": "clasification"}, "task must be one of classification, got 'clasification'"),
         ({"metrics": ("test.acuracy",)}, "unknown name 'test.acuracy'; did you mean 'test.accuracy'"),
         ({"networks": ("a f.py", "a g.py")}, "networks must have different names, got 'a' twice"),
+        ({"networks": ()}, "networks must have at least one entry"),
+        (
+            {
+                "networks": tuple(
+                    f"{name} experiments/configs/train.py batch_size={len(name)}" for name in ("a/b", "a--b")
+                )
+            },
+            "two trainings have the work directory bn-relu-a-b-0",
+        ),
+        ({"layers": ()}, "layers must have at least one entry"),
+        ({"seeds": ()}, "seeds must have at least one entry"),
+        ({"metrics": ()}, "metrics must have at least one entry of test.accuracy"),
     ],
 )
 def test_wrong_settings(change, message, tmp_path):
@@ -194,11 +206,21 @@ def test_wrong_settings(change, message, tmp_path):
         made(config, tmp_path)
 
 
+def test_a_wrong_task_or_metric_claims_no_work_directory(tmp_path):
+    for change in ({"task": "detektion"}, {"metrics": ()}):
+        config = transfer_mnist5k.get_config("quick")
+        config.update(change)
+        with pytest.raises(ValueError):
+            transfer.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_work_directory_from_before_there_were_metrics_is_still_its_own(tmp_path):
     config = transfer_mnist5k.get_config("quick")
     del config.task, config.metrics
     layers = transfer.make_layers(config)
-    transfer.claim_workdir(tmp_path / "run", transfer.describe(config, layers))
+    with transfer.claim_workdir(tmp_path / "run", transfer.describe(config, layers)):
+        pass
     transfer.run(transfer_mnist5k.get_config("quick"), tmp_path / "run", commands=True)
     other = transfer_mnist5k.get_config("quick")
     other.seeds = (5,)
