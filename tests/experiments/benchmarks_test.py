@@ -78,7 +78,7 @@ def test_an_unwritable_file_is_one_clear_line_before_anything_is_measured(tmp_pa
     (tmp_path / "file").touch()
     result = mains.run("benchmarks.layers", f"--json={tmp_path}/file/results.json")
     assert result.returncode == 1
-    assert result.stderr == f"error: {tmp_path}/file: Not a directory\n"
+    assert result.stderr.startswith(f"error: {tmp_path}/file: ") and result.stderr.count("\n") == 1
 
 
 def test_wrong_sizes_and_names_are_named():
