@@ -194,7 +194,7 @@ def test_wrong_settings_of_search_benchmarks_are_named(config):
     config.rejection.enabled = False
     with pytest.raises(ValueError, match=r"rejection\.enabled must be true"):
         screening.measure(config, random=1, mutated=0, baseline=1)
-    with pytest.raises(WorkdirError, match="no such work directory: nowhere"):
+    with pytest.raises(WorkdirError, match="no such work directory: .*nowhere"):
         cost_model.mix_of_search("nowhere")
 
 
@@ -211,13 +211,13 @@ def test_wrong_flags_of_search_benchmarks_are_named(run_here, module, flag, mess
 
 
 def test_trainings_are_measured_beside_the_first(run_here):
-    sizes = ("--model=one_block", "--image_size=8", "--batch_size=8", "--steps=1", "--rounds=1")
+    sizes = ("--model=resnet_tiny", "--image_size=8", "--batch_size=8", "--steps=1", "--rounds=1")
     others = ("--layers=bn_relu,evonorm_s0", "--peak_tflops=1")
     measured = run_here(training, *sizes, *others, search=False)
     assert [row["layer"] for row in measured["rows"]] == ["bn_relu", "evonorm_s0"]
     assert measured["rows"][0]["ratio"] == 1
     assert all(0 < row["peak_share"] < 1 and row["operations"] > 1e5 for row in measured["rows"])
-    network = get_model("one_block").build(norm_act("bn_relu"), 1000)  # classes; channels are in the images
+    network = get_model("resnet_tiny").build(norm_act("bn_relu"), 1000)  # classes; channels are in the images
     images = jnp.zeros((1, 8, 8, 3))
     made = jax.eval_shape(lambda key: network.init(key, images, train=False)["params"], jax.random.key(0))
     assert measured["rows"][0]["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(made))
