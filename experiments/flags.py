@@ -40,13 +40,18 @@ def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
     Returns:
       The holders of a locked `ConfigDict` and of a string.
     """
+    return define_config_alone(), define_workdir(
+        "Directory of the run, local or gs://; the same command again goes on with it."
+    )
+
+
+def define_config_alone() -> flags.FlagHolder:
+    """Defines the required flag `--config` for a main that writes no directory."""
     config = config_flags.DEFINE_config_file(
         "config", help_string="Config file; FILE:quick is a form of it that ends in about a minute."
     )
     flags.mark_flag_as_required("config")
-    return config, define_workdir(
-        "Directory of the run, local or gs://; the same command again goes on with it."
-    )
+    return config
 
 
 def define_workdir(help_text: str) -> flags.FlagHolder:

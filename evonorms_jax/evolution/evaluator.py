@@ -26,7 +26,7 @@ from evonorms_jax.evolution.executors import (
     step_cost,
 )
 from evonorms_jax.evolution.history import Evaluation, History
-from evonorms_jax.evolution.proxy import ProxySettings, make_proxy_task, proxy_data, restart
+from evonorms_jax.evolution.proxy import ProxySettings, ProxyTask, make_proxy_task, proxy_data, restart
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.layers import norm_act
@@ -202,19 +202,8 @@ class Evaluator:
     @functools.cached_property
     def _stability_program(self) -> Program:
         task, shared = self._tasks[self._stability_anchor]
-        test = make_stability_test(
-            task,
-            steps=self._tests.stability_steps,
-            max_norm=self._tests.stability_norm,
-            step_size=self._tests.stability_step_size,
-        )
-
-        def climb(shared, encoded, kept):
-            template, images, labels = shared
-            return test(encoded, restart(template, encoded), images, labels), kept
-
         shared = self.devices.replicate((shared.template, *self._stability_batch()))
-        return Program(self.devices, climb, shared)
+        return stability_program(task, self._tests, shared, self.devices)
 
     def _stability_batch(self) -> tuple[np.ndarray, np.ndarray]:
         """The first training images, cut from the middle."""
@@ -257,6 +246,29 @@ class Evaluator:
         apply = functools.partial(model.apply, train=False)
         variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
         return operations(apply, variables, image)
+
+
+def stability_program(task: ProxyTask, tests: RejectionSettings, shared: Any, devices: Devices) -> Program:
+    """The stability test of encoded graphs on all devices.
+
+    Args:
+      task: proxy task of the stability anchor.
+      tests: length, bound and step size of the ascent.
+      shared: the state to start from, images and labels, from `Devices.replicate`.
+      devices: where it runs.
+    """
+    test = make_stability_test(
+        task,
+        steps=tests.stability_steps,
+        max_norm=tests.stability_norm,
+        step_size=tests.stability_step_size,
+    )
+
+    def climb(shared, encoded, kept):
+        template, images, labels = shared
+        return test(encoded, restart(template, encoded), images, labels), kept
+
+    return Program(devices, climb, shared)
 
 
 class _Candidate:

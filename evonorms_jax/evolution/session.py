@@ -108,11 +108,16 @@ def make_evaluator(
         tests,
         config.layer.to_dict(),
         executor=config.executor,
-        slots=min(config.evolution.round_size, _SLOTS),
+        slots=slots(config),
         hosts=hosts,
         devices=devices,
         seed=config.seed,
     )
+
+
+def slots(config: ConfigDict) -> int:
+    """The most candidates that a device gets in one call."""
+    return min(config.evolution.round_size, _SLOTS)
 
 
 def load_images(config: ConfigDict, **options: Any) -> data.ImageData:

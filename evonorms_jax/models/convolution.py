@@ -19,6 +19,8 @@ from flax import linen as nn
 from flax.linen import dtypes
 from jax import lax
 
+from evonorms_jax.search_space import target
+
 #: The ways to compute a convolution, see `convolve`.
 IMPLEMENTATIONS = ("lax", "matmul")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -85,8 +87,8 @@ def convolve(
       stride: step along H and W.
       groups: G, a divisor of C and O.
       implementation: "lax" (`conv_general_dilated`); "matmul" (1x1 as a matrix product, depthwise
-        as a sum of shifted products, any other as patches times a matrix); None chooses "matmul"
-        on a CPU and "lax" elsewhere, when the function is traced.
+        as a sum of shifted products, any other as patches times a matrix); None is "matmul" for a
+        CPU and "lax" for other platforms, as `search_space.target` knows them.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), O]`. Both implementations can be differentiated any
@@ -151,9 +153,9 @@ def _check_input(x, features, groups):
 
 
 def _resolve(implementation):
-    """The implementation's name, with None settled by the backend that is being traced for."""
+    """The implementation's name; None is settled by the platform that the program is traced for."""
     if implementation is None:
-        return "matmul" if jax.default_backend() == "cpu" else "lax"
+        return "matmul" if target.platform() == "cpu" else "lax"
     if implementation not in IMPLEMENTATIONS:
         near = difflib.get_close_matches(implementation, IMPLEMENTATIONS, 1, cutoff=0.0)[0]
         raise ValueError(

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from evonorms_jax.data import normalize
+from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import grouped, put_batch, replicated
 
 
@@ -91,7 +92,8 @@ def make_init(
     """Builds `init(key) -> TrainState` before the first step; it consumes the key."""
 
     def init(key):
-        variables = model.init(key, jnp.zeros((1, *images.shape), jnp.float32), train=False)
+        with _building_for(mesh):
+            variables = model.init(key, jnp.zeros((1, *images.shape), jnp.float32), train=False)
         params, stats = variables["params"], variables.get("batch_stats", {})
         kept = {"params": params, "batch_stats": stats} if average else {}
         return TrainState(jnp.int32(0), params, stats, optimizer.init(params), kept)
@@ -148,7 +150,8 @@ def make_train_step(
         parts = _cut((x, targets, labels), settings, mesh)
         # Every part starts from the same moving statistics, as every device does.
         run = functools.partial(of_part, state.params, state.batch_stats, dropout_key)
-        loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
+        with _building_for(mesh):
+            loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
         change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
         average = _averaged(state, params, stats, settings.average_decay)
@@ -159,23 +162,43 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def make_evaluate(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, float]]:
-    """Builds `evaluate(state, batches, stop) -> {"loss", "accuracy"}`: means over all images.
+def make_sums(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
+    """Builds `sums(state, (images, labels, weights)) -> {"loss", "accuracy", "images"}`, weighted sums.
 
-    Batches are (images, labels, weights), each host's own share. Whole images, the moving statistics, the
-    averaged parameters where there are any, no label smoothing. An image whose logits are not finite is
-    wrong. `stop()` is asked before every batch; once it is true there is no result, {}.
+    It takes whole images, the moving statistics and the averaged parameters where there are any, and no label
+    smoothing. An image whose logits are not finite is wrong.
     """
 
     @jax.jit
     def sums(variables, batch):
         pixels, labels, weights = batch
-        logits = model.apply(variables, normalize(pixels, images.mean, images.std), train=False)
+        with _building_for(mesh):
+            logits = model.apply(variables, normalize(pixels, images.mean, images.std), train=False)
         each = {"loss": cross_entropy(logits, labels), "accuracy": _right(logits, labels), "images": 1.0}
         return {name: jnp.sum(values * weights) for name, values in each.items()}
 
+    return sums
+
+
+def evaluated_variables(state: TrainState) -> dict[str, Any]:
+    """The variables to evaluate with: averaged ones where there are any."""
+    return state.average or {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _building_for(mesh: Mesh):
+    return building_for(mesh.devices.flat[0].platform)
+
+
+def make_evaluate(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, float]]:
+    """Builds `evaluate(state, batches, stop) -> {"loss", "accuracy"}`: means over all images.
+
+    Batches are (images, labels, weights), each host's own share; `make_sums` says how they are used. `stop()`
+    is asked before every batch. Once it is true there is no result, {}.
+    """
+    sums = make_sums(model, images, mesh)
+
     def evaluate(state, batches, stop=lambda: False):
-        variables = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+        variables = evaluated_variables(state)
         totals = {"loss": 0.0, "accuracy": 0.0, "images": 0.0}
         for batch in batches:
             if stop():

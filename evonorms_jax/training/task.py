@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import Mesh
+from flax import linen as nn
+from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
 from evonorms_jax import data
@@ -14,9 +16,10 @@ from evonorms_jax.layers import norm_act
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.ranges import COUNT, check_ranges
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
-from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
+from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated, split
 from evonorms_jax.training.optimizer import make_optimizer, make_schedule
 from evonorms_jax.training.steps import (
+    Images,
     Metrics,
     StepSettings,
     TrainState,
@@ -53,45 +56,95 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
       DataNotFoundError: if the data are not there.
     """
     check_ranges(config, "training")
-    settings = StepSettings(
+    mesh = make_mesh(config, devices)
+    init_key, train_key, data_key = jax.random.split(jax.random.key(config.seed), 3)
+    feed = make_feed(config, data_key, mesh)
+    programs = make_programs(config, feed.images, feed.sizes["train"], mesh)
+    evaluate = make_evaluate(programs.model, feed.images, mesh)
+    jax.eval_shape(programs.train_step, programs.state, programs.batch, train_key)
+    return Task(
+        init=lambda: programs.init(init_key),
+        batches=feed.batches,
+        train_step=lambda state, batch: programs.train_step(state, batch, train_key),
+        evaluate=lambda state, part, *stop: (
+            evaluate(state, feed.evaluation(part), *stop) if feed.sizes[part] else {}
+        ),
+        learning_rate=programs.schedule,
+        target=programs.state,
+        steps=programs.steps,
+        data=feed.name,
+    )
+
+
+class Programs(NamedTuple):
+    """The jitted functions of a training, with the shapes and shardings of their arguments.
+
+    Attributes:
+      model: network with its layers.
+      init: see `make_init`.
+      train_step: see `make_train_step`.
+      state: shapes of the state.
+      batch: shapes of the images and labels of a step.
+      schedule: learning rate by the number of a step.
+      steps: length of the training.
+    """
+
+    model: nn.Module
+    init: Callable[[jax.Array], TrainState]
+    train_step: Callable[..., tuple[TrainState, Metrics]]
+    state: TrainState
+    batch: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
+    schedule: optax.Schedule
+    steps: int
+
+
+def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of a config over devices, by default all of all hosts. Errors as `build_task`."""
+    mesh = data_mesh(devices, groups=_step_settings(config).groups(config.batch_size))
+    for name in ("batch_size", "eval_batch_size"):
+        check_divisible(name, config[name], mesh)
+    return mesh
+
+
+def make_programs(config: ConfigDict, images: Images, train_size: int, mesh: Mesh) -> Programs:
+    """The functions of a training before they meet data. Errors as `build_task`.
+
+    Args:
+      config: `experiments/configs/train.py` says what the keys mean.
+      images: shape of the images and number of classes.
+      train_size: number of training images, which sets the length of an epoch.
+      mesh: devices of the training, which may exist for a compiler only.
+    """
+    steps = _steps(config, train_size)
+    model = _make_model(config, images.num_classes)
+    optimizer, schedule = _make_optimizer(config, steps, train_size)
+    init = make_init(model, optimizer, images, mesh, average=bool(config.average_decay))
+    step = make_train_step(model, optimizer, images, mesh, _step_settings(config))
+    side = config.data.crop
+    batch = ((config.batch_size, side, side, images.shape[-1]), np.uint8), ((config.batch_size,), np.int32)
+    return Programs(
+        model,
+        init,
+        step,
+        shapes_on(jax.eval_shape(init, jax.random.key(0)), replicated(mesh)),
+        tuple(jax.ShapeDtypeStruct(*part, sharding=split(mesh)) for part in batch),
+        schedule,
+        steps,
+    )
+
+
+def shapes_on(tree: Any, sharding: Sharding) -> Any:
+    """Shapes of the leaves of a tree, all with one sharding."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _step_settings(config: ConfigDict) -> StepSettings:
+    return StepSettings(
         statistics_batch=config.statistics_batch,
         accumulate=config.accumulate,
         label_smoothing=config.label_smoothing,
         mixup=config.mixup,
         average_decay=config.average_decay,
-    )
-    mesh = data_mesh(devices, groups=settings.groups(config.batch_size))
-    for name in ("batch_size", "eval_batch_size"):
-        check_divisible(name, config[name], mesh)
-    init_key, train_key, data_key = jax.random.split(jax.random.key(config.seed), 3)
-    feed = make_feed(config, data_key, mesh)
-    steps = _steps(config, feed.sizes["train"])
-    model = _make_model(config, feed.images.num_classes)
-    optimizer, schedule = _make_optimizer(config, steps, feed.sizes["train"])
-
-    init = make_init(model, optimizer, feed.images, mesh, average=bool(config.average_decay))
-    step = make_train_step(model, optimizer, feed.images, mesh, settings)
-    evaluate = make_evaluate(model, feed.images, mesh)
-    shapes = jax.eval_shape(init, init_key)
-    side, channels = config.data.crop, feed.images.shape[-1]
-    batch = (
-        jax.ShapeDtypeStruct((config.batch_size, side, side, channels), jnp.uint8),
-        jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
-    )
-    jax.eval_shape(step, shapes, batch, train_key)
-    return Task(
-        init=lambda: init(init_key),
-        batches=feed.batches,
-        train_step=lambda state, batch: step(state, batch, train_key),
-        evaluate=lambda state, part, *stop: (
-            evaluate(state, feed.evaluation(part), *stop) if feed.sizes[part] else {}
-        ),
-        learning_rate=schedule,
-        target=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), shapes
-        ),
-        steps=steps,
-        data=feed.name,
     )
 
 
