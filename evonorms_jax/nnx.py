@@ -1,4 +1,4 @@
-"""The layers as Flax NNX modules; the Linen ones are in `evonorms_jax`."""
+"""The layers as Flax NNX modules. `evonorms_jax` has the Linen ones."""
 
 from evonorms_jax.layers.nnx import (
     EvoNormB0,

@@ -19,13 +19,14 @@ from absl import flags as absl_flags
 from absl import logging
 from rich.console import Console
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.lowering import check
 from evonorms_jax.lowering.topology import get_topology
-from experiments import flags
+from experiments import flags, process
 
 CONFIG = flags.define_config_alone()
-TOPOLOGY = absl_flags.DEFINE_string(
-    "topology", None, "Slice: a topology, v5e:2x4, or an accelerator type, v5litepod-8.", required=True
+TOPOLOGY = flags.define_required(
+    "topology", "Slice: a topology such as v5e:2x4, or an accelerator type such as v5litepod-8."
 )
 JSON = absl_flags.DEFINE_string("json", None, "File to write the numbers to.")
 ONLY = absl_flags.DEFINE_string("only", "", "Compile only the programs with this text in their name.")
@@ -37,7 +38,7 @@ def main(argv):
     topology = get_topology(TOPOLOGY.value)
     programs = [one for one in check.programs_of(CONFIG.value, topology) if ONLY.value in one.name]
     if not programs:
-        raise ValueError(f"no program has {ONLY.value!r} in its name")
+        raise UserError(f"no program has {ONLY.value!r} in its name")
     footprints = check.measure_all(programs, topology, logging.info)
     Console(width=160).print(check.table(footprints, topology))
     for origin in sorted({origin for one in footprints for origin in one.once_only}):
@@ -50,7 +51,7 @@ def main(argv):
     if JSON.value:
         Path(JSON.value).write_text(json.dumps(found, indent=1) + "\n")
     if (complaint := check.complaint(footprints, topology)) is not None:
-        raise ValueError(complaint)
+        process.fail(complaint, process.FAILED)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
   python -m experiments.evaluate --workdir=runs/train
   python -m experiments.evaluate --workdir=runs/train --part=validation --checkpoint=best
 
-The config is that of the training, as `config.json` has it.
+The config is that of the training, from its `config.json`.
 """
 
 from absl import flags as absl_flags
@@ -14,9 +14,9 @@ from experiments import flags
 WORKDIR = flags.define_workdir("Work directory of the training.")
 PART = absl_flags.DEFINE_enum("part", "test", ["train", "validation", "test"], "Part of the data set.")
 CHECKPOINT = absl_flags.DEFINE_enum(
-    "checkpoint", "newest", ["newest", "best"], "Which one; the best is by validation accuracy."
+    "checkpoint", "newest", ["newest", "best"], "Checkpoint to read; best is by validation accuracy."
 )
-DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Where the data are now, if not where they were.")
+DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Folder of the data, if they have moved since.")
 
 
 def main(argv):

@@ -12,13 +12,14 @@ cores, or a device for each CPU core. Examples:
 Several hosts: the same command on each, with --coordinator_address, --num_processes and --process_id, or with
 --distributed alone on a Cloud TPU (launch/tpu_search.sh does that).
 
-The same command again goes on where it was stopped. At the end stands a report, and top_layers.json, of which
-norm_act("top_layers.json#0") makes a layer for any model. Ctrl-C saves and stops.
+The same command again resumes a search that was stopped. At the end it writes a report and top_layers.json,
+from which norm_act("top_layers.json#0") builds a layer for any model. Ctrl-C saves and stops.
 """
 
+from absl import flags as absl_flags
 from absl import logging
 
-from evonorms_jax.evolution.session import run_search
+from evonorms_jax.evolution.session import check_search, run_search
 from evonorms_jax.report import write_report
 from evonorms_jax.runs.rendezvous import connect
 from evonorms_jax.study import drawing
@@ -27,11 +28,16 @@ from experiments import flags
 CONFIG, WORKDIR = flags.define_config()
 CPU_DEVICES = flags.define_cpu_devices()
 HOSTS = flags.define_hosts()
+CHECK = absl_flags.DEFINE_bool(
+    "check", False, "Checks flags and config, and ends before it touches data, devices or the work directory."
+)
 
 
 def main(argv):
-    """Flags to arguments; process 0 writes the report when the search stops, done or not."""
+    """Searches on this host. Process 0 writes the report when the search stops, done or not."""
     del argv
+    if CHECK.value:
+        return check_search(CONFIG.value)
     drawing.load("evonorms_jax.report.page")
     flags.use_cpu_devices(CPU_DEVICES.value)
     *place, automatic = (holder.value for holder in HOSTS)

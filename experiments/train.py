@@ -7,11 +7,11 @@ a file#number that a search wrote. Examples:
   python -m experiments.train --config=experiments/configs/train.py --workdir=runs/found \\
       --config.layer.spec=runs/mnist5k/top_layers.json#0 --config.model.name=mobilenet_small
 
-The same command again goes on where it was stopped. `experiments.evaluate` reads its checkpoints.
+The same command again resumes a training that was stopped. `experiments.evaluate` reads its checkpoints.
 
 A batch is cut over all devices. Several hosts: the same command on each, with --coordinator_address,
---num_processes and --process_id, or with --distributed alone on a Cloud TPU; the work directory is one that
-all of them see.
+--num_processes and --process_id, or with --distributed alone on a Cloud TPU, and a work directory that all of
+them see.
 """
 
 from absl import logging
@@ -24,7 +24,7 @@ HOSTS = flags.define_hosts()
 
 
 def main(argv):
-    """Flags to arguments."""
+    """Trains, and prints the accuracy."""
     del argv
     mesh.join_hosts(*(holder.value for holder in HOSTS))
     logging.info("training in %s", WORKDIR.value)

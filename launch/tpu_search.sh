@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Searches for layers on a Cloud TPU, one host or a pod slice: `launch/tpu_search.sh help` tells the rest.
+# Searches for layers on a Cloud TPU, one host or a pod slice. `launch/tpu_search.sh help` lists commands and options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/tpu/options.sh
+source launch/tpu/checks.sh
 source launch/tpu/machine.sh
 
 usage() {
@@ -12,30 +13,35 @@ Searches for layers on a Cloud TPU: a VM or a pod slice, on demand or spot.
   launch/tpu_search.sh [COMMAND] [--OPTION=VALUE ...] [--config.KEY=VALUE ...]
 
 Commands:
-  up      (default) gets the TPU, installs this checkout on every worker, starts the search; what is there is reused
+  up      (default) gets the TPU, installs this checkout on every worker, starts the search; reuses an existing TPU
+  check   compiles the programs of the search on this machine, without a TPU, and tells whether they fit its memory
   watch   up, and up again after a preemption, until the search is finished
-  status  what the TPU and its workers are doing
+  status  prints the state of the TPU and of its workers
   logs    follows the log of a worker
-  stop    ends the search as Ctrl-C does; up goes on with it
+  stop    ends the search like Ctrl-C; up resumes it
   fetch   copies the work directory to runs/tpu/NAME, apart from the searches of this machine
-  report  fetch, then runs/tpu/NAME/report/index.html
-  delete  deletes the TPU, which ends the costs; the work directory stays
-  help    this text
+  report  fetch, then writes runs/tpu/NAME/report/index.html
+  delete  deletes the TPU, which ends the costs, and keeps the work directory
+  help    prints this text
 
-The search runs in a session of its own on every worker, so that connections may break; a lost host starts it again.
---config.KEY=VALUE goes to experiments.search as it is. For several workers gcloud wants your key in the ssh agent:
-ssh-add ~/.ssh/google_compute_engine.
+The search runs in a session of its own on every worker and survives a broken connection. If a host is lost, the
+search starts again. --config.KEY=VALUE is passed to experiments.search unchanged. For several workers gcloud needs
+your key in the ssh agent: ssh-add ~/.ssh/google_compute_engine.
 
 Options, with their environment variables and defaults:
 END
   list_options
 }
 
+# Python knows the topologies of the accelerator types.
+check() {
+  run source launch/environment.sh compile
+  run python -m experiments.compile_check --config="${option[config]}" --topology="${option[type]}" "${overrides[@]}"
+}
+
 up() {
-  local root=${bucket%%/*}
-  # Before hours of waiting for a TPU that could not write.
-  run gcloud storage buckets describe "gs://$root" --format="value(name)" --project="${option[project]}" >/dev/null ||
-    error "gs://$root is not there ('gcloud storage buckets create' makes it), or not for you (storage.buckets.get)"
+  check_buckets
+  say "'launch/tpu_search.sh check' tells in some minutes, without a TPU, whether the search fits a ${option[type]}"
   ensure_machine
   install_checkout
   on_workers all "$(quoted evonorms/launch/tpu/worker.sh start --config="${option[config]}" \
@@ -43,8 +49,7 @@ up() {
   say "searching in $workdir; the TPU costs until 'launch/tpu_search.sh delete'"
 }
 
-# What `pip install` and the search need goes over as it is here, committed or not, so that a config that one is
-# still writing can be tried; no git needed.
+# Copies the files that `pip install` and the search need, committed or not, so that an unfinished config can be tried.
 install_checkout() {
   run mkdir -p build
   run tar --exclude=__pycache__ -czf "build/$name.tgz" evonorms_jax experiments launch setup.py README.md pyproject.toml
@@ -57,7 +62,7 @@ install_checkout() {
   on_workers all "mkdir -p evonorms && cd evonorms && if $check; then $set_up; else $left; fi"
 }
 
-# A preempted slice is gone as a whole: only this side can get another. The work directory lets it go on.
+# A preempted slice is lost as a whole, and only this machine can get another. The work directory keeps the search.
 watch() {
   launch/tpu_search.sh up "${arguments[@]}"
   local states
@@ -70,7 +75,7 @@ watch() {
         launch/tpu_search.sh up "${arguments[@]}" || say "that failed, trying again in ${option[poll]} s"
         ;;
       *": refused"* | *": failed"*)
-        # One that has given up does not come back: the others would only wait for it.
+        # A worker that has given up does not restart, and the others would only wait for it.
         error "the search ended: $(stop || echo "$states")"
         ;;
       *": running"*) ;;
@@ -119,6 +124,7 @@ delete() {
 read_options "$@"
 case $verb in
   up | watch) require project zone type bucket ;;
+  check) require type ;;
   status | logs | stop | delete) require project zone ;;
   fetch | report) require bucket ;;
   help) usage && exit ;;
@@ -126,9 +132,13 @@ case $verb in
 esac
 check_options
 case $verb in
-  up | watch) check_config ;;
-  *) ((${#overrides[@]} == 0)) || usage_error "${overrides[0]} goes with up and watch only" ;;
+  up | watch | check)
+    check_config
+    check_layer_files
+    check_settings
+    ;;
+  *) ((${#overrides[@]} == 0)) || usage_error "${overrides[0]} goes with up, watch and check only" ;;
 esac
-[ "${option[dry_run]}" = true ] || command -v gcloud >/dev/null ||
+[[ ${option[dry_run]} == true || $verb == check ]] || command -v gcloud >/dev/null ||
   error "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
 "$verb"

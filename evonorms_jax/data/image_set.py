@@ -1,18 +1,20 @@
-"""Images held in memory, and the parts of one data set.
+"""Images held in memory: the parts of a data set, their checks, their moments, and how a set is divided.
 
-N images, H height, W width, C channels. A proxy set is small enough to live in memory as one uint8
-array, on the host and on the device; crops, flips and normalisation happen where it is used.
+N images, H height, W width, C channels. A proxy set is small enough to be one uint8 array in memory, on the
+host and on the device. It is cropped, mirrored and normalized where it is used.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
+
 MOMENTS_CHUNK = 1024  # images at a time in float64: 45,000 at once would take more than a gigabyte
 
 
 class DataNotFoundError(FileNotFoundError):
-    """The data are not on this machine; the message says where it looked and what to run."""
+    """The data are not on this machine. The message names the folder and the command that prepares them."""
 
 
 class ImageSet(NamedTuple):
@@ -23,9 +25,9 @@ class ImageSet(NamedTuple):
 
 
 class ImageData(NamedTuple):
-    """One data set, split; all images have one shape.
+    """One data set in three parts. All images have one shape.
 
-    `test` is None unless the caller asked for it: a search cannot look at what it does not hold.
+    `test` is None unless the caller asked for it, so that a search cannot look at its test images.
     """
 
     name: str
@@ -33,19 +35,8 @@ class ImageData(NamedTuple):
     train: ImageSet
     validation: ImageSet
     test: ImageSet | None
-    mean: np.ndarray  # float32 [C], of the training part, in grey levels from 0 to 255
-    std: np.ndarray  # float32 [C], likewise; at least one grey level
-
-
-class Request(NamedTuple):
-    """What a caller of `load` wants; every source takes one and gives `ImageData`."""
-
-    train_size: int | None
-    validation_size: int | None
-    image_size: int | None
-    data_dir: str | None
-    seed: int
-    with_test: bool
+    mean: np.ndarray  # float32 [C], mean of the training part, in grey levels from 0 to 255
+    std: np.ndarray  # float32 [C], its standard deviation; at least one grey level
 
 
 def image_data(
@@ -69,9 +60,21 @@ def image_data(
     return ImageData(name, num_classes, train, validation, test, mean, std)
 
 
+def _check(where: str, image_set: ImageSet, shape: tuple[int, ...], num_classes: int) -> None:
+    images, labels = image_set
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise UserError(f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}")
+    if images.shape[1:] != shape:
+        raise UserError(f"{where}: images are {images.shape[1:]}, those of the train part {shape}")
+    if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+        raise UserError(f"{where}: labels must be int32 [{len(images)}], got {labels.dtype} {labels.shape}")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.size:
+        raise UserError(f"{where}: label {wrong[0]} is not in 0 to {num_classes - 1}")
+
+
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased standard deviation of each channel of uint8 `[N, H, W, C]`, float32 `[C]`
-    each.
+    """Mean and biased standard deviation of each channel of uint8 `[N, H, W, C]`, float32 `[C]` each.
 
     The deviation is at least one grey level, so that a constant channel can be divided by it.
     """
@@ -83,23 +86,12 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         squares += np.square(values).sum(axis=0)
     count = images.size // channels
     mean = total / count
-    # The sums are whole numbers below 2^53, hence exact: the difference cannot lose digits or turn
-    # negative.
+    # The sums are whole numbers below 2^53, hence exact: the difference keeps its digits and its sign.
     std = np.sqrt(squares / count - np.square(mean))
     return mean.astype(np.float32), np.maximum(std, 1.0).astype(np.float32)
 
 
-def _check(where: str, image_set: ImageSet, shape: tuple[int, ...], num_classes: int) -> None:
-    images, labels = image_set
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(f"{where}: images must be uint8 [N, H, W, C], got {images.dtype} {images.shape}")
-    if images.shape[1:] != shape:
-        raise ValueError(f"{where}: images are {images.shape[1:]}, those of the train part {shape}")
-    if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
-        raise ValueError(f"{where}: labels must be int32 [{len(images)}], got {labels.dtype} {labels.shape}")
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if wrong.size:
-        raise ValueError(f"{where}: label {wrong[0]} is not in 0 to {num_classes - 1}")
+# -- Splits
 
 
 class Partition(NamedTuple):
@@ -120,16 +112,16 @@ def partition(
     labels: np.ndarray | None = None,
     least_validation: int = 1,
 ) -> Partition:
-    """Cuts the indices `0 .. count - 1` into test, validation and train, at random.
+    """Divides the indices `0 .. count - 1` into test, validation and train, at random.
 
     Args:
         count: N.
-        train_size: images to train on; None is all that the other parts leave.
-        validation_size: images to validate on; None is a tenth of N.
-        seed: of everything but the test part.
-        cut_test: whether a tenth of N is set aside for testing, whether or not anyone reads it.
-        labels: `[N]`; if given, every part holds the classes in their overall proportions.
-        least_validation: images; 0 for those who can do without a validation part.
+        train_size: images to train on. None means all that the other parts leave.
+        validation_size: images to validate on. None means a tenth of N.
+        seed: seed of the division into train and validation. The test part is the same for all seeds.
+        cut_test: whether a tenth of N is set aside for testing. It is set aside even if nobody reads it.
+        labels: class of each image `[N]`; if given, each part holds the classes in their overall proportions.
+        least_validation: smallest validation part that the caller accepts.
 
     Raises:
         ValueError: if a size is too small, or there are not enough images.
@@ -141,7 +133,7 @@ def partition(
     train_size = available - validation_size if train_size is None else train_size
     too_small = train_size < 1 or validation_size < least_validation
     if too_small or train_size + validation_size > available:
-        raise ValueError(
+        raise UserError(
             f"train_size={train_size} and validation_size={validation_size}: they must be at least 1 and "
             f"{least_validation}, and both together at most {available}, the images there are"
             + (f" besides {test_size} for the test part" if cut_test else "")
@@ -156,7 +148,7 @@ def stratified_order(labels: np.ndarray, generator: np.random.Generator) -> np.n
     """A random permutation `[N]` of which every stretch holds the classes in proportion.
 
     Within its class, an image gets a random rank r and the place (r + u) / n in [0, 1), n the size
-    of the class and u uniform in [0, 1); all are then sorted by place.
+    of the class and u uniform in [0, 1). All are then sorted by place.
     """
     places = np.empty(len(labels))
     for label in np.unique(labels):

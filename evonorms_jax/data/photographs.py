@@ -1,6 +1,7 @@
-"""Which part of a photograph is seen: a random one in training, the central square in evaluation.
+"""Photographs: the part of a picture that is seen, and the decoding of that part from a JPEG or PNG.
 
-H height, W width of the picture, in pixels.
+Training sees a random part, evaluation the central square. H height, W width of the picture, in pixels.
+Decoding needs cv2 and simplejpeg of the extra `imagenet`, which the functions that need them import.
 """
 
 import io
@@ -8,18 +9,23 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image
 
 from evonorms_jax.data import pictures
 
-AREA = (0.08, 1.0)  # of the picture
-ASPECT = (3 / 4, 4 / 3)  # width / height
+AREA = (0.08, 1.0)  # range of a random part's share of the picture
+ASPECT = (3 / 4, 4 / 3)  # range of width / height
 TRIES = 10
-CENTRAL_SHARE = 0.875  # of the shorter side
+CENTRAL_SHARE = 0.875  # smallest share of the shorter side that is evaluated
 PADDING = 32  # pixels
+JPEG_START = b"\xff\xd8"
+# libjpeg-turbo has fast code for 1/2, 1/4 and 1/8. A 500 x 375 photograph takes 1.6 ms at full size, 1.4 ms
+# at 1/2, and at least 2 ms at 5/8 or 7/8.
+MIN_REDUCTION = 2
+
+
+# -- Parts
 
 
 class Box(NamedTuple):
@@ -31,7 +37,7 @@ class Box(NamedTuple):
     width: int
 
     def scaled(self, old: tuple[int, int], new: tuple[int, int]) -> "Box":
-        """The same part, of at least one pixel, where the picture has height and width `new`, not `old`."""
+        """The same part, of at least one pixel, in a picture resized from height and width `old` to `new`."""
         rows, columns = new[0] / old[0], new[1] / old[1]
         top, left = min(round(self.top * rows), new[0] - 1), min(round(self.left * columns), new[1] - 1)
         height = round((self.top + self.height) * rows) - top
@@ -42,8 +48,8 @@ class Box(NamedTuple):
 def random_resized(rng: np.random.Generator, height: int, width: int) -> Box:
     """A part of uniform area and log-uniform aspect ratio, at a uniform place, as Inception was trained.
 
-    Where ten such rectangles do not fit into the picture, because it is long and narrow, the largest
-    central square.
+    If ten such rectangles in a row do not fit into a long and narrow picture, it is the largest central
+    square.
     """
     for _ in range(TRIES):
         area = height * width * rng.uniform(*AREA)
@@ -56,24 +62,21 @@ def random_resized(rng: np.random.Generator, height: int, width: int) -> Box:
 
 
 def central(share: float, height: int, width: int) -> Box:
-    """The central square of that share of the shorter side."""
+    """The central square with `share` of the shorter side."""
     side = max(1, int(share * min(height, width)))
     return Box((height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 
 def evaluated_share(size: int) -> float:
-    """What of the shorter side is evaluated at `size` pixels: size / (size + 32), at least 87.5 %.
+    """The share of the shorter side that is evaluated at `size` pixels: size / (size + 32), at least 87.5 %.
 
-    The first is the rule of the released ResNet and EfficientNet code and gives 87.5 % at 224. Below, it
-    would cut ever more away, half of the picture at 32, so there we keep 87.5 %.
+    The quotient is the rule of the released ResNet and EfficientNet code and gives 87.5 % at 224. For smaller
+    images it would cut away ever more, half of the picture at 32, so 87.5 % is the floor.
     """
     return max(CENTRAL_SHARE, size / (size + PADDING))
 
 
-JPEG_START = b"\xff\xd8"
-# libjpeg-turbo has fast code for 1/2, 1/4 and 1/8. A 500 x 375 photograph takes 1.6 ms at full size, 1.4 ms
-# at 1/2, and 2 ms and more at 5/8 or 7/8.
-MIN_REDUCTION = 2
+# -- Decoding
 
 
 class DamagedPictureError(ValueError):
@@ -90,17 +93,19 @@ def decode_crop(encoded: bytes, choose: Callable[[int, int], Box], size: int) ->
     """Part of a JPEG or PNG as uint8 RGB `[size, size, 3]`.
 
     A JPEG is decoded at full size, or at the smallest scale from 1/2 down at which the part is no smaller
-    than `size`; there the part is moved by up to half a pixel. The rest is bilinear, as in the released
-    ResNet code. Whatever EXIF says about the orientation is ignored, as there.
+    than `size`. The scale moves the part by up to half a pixel. Bilinear resizing follows, as in the released
+    ResNet code, which ignores the orientation in EXIF, too.
 
     Args:
-        encoded: the file. Greyscale, palettes, CMYK, 16 bits a channel are converted; alpha is dropped.
-        choose: takes height and width of the whole picture and gives the part; called once.
+        encoded: content of the file. Grey, palette, CMYK and 16-bit pictures are converted; alpha is dropped.
+        choose: function from height and width of the whole picture to the part; called once.
         size: side of the result in pixels.
 
     Raises:
         DamagedPictureError: if the data cannot be decoded, or end too early.
     """
+    import cv2
+
     header = _header(encoded)
     box = choose(header.height, header.width)
     pixels = _pixels(encoded, header, size / box.height, size / box.width)
@@ -108,16 +113,18 @@ def decode_crop(encoded: bytes, choose: Callable[[int, int], Box], size: int) ->
     part = pixels[top : top + height, left : left + width]
     if part.shape[:2] == (size, size):
         return part
-    # Bilinear would skip pixels below one half; INTER_AREA averages all, and takes seven times as long.
+    # Below one half, bilinear skips pixels; INTER_AREA averages all and takes seven times as long.
     skips = height > 2 * size or width > 2 * size
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if skips else cv2.INTER_LINEAR)
 
 
 def _header(encoded: bytes) -> _Header:
+    import simplejpeg
+
     if encoded[:2] == JPEG_START:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
-            # CMYK photographs are stored inverted or not, which Pillow finds out.
+            # CMYK photographs may be stored inverted, which Pillow detects.
             return _Header(height, width, turbo=colours not in ("CMYK", "YCCK"))
         except ValueError:
             pass
@@ -130,6 +137,8 @@ def _header(encoded: bytes) -> _Header:
 
 def _pixels(encoded: bytes, header: _Header, rows: float, columns: float) -> np.ndarray:
     """The picture, uint8 RGB `[H, W, 3]`, at a scale of at least `rows` and `columns`, or at full size."""
+    import simplejpeg
+
     if header.turbo:
         try:
             return simplejpeg.decode_jpeg(
@@ -139,7 +148,7 @@ def _pixels(encoded: bytes, header: _Header, rows: float, columns: float) -> np.
                 min_factor=MIN_REDUCTION,
             )
         except ValueError:
-            pass  # also for a few bytes too many, which ImageNet has, and which Pillow skips
+            pass  # some pictures of ImageNet have surplus bytes, which Pillow skips
     try:
         return pictures.decode(encoded, 3, None)
     except pictures.DECODE_ERRORS as error:
@@ -148,5 +157,5 @@ def _pixels(encoded: bytes, header: _Header, rows: float, columns: float) -> np.
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no picture format is known for it"  # Pillow would name a buffer in memory
+        return "no picture format is known for it"  # Pillow's text names a buffer in memory
     return str(error) or type(error).__name__

@@ -1,10 +1,11 @@
-"""From records to batches with grain: which picture comes when, and what happens to it.
+"""The input pipeline of a stream: from prepared records to batches, with grain.
 
 P side of the images in pixels, N pictures of a part, B global batch size, b = B / hosts. A place is a number
-from 0 on in the endless global sequence of pictures: batch k has the places k B to (k + 1) B - 1. What is at
-a place is a function of the seed and the place, so threads, processes, hosts and restarts change nothing.
+from 0 on in the endless global sequence of pictures: batch k has the places k B to (k + 1) B - 1. The image
+at a place depends on the seed and the place alone, so the numbers of threads, processes and hosts and a
+restart do not change it.
 
-Needs the extra `imagenet`.
+This module needs the extra `imagenet`.
 """
 
 import functools
@@ -26,35 +27,66 @@ from absl import flags, logging
 from evonorms_jax.data import photographs
 from evonorms_jax.data.photographs import Box, DamagedPictureError, decode_crop
 from evonorms_jax.data.policies import Policy
-from evonorms_jax.data.prepared import Records
-from evonorms_jax.data.stream import Share
+from evonorms_jax.data.prepared import Records, open_prepared
+from evonorms_jax.data.settings import DataSettings
+from evonorms_jax.data.stream import Batch, Share, Stream, check_part, check_start
+from evonorms_jax.errors import UserError
 
-STRETCH = 64  # pictures at most that a process hands over at once
-MOST_DAMAGED = 100  # pictures in a row, after which no more are tried
+VALIDATION_SHARE = 100  # by default one training picture in so many validates; of ImageNet 12,811
+STRETCH = 64  # the most pictures that a process hands over at once
+MOST_DAMAGED = 100  # damaged pictures in a row, after which reading fails
 
-
-_WARNING = threading.Lock()  # of all parts: one of their own could not be sent to another process
+_WARNING = threading.Lock()  # shared by all parts, since an object with a lock cannot be sent to a process
 
 
 class Sample(NamedTuple):
-    """An image at its place; a batch has arrays `[b, ...]` of each."""
+    """An image at its place. A batch has arrays `[b, ...]` of each."""
 
     image: np.ndarray  # uint8 [P, P, 3]
     label: np.int32
     weight: np.float32  # 1, or 0 for filling
 
 
+def open_prepared_stream(name: str, settings: DataSettings, order_seed: int, share: Share) -> Stream:
+    """Opens NAME[/CONFIG][:VERSION] of tfds; arguments and errors as `sources.open_stream`."""
+    prepared = open_prepared(name, settings.data_dir)
+    validation_size = settings.validation_size
+    if validation_size is None:
+        validation_size = max(1, prepared.counts["train"] // VALIDATION_SHARE)
+    parts = {}
+    for part, stored in prepared.parts(settings, validation_size=validation_size, least_validation=0).items():
+        if_damaged = "the next one replaces it" if part == "train" else "not counted"
+        records = prepared.records(stored.split)
+        parts[part] = Pictures(records, stored.indices, prepared.num_classes, if_damaged)
+    sizes = {part: len(pictures) for part, pictures in parts.items()}
+    eval_size = settings.image_size or settings.crop
+    samples = train_samples(parts["train"], settings.crop, settings.policy(), settings.flip, order_seed)
+    read = functools.partial(batches, share=share, threads=settings.threads)
+
+    def train_batches(batch_size, start=0):
+        share.own(batch_size)
+        check_start(start)
+        return (Batch(*each[:2]) for each in read(samples, batch_size, start, workers=settings.workers))
+
+    def eval_batches(part, batch_size):
+        check_part(name, sizes, part)
+        share.own(batch_size)
+        return map(tuple, read(eval_samples(parts[part], eval_size, batch_size), batch_size, 0))
+
+    return Stream(name, prepared.num_classes, sizes, eval_size, train_batches, eval_batches)
+
+
 class Pictures:
     """The N pictures of one part."""
 
     def __init__(self, records: Records, indices: np.ndarray, num_classes: int, if_damaged: str):
-        """Reads nothing yet.
+        """Keeps the arguments and reads no picture yet.
 
         Args:
-            records: of the split that the part is in.
-            indices: `[N]`, of the records of the part.
-            num_classes: labels are below that.
-            if_damaged: what the warning about a damaged picture says will happen.
+            records: records of the split that contains the part.
+            indices: numbers of the part's records `[N]`.
+            num_classes: upper bound of the labels, exclusive.
+            if_damaged: consequence of a damaged picture, which completes the warning about it.
         """
         self._records, self._indices, self._num_classes = records, indices, num_classes
         self._if_damaged = if_damaged
@@ -66,34 +98,36 @@ class Pictures:
     def read(
         self, order: Callable[[int], int], place: int, choose: Callable[[int, int], Box], size: int
     ) -> tuple[np.ndarray, int, int]:
-        """The picture at a place, or, where that is damaged, the next one in the order that is not.
+        """The picture at a place. A damaged one is replaced by the next sound one in the order.
 
         Args:
-            order: place to number of the picture, 0 to N - 1; an endless sequence of permutations.
-            place: where to begin.
-            choose: height and width to the part that is seen.
+            order: function from a place to the number of a picture, 0 to N - 1. Its values are an endless
+                sequence of permutations.
+            place: first place to try.
+            choose: function from height and width to the part of the picture that is seen.
             size: P.
 
         Returns:
-            uint8 `[P, P, 3]`, its label, and how many damaged ones were passed over.
+            uint8 `[P, P, 3]`, its label, and the number of damaged pictures that were skipped.
 
         Raises:
-            ValueError: if all are damaged, or a hundred in a row; if a label is out of range.
+            ValueError: if all pictures or a hundred in a row are damaged, a label is out of range, or a file
+                is damaged.
         """
-        # Two permutations in a row hold a whole one, wherever they begin.
+        # Two permutations in a row contain a whole one, wherever they begin.
         tries = min(2 * len(self), MOST_DAMAGED)
         for passed_over in range(tries):
             number = int(self._indices[order(place + passed_over)])
             record = self._records[number]
             if not 0 <= record.label < self._num_classes:
                 where = f"{self._records.name}, record {number}"
-                raise ValueError(f"{where}: label {record.label} is not in 0 to {self._num_classes - 1}")
+                raise UserError(f"{where}: label {record.label} is not in 0 to {self._num_classes - 1}")
             try:
                 return decode_crop(record.encoded, choose, size), record.label, passed_over
             except DamagedPictureError as error:
                 self._warn(number, error)
         found = "all pictures are" if tries < MOST_DAMAGED else f"{tries} pictures in a row are"
-        raise ValueError(f"{self._records.name}: {found} damaged, the last is record {number}")
+        raise UserError(f"{self._records.name}: {found} damaged, the last is record {number}")
 
     def _warn(self, number: int, error: Exception) -> None:
         with _WARNING:
@@ -109,9 +143,9 @@ def train_samples(
 ) -> grain.MapDataset[Sample]:
     """An endless sequence of epochs, each a fresh permutation: random part, random flip, policy.
 
-    An epoch goes on where the last one ended, within a batch if need be: no picture is left out.
+    An epoch begins where the last one ended, even within a batch, so that every picture is seen.
     """
-    # grain adds the number of the epoch to the first seed. Hashed, nearby seeds share no epoch.
+    # grain adds the number of the epoch to the first seed. Without the hash, nearby seeds would share epochs.
     order_seed, draw_seed = np.random.SeedSequence([seed, 1]).generate_state(2).tolist()
     order = grain.MapDataset.range(len(pictures)).shuffle(order_seed)
 
@@ -124,15 +158,15 @@ def train_samples(
             image = policy(rng, image)
         return Sample(image, np.int32(label), np.float32(1))
 
-    # The generator depends on the seed and the place alone.
+    # The generator given to `sample` depends on the seed and the place alone.
     return grain.MapDataset.range(sys.maxsize).random_map(sample, seed=draw_seed)
 
 
 def eval_samples(pictures: Pictures, size: int, batch_size: int) -> grain.MapDataset[Sample]:
-    """Every picture once and in order, its central square; then the first ones again to fill the last batch.
+    """The central square of every picture in order, then of the first ones again to fill the last batch.
 
-    Filling has weight 0, and so has a damaged picture, in whose place comes the next one: what a layer makes
-    of a blank image may not be finite, and zero times that is not zero.
+    Filling has weight 0, and so has the picture that replaces a damaged one. Blank images cannot fill: a
+    layer's output for them may not be finite, and zero times infinity is NaN.
     """
     count = len(pictures)
     choose = functools.partial(photographs.central, photographs.evaluated_share(size))
@@ -156,19 +190,19 @@ def batches(
     """This host's share of the batches from number `start` on; reads up to two batches ahead.
 
     Args:
-        samples: by place; endless if there are workers.
+        samples: samples by place; endless if there are workers.
         batch_size: B.
         start: number of the first batch.
-        share: of this host.
-        threads: that decode, of each process.
-        workers: processes; 0 is this one alone. Each imports the main module anew when it starts.
+        share: part of each batch that this host reads.
+        threads: threads of each process that decode.
+        workers: processes that decode; 0 means this one alone. Each imports the main module when it starts.
     """
-    own, processes = batch_size // share.hosts, max(1, workers)
+    own, processes = share.own(batch_size), max(1, workers)
     stretch = math.gcd(own, STRETCH) if workers else own
 
     def place(index):
-        # grain deals indices to its processes one by one and takes what they made in turn, so each is given
-        # stretches that lie in a row.
+        # grain deals indices to its processes one by one and collects their results in turn, so each process
+        # gets stretches of consecutive places.
         turn, process = divmod(index, processes)
         turn, offset = divmod(turn, stretch)
         batch, within = divmod((turn * processes + process) * stretch + offset, own)
@@ -191,16 +225,16 @@ def _in_processes(
     parts: grain.IterDataset[Sample], workers: int, *, buffer: int
 ) -> grain.IterDataset[Sample]:
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain reads some, which only a main of absl parses
+        flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which only a main of absl parses
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
     return parts.mp_prefetch(options, worker_init_fn=functools.partial(_begin_worker, os.getpid()))
 
 
 def _begin_worker(parent: int, worker: int, workers: int) -> None:
-    """Leaves the devices and Ctrl-C to the parent, and ends when that has ended, however it has."""
+    """Leaves the devices and Ctrl-C to the parent process, and ends after it, even if it was killed."""
     del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    jax.config.update("jax_platforms", "cpu")  # were any touched, a TPU has one process only
+    jax.config.update("jax_platforms", "cpu")  # a TPU serves one process only
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

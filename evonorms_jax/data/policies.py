@@ -1,7 +1,7 @@
 """Augmentation policies for photographs: RandAugment (arXiv 1909.13719) and AutoAugment (arXiv 1805.09501).
 
-A policy takes a NumPy generator and an image, uint8 `[H, W, 3]`, and gives one like it. What shears, moves or
-turns leaves gaps, which are filled with mid-grey.
+A policy is a function from a NumPy generator and an image, uint8 `[H, W, 3]`, to an image of the same shape.
+Shears, translations and rotations leave gaps, which are filled with mid-grey.
 """
 
 from collections.abc import Callable
@@ -33,12 +33,12 @@ def _posterize(picture: Image.Image, bits: float) -> Image.Image:
 
 
 def _enhance(kind: type) -> Callable[[Image.Image, float], Image.Image]:
-    # 1 is the picture itself; a negative factor would turn its colours round.
+    # 1 is the picture itself; a negative factor would invert its colors.
     return lambda picture, factor: kind(picture).enhance(max(0.0, factor))
 
 
-#: By name. The amounts: a slope, a share of the side, degrees counter-clockwise, bits kept, the grey level
-#: from which on pixels are inverted, a factor of contrast to what lacks it. Four have none.
+#: Operations by name. The amount is a slope, a share of the side, degrees counter-clockwise, the bits kept,
+#: the grey level from which on pixels are inverted, or the factor of an enhancement. Four ignore it.
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "identity": lambda picture, _: picture,
     "autocontrast": lambda picture, _: ImageOps.autocontrast(picture),
@@ -58,11 +58,11 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
-# -- Magnitudes: from numbers without unit to amounts
+# -- Magnitudes: from numbers without units to amounts
 
 
 class _Span(NamedTuple):
-    """Amounts at magnitude 0 and at the largest; `both_ways`: or as far on the other side of the first."""
+    """Amounts at magnitude 0 and at the largest one; `both_ways`: draw the sign of the change at random."""
 
     first: float
     last: float
@@ -84,8 +84,8 @@ _GEOMETRIC = {
 _ENHANCING = ("color", "contrast", "brightness", "sharpness")
 _WITHOUT = dict.fromkeys(("identity", "autocontrast", "equalize", "invert"), _Span(0, 0))
 
-# Table 6 of AutoAugment, taken literally: its policy was found with these amounts. A larger number keeps more
-# bits, inverts fewer pixels, and colour 0 leaves hardly any colour.
+# Table 6 of AutoAugment, taken literally, since its policy was found with these amounts: a larger number
+# keeps more bits and inverts fewer pixels, and color 0 leaves hardly any color.
 _PUBLISHED = {
     **_WITHOUT,
     **_GEOMETRIC,
@@ -93,8 +93,8 @@ _PUBLISHED = {
     "posterize": _Span(4, 8),
     "solarize": _Span(0, 256),
 }
-# RandAugment has one magnitude for all, so here every operation does more the larger it is, and none
-# anything at 0, where the released code keeps the directions above.
+# RandAugment has one magnitude for all operations, so here each one's effect grows with it, from the identity
+# at 0. The released code keeps the directions above.
 _INCREASING = {
     **_WITHOUT,
     **_GEOMETRIC,
@@ -107,14 +107,14 @@ _INCREASING = {
 # -- Policies
 
 RANDAUGMENT_OPERATIONS = tuple(name for name in _INCREASING if name != "invert")  # 14, section 3
-RANDAUGMENT_SCALE = 10  # the magnitude at which the ranges end; larger ones go beyond
+RANDAUGMENT_SCALE = 10  # the magnitude at which the ranges end; larger ones exceed them
 AUTOAUGMENT_SCALE = 9
 
 
 class RandAugment(NamedTuple):
-    """`layers` operations in a row, each any of 14; N and M of the paper.
+    """`layers` operations in a row, each one of 14 at random; N and M of the paper.
 
-    The defaults are the paper's for ResNet-50; for EfficientNet-B5 and B7 it has magnitudes 17 and 28.
+    The defaults are the paper's for ResNet-50. Its magnitudes for EfficientNet-B5 and B7 are 17 and 28.
     """
 
     layers: int = 2
@@ -138,7 +138,7 @@ class Choice(NamedTuple):
     magnitude: int  # 0 to 9
 
 
-#: Table 9: the sub-policies found on ImageNet, two choices each; those that occur twice count twice.
+#: Table 9: the sub-policies found on ImageNet, two choices each. Repeated ones count twice.
 IMAGENET = (
     (Choice("posterize", 0.4, 8), Choice("rotate", 0.6, 9)),
     (Choice("solarize", 0.6, 5), Choice("autocontrast", 0.6, 5)),
@@ -169,12 +169,12 @@ IMAGENET = (
 
 
 class AutoAugment(NamedTuple):
-    """One of the sub-policies, each of its operations with its own probability."""
+    """One of the sub-policies at random. Each of its operations has its own probability."""
 
     sub_policies: tuple[tuple[Choice, ...], ...] = IMAGENET
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        """Draws the sub-policy, which operations are done, and directions from `rng`."""
+        """Draws the sub-policy, its operations and directions from `rng`."""
         picture = Image.fromarray(image)
         for name, probability, magnitude in self.sub_policies[rng.integers(len(self.sub_policies))]:
             if rng.random() < probability:

@@ -23,7 +23,7 @@ from evonorms_jax.evolution.records import (
 )
 from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
-from evonorms_jax.runs.workdir import write_whole
+from evonorms_jax.runs.files import naming, write_whole
 from evonorms_jax.search_space import Graph
 
 
@@ -39,15 +39,18 @@ class Archive:
     def __init__(self, workdir: epath.Path, top_k: int):
         self._workdir, self._top_k = workdir, top_k
         self._checkpoints = Checkpoints(workdir / "checkpoints")
-        self._log, self._text = None, ""  # the open file; in a bucket its content
+        self._log, self._text = None, ""  # the open file, or its content in a bucket
 
     def __enter__(self) -> "Archive":
         return self
 
     def __exit__(self, *_) -> None:
-        self._checkpoints.close()
-        if self._log is not None:
-            self._log.close()
+        try:
+            self._checkpoints.close()
+        finally:
+            if self._log is not None:
+                with naming(self._workdir / HISTORY_FILE):
+                    self._log.close()
 
     def restore(self) -> History:
         """The history so far: the newest sound checkpoint, then the sound lines of the log beyond it.
@@ -72,14 +75,15 @@ class Archive:
         return history
 
     def append(self, records: Sequence[Record]) -> None:
-        """Adds one line for each record to the log; they are on disk when this returns."""
+        """Adds one line for each record to the log. They are on disk when this returns."""
         if self._log is None:
             self._text += _lines(records)
             write_whole(self._workdir / HISTORY_FILE, self._text)
         else:
-            self._log.write(_lines(records))
-            self._log.flush()
-            os.fsync(self._log.fileno())
+            with naming(self._workdir / HISTORY_FILE):
+                self._log.write(_lines(records))
+                self._log.flush()
+                os.fsync(self._log.fileno())
 
     def checkpoint(self, history: History) -> None:
         """Saves the whole history and the top layers."""
@@ -89,7 +93,7 @@ class Archive:
             self._checkpoints.save(len(history), record={"history": [record.to_json() for record in history]})
 
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """The baselines saved so far by name; empty if the file is missing or damaged."""
+        """The baselines saved so far by name, empty if the file is missing or damaged."""
         try:
             layers = json.loads((self._workdir / BASELINES_FILE).read_text())["layers"]
             return {layer["name"]: layer for layer in layers}

@@ -1,10 +1,10 @@
 """Where candidates run: one program on all devices of this host, each with its own share of a round.
 
-The only place with `jax.pmap`: the population axis is the mapped axis, and within a device `jax.lax.map`
-goes through the candidates of its share. A share has a fixed number of slots, whatever the number of devices:
-so 1, 2 or 8 devices run the same program, and a candidate's measures do not depend on how many there are.
+This is the only module with `jax.pmap`. The mapped axis is the population, and within a device `jax.lax.map`
+runs the candidates of its share one after the other. A share has a fixed number of slots, so 1, 2 and 8
+devices run the same program, and the measures of a candidate do not depend on the number of devices.
 
-D devices, N slots.
+D devices, N slots in a share.
 """
 
 import concurrent.futures
@@ -21,12 +21,12 @@ from evonorms_jax.search_space.target import building_for
 
 
 class Output(NamedTuple):
-    """What a program gave for one candidate.
+    """The output of a program for one candidate.
 
     Attributes:
-      measures: a NamedTuple of NumPy scalars and small arrays.
-      fetch: copies what the program keeps of the candidate, which may be large, to the host.
-      seconds: of device time; the time of a share is divided by the work that its candidates took.
+      measures: NamedTuple of NumPy scalars and small arrays.
+      fetch: function that copies the candidate's state, which may be large, from the device to the host.
+      seconds: device time. The time of a share is divided among its candidates by their work.
     """
 
     measures: Any
@@ -35,11 +35,11 @@ class Output(NamedTuple):
 
 
 class Devices:
-    """The devices of this host, and how well their time is used.
+    """The devices of this host, and an account of their busy time.
 
     Args:
-      slots: N, the most candidates that a share holds.
-      devices: all local ones by default.
+      slots: N, number of slots in a share.
+      devices: devices to run on, all local ones by default.
     """
 
     def __init__(self, slots: int, devices: Sequence[jax.Device] | None = None):
@@ -50,14 +50,14 @@ class Devices:
 
     @property
     def used(self) -> bool:
-        """Whether anything has run."""
+        """Whether a program has run."""
         return self._held > 0
 
     @property
     def idle_share(self) -> float:
-        """How much of the devices' time was spent waiting for the last one of a call, in [0, 1].
+        """Share in [0, 1] of the devices' time that they spent waiting for the last one of a call.
 
-        Building a program for one candidate counts as work of the device that waits for it.
+        The time to build a program for one candidate counts as busy time of its device.
         """
         return 1 - self._busy / self._held if self._held else 0.0
 
@@ -69,11 +69,12 @@ class Devices:
         return copy(np.arange(len(self.devices)), tree)
 
     def fetch(self, tree: Any) -> Any:
-        """Copies to the host what `replicate` put on the devices, without the leading axis."""
+        """A copy on the host of a tree from `replicate`, without the leading axis."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[0], part(tree, self.devices[0]))
 
     def wait(self, array: jax.Array, started: float) -> list[float]:
         """Seconds from `started` until each device had its part `[1, ...]` of the array ready."""
+        # One thread for each device: `block_until_ready` on one would hide that another is ready earlier.
 
         def until_ready(mine):
             mine.block_until_ready()
@@ -82,24 +83,26 @@ class Devices:
         return list(self._waiters.map(until_ready, [part(array, device) for device in self.devices]))
 
     def count(self, seconds: Sequence[float]) -> None:
-        """Adds the busy times of the devices in one call to the account of `idle_share`."""
+        """Adds the busy seconds of each device in one call to the account of `idle_share`."""
         self._busy += sum(seconds)
         self._held += max(seconds) * len(seconds)
 
 
 class Program:
-    """A function of one candidate as one program on all devices; built on first use.
+    """A function of one candidate as one program on all devices, built on first use.
 
     Args:
-      devices: where it runs.
-      function: `(shared, item, kept) -> (measures, kept)`; pure.
-      shared: what all candidates share, with a leading axis D, from `Devices.replicate`.
-      kept: what the function takes and gives as `kept` is a pytree like this one, without a leading axis.
+      devices: devices to run on.
+      function: pure function `(shared, item, kept) -> (measures, kept)`. `kept` is the candidate's state. It
+        stays on the device until it is fetched.
+      shared: arrays that all candidates share, with a leading axis D, from `Devices.replicate`.
+      kept: pytree with the structure, shapes and types of the state, without a leading axis.
     """
 
     def __init__(self, devices: Devices, function: Callable[..., Any], shared: Any, kept: Any = ()):
         self._devices, self._shared = devices, shared
-        self._function = jax.jit(function)  # so that it is traced once
+        # `_share` calls the function twice, for its shapes and for its value. Under `jit` it is traced once.
+        self._function = jax.jit(function)
         self._kept = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), kept)
         self._compiled: Callable[..., Any] | None = None
 
@@ -110,13 +113,13 @@ class Program:
         work: Callable[[Any], float],
         kept: Sequence[Any] | None = None,
     ) -> list[Output]:
-        """Runs all items, in calls of at most N a device, packed so that shares cost about the same.
+        """Runs all items, at most N a device in each call, packed so that shares cost about the same.
 
         Args:
           items: pytrees of the same structure.
-          costs: what each is expected to cost.
-          work: what one did cost, from its measures, in any unit.
-          kept: what is kept of each from an earlier call; zeros by default.
+          costs: expected cost of each item, in any unit.
+          work: function from an item's measures to its true cost, in any unit.
+          kept: state of each item from an earlier call, zeros by default.
         """
         results: list[Output | None] = [None] * len(items)
         shares = pack(costs, len(self._devices.devices))
@@ -127,25 +130,27 @@ class Program:
         return results
 
     def _call(self, shares, items, kept, work, results) -> None:
+        # False in the free slots, which `_stack` fills with zeros.
         active = self._stack(shares, [np.bool_(True)] * len(items))
         held = self._blank if kept is None else self._stack(shares, kept)
         arguments = (self._shared, active, self._stack(shares, items), held)
         if self._compiled is None:
+            # Ahead of time, so that the build is not part of the measured time of the first call.
             self._compiled = self._lower(*arguments).compile()
         started = time.monotonic()
         measures, kept = self._compiled(*arguments)
         seconds = self._devices.wait(jax.tree.leaves(measures)[0], started)
         self._devices.count([s if share else 0.0 for s, share in zip(seconds, shares, strict=True)])
-        measures = jax.tree.map(np.asarray, measures)
+        measures = jax.tree.map(np.asarray, measures)  # small, the states stay on the devices
         for place, share in enumerate(shares):
             mine = [jax.tree.map(lambda a, at=(place, slot): a[at], measures) for slot in range(len(share))]
-            spent = [work(figure) for figure in mine]
+            spent = [work(each) for each in mine]
             for slot, index in enumerate(share):
                 fetch = functools.partial(_fetch, kept, self._devices.devices[place], slot)
                 results[index] = Output(mine[slot], fetch, seconds[place] * spent[slot] / sum(spent))
 
     def lower(self, item: Any) -> jax.stages.Lowered:
-        """The program for items like this one, to compile ahead of time; `shared` may be shapes."""
+        """The program for items like this one, to compile without running it. `shared` may hold shapes."""
         slots = len(self._devices.devices), self._devices.slots
 
         def in_every_slot(leaf):
@@ -159,18 +164,20 @@ class Program:
             return jax.pmap(self._share, devices=self._devices.devices).lower(*arguments)
 
     def _share(self, shared, active, items, kept):
-        """What one device does: the candidates in the active slots, one after the other."""
+        """The program of one device: the candidates in the active slots, one after the other."""
 
         def one(slot):
             active, item, kept = slot
             outputs = jax.eval_shape(self._function, shared, item, kept)
-            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
-            return jax.lax.cond(active, lambda: self._function(shared, item, kept), lambda: nothing)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
+            # `cond` in a `map` stays a branch: a free slot costs no time. Under `vmap` it would become a
+            # `select`, which runs both sides, and every candidate would take the steps of the longest one.
+            return jax.lax.cond(active, lambda: self._function(shared, item, kept), lambda: zeros)
 
         return jax.lax.map(one, (active, items, kept))
 
     def _stack(self, shares, trees):
-        """The trees in their places, `[D, N, ...]`, zeros in the free slots."""
+        """The trees at their places in the shares, `[D, N, ...]`, with zeros in the free slots."""
 
         def stack(*leaves):
             first = np.asarray(leaves[0])
@@ -190,7 +197,7 @@ class Program:
 
 
 def pack(costs: Sequence[float], bins: int) -> list[list[int]]:
-    """Indices in bins of about the same total cost: the dearest first, each into the emptiest bin."""
+    """Indices in bins of about the same total cost: each index, by falling cost, into the emptiest bin."""
     packed: list[list[int]] = [[] for _ in range(bins)]
     totals = [0.0] * bins
     for index in sorted(range(len(costs)), key=lambda i: -costs[i]):
@@ -203,16 +210,17 @@ def pack(costs: Sequence[float], bins: int) -> list[list[int]]:
 def release_programs() -> None:
     """Drops all programs built so far.
 
-    JAX keeps those of `pmap` for good. The ones of a search take some 9,000 memory maps, and Linux allows a
-    process 65,530: several searches in one process would end in the compiler's "Cannot allocate memory".
+    JAX keeps the programs of `pmap` until its caches are cleared. A search's programs occupy some 9,000
+    memory maps of the 65,530 that Linux allows a process. Several searches in one process would end in the
+    compiler's "Cannot allocate memory".
     """
     jax.clear_caches()
 
 
 def part(tree: Any, device: jax.Device) -> Any:
-    """What a device holds of a tree `[D, ...]`, `[1, ...]`.
+    """The part `[1, ...]` of a tree `[D, ...]` that a device holds.
 
-    Not for several threads at a time: JAX lists the shards of an array when first asked.
+    Not for several threads at a time: JAX makes an array's list of shards on the first request.
     """
 
     def of_device(leaf):

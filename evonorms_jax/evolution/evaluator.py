@@ -1,12 +1,13 @@
 """From graphs to their evaluations: the tests in order of cost, then the proxy task in full.
 
 The candidates of a round go through the tests together, stage by stage, so that every stage finds work for
-all devices; who fails a test leaves the round. The same graph has the same evaluation wherever and with
-whatever others it is examined: seeds of weights, batches and crops depend on anchor and replica alone.
+all devices. Rejected candidates drop out. A graph has the same evaluation on any device and beside any other
+candidates, since the seeds of weights, batches and crops depend on the name of the anchor and the replica
+alone.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.data import ImageData, normalize
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices, Program, pack
 from evonorms_jax.evolution.executors import (
@@ -26,7 +28,16 @@ from evonorms_jax.evolution.executors import (
     step_cost,
 )
 from evonorms_jax.evolution.history import Evaluation, History
-from evonorms_jax.evolution.proxy import ProxySettings, ProxyTask, make_proxy_task, proxy_data, restart
+from evonorms_jax.evolution.proxy import (
+    ProxyData,
+    ProxySettings,
+    ProxyState,
+    ProxyTask,
+    anchor_keys,
+    make_proxy_task,
+    proxy_data,
+    restart,
+)
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.layers import norm_act
@@ -42,18 +53,18 @@ class Evaluator:
     """Examines graphs on a set of anchors.
 
     Args:
-      anchors: the networks; they are used from the cheapest to the dearest, by operations a step.
+      anchors: networks to train on, in any order. The one with the fewest operations a step is used first.
       data: training and validation images.
-      proxy: how a candidate is trained.
-      tests: which tests it must pass.
+      proxy: settings of the proxy task.
+      tests: settings of the tests.
       layer_fields: fields of the layer, such as `group_size`.
-      executor: how the survivors of the quality test are trained to the end: "universal" trains all in one
-        program an anchor; "compiled" builds one for each, faster a step and seconds to a minute to build;
-        "auto" chooses by measured times.
-      slots: the most candidates that a device gets in one call; so many states are held on a device.
-      hosts: those that share the work.
-      devices: where to run; all local ones by default.
-      seed: of weights, batches and crops.
+      executor: how the survivors of the quality test are trained to the end. "universal" trains all in one
+        program an anchor. "compiled" builds a program for each: seconds to a minute to build, and faster
+        steps. "auto" chooses by measured times.
+      slots: largest number of candidates in one call of a device, which holds the states of all of them.
+      hosts: connection to the hosts that share the work, one host by default.
+      devices: devices to run on, all local ones by default.
+      seed: base seed of weights, batches and crops.
 
     Raises:
       ValueError: if the executor is unknown, or the stability anchor is not among the anchors.
@@ -74,40 +85,44 @@ class Evaluator:
         seed: int = 0,
     ):
         if executor not in EXECUTORS:
-            raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+            raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
         self._proxy, self._tests, self._executor = proxy, tests, executor
-        self._layer_fields, self._num_classes = layer_fields, data.num_classes
-        self._channels = data.train.images.shape[-1]
-        costs = {anchor.name: self._cost(anchor) for anchor in anchors}
+        self._hosts = hosts or Hosts()
+        self.devices = Devices(slots, devices)
+        self.threshold = tests.quality_threshold / data.num_classes
+        image_shape = (proxy.batch_size, proxy.crop, proxy.crop, data.train.images.shape[-1])
+        costs = {anchor.name: _operations(anchor, data.num_classes, image_shape) for anchor in anchors}
         self.anchors = sorted(anchors, key=lambda anchor: costs[anchor.name])
         names = [anchor.name for anchor in self.anchors]
         self._stability_anchor = tests.stability_anchor or names[0]
         if self._stability_anchor not in names:
-            raise ValueError(
+            raise UserError(
                 f"rejection.stability_anchor must be one of {', '.join(names)}, "
                 f"got {tests.stability_anchor!r}"
             )
-        # Programs that draw weights with rbg are built in a third of the time.
-        key = jax.random.key(seed, impl="rbg")
-        self._keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(sorted(names))}
         self._data = proxy_data(data, proxy.eval_batch_size)
-        self._hosts = hosts or Hosts()
-        self.devices = Devices(slots, devices)
-        self.threshold = tests.quality_threshold / data.num_classes
+        replicated = functools.cache(lambda: self.devices.replicate(self._data))
+        self._programs = {}
+        for anchor in self.anchors:
+            task = make_proxy_task(anchor, data.num_classes, layer_fields, proxy, image_shape[-1])
+            keys = anchor_keys(seed, anchor.name)
+            self._programs[anchor.name] = _AnchorPrograms(anchor.name, task, keys, replicated, self.devices)
 
     def examine(self, graphs: Sequence[Graph], history: History) -> list[Evaluation]:
         """The evaluations of the graphs of a round, in order, as if each had been examined by itself.
 
-        A function that the history or the round has already is not trained again: its evaluation is reused.
+        A function that is in the history or earlier in the round is not trained again. Its evaluation is
+        reused.
         """
         tests = self._tests
-        evaluations: dict[int, Evaluation] = {}  # by place in the round, as all that follow
-        marks: dict[int, str] = {}
-        first: dict[str, int] = {}  # of a fingerprint
-        twins: dict[int, int] = {}  # and the place of what they repeat
+        # Keys are positions in the round.
+        evaluations: dict[int, Evaluation] = {}
+        marks: dict[int, str] = {}  # fingerprints
+        first: dict[str, int] = {}  # position of the first graph with a fingerprint
+        twins: dict[int, int] = {}  # position of the earlier graph with the same function
         for place, graph in enumerate(graphs):
-            if tests.enabled and (evidence := rejection.inert(graph)):
-                evaluations[place] = Evaluation("inert", evidence)
+            if rejected := self._reject_untrained(graph):
+                evaluations[place] = rejected
                 continue
             mark = marks[place] = rejection.fingerprint(graph)
             if tests.duplicates and (original := history.original(mark)) is not None:
@@ -120,8 +135,18 @@ class Evaluator:
             evaluations[place] = _duplicate(evaluations[twin], len(history) + twin)
         return [evaluations[i]._replace(fingerprint=marks.get(i, "")) for i in range(len(graphs))]
 
+    def _reject_untrained(self, graph: Graph) -> Evaluation | None:
+        """The rejection of a graph by the tests that look at its output on probes alone."""
+        if not self._tests.enabled:
+            return None
+        if evidence := rejection.inert(graph):
+            return Evaluation("inert", evidence)
+        if not self._tests.allow_flat and (evidence := rejection.flat(graph)):
+            return Evaluation("flat", evidence)
+        return None
+
     def evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
-        """The evaluations by training alone, whatever the history; every host gets all of them."""
+        """The evaluations by the tests that train, without a look at the history, the same on every host."""
         shares = pack([step_cost(graph) for graph in graphs], self._hosts.count)
         mine = shares[self._hosts.index]
         evaluated = self._evaluate([graphs[i] for i in mine])
@@ -164,9 +189,10 @@ class Evaluator:
             candidate.reject("unstable", evidence)
 
     def _train(self, anchor: Network, candidates: Sequence["_Candidate"], stop: int):
-        """Trains the candidates on, up to a step, and returns them."""
-        # What the quality test trains is mostly rejected: only what goes on from there is worth a build.
-        executor = self._executors[anchor.name][self._executor if stop == self._proxy.steps else "universal"]
+        """Trains the candidates up to the step `stop`, and returns them."""
+        # The quality test rejects most candidates. Only the training of a survivor is worth a build.
+        name = self._executor if stop == self._proxy.steps else "universal"
+        executor = self._programs[anchor.name].executors[name]
         behind = [candidate for candidate in candidates if candidate.step(anchor.name) < stop]
         jobs = [candidate.job(anchor.name, stop) for candidate in behind]
         for candidate, job, trained in zip(behind, jobs, executor.train(jobs), strict=True):
@@ -178,11 +204,14 @@ class Evaluator:
         return candidates
 
     def stability(self, graphs: Sequence[Graph]) -> list[tuple[float, int]]:
-        """The largest gradient norm of each in the stability test, and its steps."""
+        """The largest gradient norm and the number of steps of each graph in the stability test."""
         return [(float(r.measures.norm), int(r.measures.steps)) for r in self._climb(graphs)]
 
     def learning_curves(self, graphs: Sequence[Graph], steps: Sequence[int]) -> list[dict[str, list[float]]]:
-        """Validation accuracy of each after some numbers of steps, ascending, by anchor; 0 from NaN on."""
+        """Validation accuracy of each graph by anchor, after the numbers of steps given in ascending order.
+
+        The accuracy is 0 once the loss is not finite.
+        """
         candidates = [_Candidate(graph) for graph in graphs]
         curves = [{anchor.name: [] for anchor in self.anchors} for _ in graphs]
         for anchor in self.anchors:
@@ -201,51 +230,10 @@ class Evaluator:
 
     @functools.cached_property
     def _stability_program(self) -> Program:
-        task, shared = self._tasks[self._stability_anchor]
-        shared = self.devices.replicate((shared.template, *self._stability_batch()))
-        return stability_program(task, self._tests, shared, self.devices)
-
-    def _stability_batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first training images, cut from the middle."""
-        size, count = self._proxy.crop, self._tests.stability_batch_size
-        images = self._data.images[:count]
-        top, left = ((n - size) // 2 for n in images.shape[1:3])
-        crops = images[:, top : top + size, left : left + size]
-        return np.asarray(normalize(crops, self._data.mean, self._data.std)), self._data.labels[:count]
-
-    @functools.cached_property
-    def _tasks(self):
-        """The proxy task of each anchor, and what its trainings share."""
-        tasks = {}
-        for anchor in self.anchors:
-            task = make_proxy_task(anchor, self._num_classes, self._layer_fields, self._proxy, self._channels)
-            init_key, train_key = jax.random.split(self._keys[anchor.name])
-            # The weights at the start do not depend on the candidate.
-            template = jax.jit(task.init)(encode(CATALOG["evonorm_b0"]), init_key)
-            tasks[anchor.name] = (task, Shared(self._data, train_key, template))
-        return tasks
-
-    @functools.cached_property
-    def _executors(self) -> dict[str, dict[str, Any]]:
-        """Executors by anchor and name; nothing is built before its first use."""
-        executors = {}
-        data = self.devices.replicate(self._data)
-        for anchor, (task, shared) in self._tasks.items():
-            shared = Shared(data, *self.devices.replicate((shared.key, shared.template)))
-            universal = Universal(task, shared, self.devices)
-            compiled = Compiled(task, shared, self.devices)
-            auto = Auto(universal, compiled, anchor)
-            executors[anchor] = {"universal": universal, "compiled": compiled, "auto": auto}
-        return executors
-
-    def _cost(self, anchor: Network) -> float:
-        """Operations of a forward pass, with a layer that costs about the same everywhere."""
-        model = anchor.build(norm_act("bn_relu"), self._num_classes)
-        size = self._proxy.crop
-        image = jax.ShapeDtypeStruct((self._proxy.batch_size, size, size, self._channels), jnp.float32)
-        apply = functools.partial(model.apply, train=False)
-        variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
-        return operations(apply, variables, image)
+        anchor = self._programs[self._stability_anchor]
+        batch = stability_batch(self._data, self._proxy.crop, self._tests.stability_batch_size)
+        shared = self.devices.replicate((anchor.template, *batch))
+        return stability_program(anchor.task, self._tests, shared, self.devices)
 
 
 def stability_program(task: ProxyTask, tests: RejectionSettings, shared: Any, devices: Devices) -> Program:
@@ -254,8 +242,8 @@ def stability_program(task: ProxyTask, tests: RejectionSettings, shared: Any, de
     Args:
       task: proxy task of the stability anchor.
       tests: length, bound and step size of the ascent.
-      shared: the state to start from, images and labels, from `Devices.replicate`.
-      devices: where it runs.
+      shared: start state, images and labels, from `Devices.replicate`.
+      devices: devices to run on.
     """
     test = make_stability_test(
         task,
@@ -271,23 +259,81 @@ def stability_program(task: ProxyTask, tests: RejectionSettings, shared: Any, de
     return Program(devices, climb, shared)
 
 
+def stability_batch(data: ProxyData, crop: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The center crops of the first `count` training images, normalized, and their labels."""
+    images = data.images[:count]
+    top, left = ((side - crop) // 2 for side in images.shape[1:3])
+    crops = images[:, top : top + crop, left : left + crop]
+    return np.asarray(normalize(crops, data.mean, data.std)), data.labels[:count]
+
+
+def _operations(anchor: Network, num_classes: int, image_shape: tuple[int, ...]) -> float:
+    """Operations of a forward pass. BN-ReLU stands for all layers: its share is about the same everywhere."""
+    model = anchor.build(norm_act("bn_relu"), num_classes)
+    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    apply = functools.partial(model.apply, train=False)
+    variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+    return operations(apply, variables, image)
+
+
+class _AnchorPrograms:
+    """The start weights and the executors of one anchor, each made on first use.
+
+    Args:
+      name: name of the anchor.
+      task: proxy task of the anchor.
+      keys: keys of the weights and of the batches and crops.
+      data: function that returns the data set on all devices, which the anchors share.
+      devices: devices to run on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        task: ProxyTask,
+        keys: tuple[jax.Array, jax.Array],
+        data: Callable[[], Any],
+        devices: Devices,
+    ):
+        self.task = task
+        self._name, self._keys, self._data, self._devices = name, keys, data, devices
+
+    @functools.cached_property
+    def template(self) -> ProxyState:
+        """The state before the first step. Its weights fit every candidate; `restart` sets the statistics."""
+        return jax.jit(self.task.init)(encode(CATALOG["evonorm_b0"]), self._keys[0])
+
+    @functools.cached_property
+    def executors(self) -> dict[str, Any]:
+        """Executors by name."""
+        key, template = self._devices.replicate((self._keys[1], self.template))
+        shared = Shared(self._data(), key, template)
+        universal = Universal(self.task, shared, self._devices)
+        compiled = Compiled(self.task, shared, self._devices)
+        return {
+            "universal": universal,
+            "compiled": compiled,
+            "auto": Auto(universal, compiled, self._name),
+        }
+
+
 class _Candidate:
-    """A graph on its way through the tests: the verdict so far, and what it cost."""
+    """A graph on its way through the tests: the verdict so far, and its cost."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
         self.verdict: tuple[str, dict[str, Any]] | None = None
         self.trained: dict[str, TrainedCandidate] = {}
-        self.step_seconds: dict[str, float] = {}  # on each anchor, in the last training there
+        self.step_seconds: dict[str, float] = {}  # seconds a step by anchor, in the last training there
         self.steps, self.seconds = 0, 0.0
 
     def reject(self, outcome: str, evidence: dict[str, Any] | None) -> None:
-        """Takes the verdict of a test; None is a pass."""
+        """Records the verdict of a test, whose evidence is None for a pass. The first rejection stays."""
         if evidence is not None and self.verdict is None:
             self.verdict = (outcome, evidence)
 
     def step(self, anchor: str) -> int:
-        """Training steps done on an anchor."""
+        """Number of training steps done on an anchor."""
         return self.trained[anchor].step if anchor in self.trained else 0
 
     def job(self, anchor: str, stop: int) -> Job:

@@ -1,7 +1,7 @@
-"""How a candidate is trained on one anchor: interpreted with all others, or by a program of its own.
+"""How a candidate is trained on one anchor: by one program for all candidates, or by a program of its own.
 
-Both run the same proxy task from and to the same states, so a training can change over in the middle. A new
-executor is a class with `train`.
+Both run the same proxy task on the same states, so a training can change from one to the other at any step. A
+new executor is a class with `train`.
 """
 
 import functools
@@ -24,9 +24,13 @@ from evonorms_jax.search_space.target import building_for
 
 
 class Job(NamedTuple):
-    """A training to do: of which graph, from which state (None is the start), up to which step.
+    """A training to do.
 
-    `step_seconds` is what a step took in the universal program, if that was measured.
+    Attributes:
+      graph: candidate.
+      stop: step to train to.
+      state: state to resume from, or None for the start.
+      step_seconds: measured time of a step in the universal program, 0 if it was not measured.
     """
 
     graph: Graph
@@ -36,25 +40,25 @@ class Job(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Steps done."""
+        """Number of steps done before."""
         return 0 if self.state is None else int(self.state.step)
 
     @property
     def steps(self) -> int:
-        """Steps that are left."""
+        """Number of steps to do."""
         return self.stop - self.start
 
 
 class TrainedCandidate(NamedTuple):
-    """What a training gave.
+    """The result of a training.
 
     Attributes:
-      accuracy: on the validation part, in [0, 1]; 0 if the loss was not finite.
-      loss: float32 [R], of the last step.
-      step: after which it ended.
-      fetch: copies the state to the host.
-      seconds: of device time, a build included.
-      build_seconds: of a build for this training alone.
+      accuracy: validation accuracy in [0, 1]; 0 if the loss was not finite.
+      loss: loss of the last step, float32 `[R]`.
+      step: number of the last step.
+      fetch: function that copies the state to the host.
+      seconds: device time, builds included.
+      build_seconds: time to build a program for this training alone.
     """
 
     accuracy: float
@@ -66,9 +70,9 @@ class TrainedCandidate(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What the trainings on one anchor share: data, the key of batches and crops, the state to start from.
+    """Arrays that the trainings on one anchor share: data, key of batches and crops, state of the start.
 
-    The executors take it as `Devices.replicate` gives it, so that several anchors can share the data.
+    All have a leading axis D from `Devices.replicate`. So several anchors can share the data on the devices.
     """
 
     data: Any
@@ -83,12 +87,12 @@ class _Measures(NamedTuple):
 
 
 def step_cost(graph: Graph) -> float:
-    """What a step of the universal program costs, in live nodes; the network itself is worth about five."""
+    """Cost of a step of the universal program in live nodes. The network itself costs about five."""
     return 5.0 + len(graph.canonical.nodes)
 
 
 class Universal:
-    """Trains all jobs in one program, on all devices; a graph is data."""
+    """Trains all jobs in one program on all devices. The graph is an input of the program."""
 
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
         def train(shared, item, state):
@@ -101,11 +105,11 @@ class Universal:
         self._program = Program(devices, train, shared, kept=self._template)
 
     def lower(self, job: Job) -> jax.stages.Lowered:
-        """The program, to compile ahead of time; it is the same for all jobs."""
+        """The program, to compile without running it. It is the same for all jobs."""
         return self._program.lower(_item(job))
 
     def train(self, jobs: Sequence[Job]) -> list[TrainedCandidate]:
-        """Trains the jobs; the devices are busy about equally long."""
+        """Trains the jobs, packed so that the devices finish at about the same time."""
         items = [_item(job) for job in jobs]
         resumed = any(job.state is not None for job in jobs)
         results = self._program.run(
@@ -118,7 +122,7 @@ class Universal:
 
 
 class Compiled:
-    """Builds a program for each job: seconds to a minute to build, and faster a step."""
+    """Builds a program for each job. A build takes seconds to a minute, and its steps are faster."""
 
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
         self._task, self._template, self._devices = task, devices.fetch(shared.template), devices
@@ -166,15 +170,15 @@ class Compiled:
 def lower_for_one(
     task: ProxyTask, graph: Graph, platform: str, state: ProxyState, shared: Shared, stop: Any
 ) -> jax.stages.Lowered:
-    """The program that trains one graph on one device; the arguments after the platform may be shapes.
+    """The program that trains one graph on one device. The arguments after the platform may hold shapes.
 
     Args:
       task: proxy task of an anchor.
       graph: candidate that the program is made for.
       platform: platform of the device, such as "tpu".
-      state: where the training starts.
-      shared: with a leading axis of size 1, as `devices.part` gives it.
-      stop: step after which it ends, an int32 scalar.
+      state: state in which the training starts.
+      shared: data, key and template with a leading axis of size 1, from `devices.part`.
+      stop: step after which the training ends, an int32 scalar.
     """
 
     def train(state, shared, stop):
@@ -186,16 +190,16 @@ def lower_for_one(
 
 
 class Auto:
-    """Chooses for each job, by measured times: a build has to win back more than it costs.
+    """Chooses the executor of each job by measured times. A build must save more time than it costs.
 
-    The first jobs that go on from a quality test measure a build, and how a compiled step compares with a
-    step of the universal program. The choice depends on the speed of the machine: a repeated search may
-    choose differently, and the two executors agree to rounding only.
+    The first jobs that resume after a quality test are compiled, which measures the time of a build and the
+    ratio of a compiled to a universal step. The choice depends on the speed of the machine, so a repeated
+    search may choose differently, and the two executors agree up to rounding only.
     """
 
     def __init__(self, universal: Universal, compiled: Compiled, name: str):
         self._universal, self._compiled, self._name = universal, compiled, name
-        self._build, self._ratio = 0.0, None  # seconds; a compiled step's time in those of a universal one
+        self._build, self._ratio = 0.0, None  # seconds, time of a compiled step over a universal one
 
     def train(self, jobs: Sequence[Job]) -> list[TrainedCandidate]:
         """Trains the jobs, and logs the times that each choice rests on."""
@@ -212,7 +216,7 @@ class Auto:
     def _measure(self, pairs: Sequence[tuple[Job, TrainedCandidate]]) -> None:
         interpreted = sum((trained.step - job.start) * job.step_seconds for job, trained in pairs)
         if not interpreted:
-            return  # all had lost their loss to NaN before, and took no step
+            return  # every loss was not finite already, so no step was taken
         compiled = sum(trained.seconds - trained.build_seconds for _, trained in pairs)
         self._build = sum(trained.build_seconds for _, trained in pairs) / len(pairs)
         self._ratio = compiled / interpreted

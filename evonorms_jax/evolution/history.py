@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import Graph
 
 
@@ -19,7 +20,7 @@ class Outcome(NamedTuple):
     Attributes:
       title: printed name.
       meaning: explanation in a few words.
-      light: hexadecimal color in figures on a light page; each outcome needs its own.
+      light: hexadecimal color in figures on a light page. Each outcome needs its own.
       dark: the same on a dark page.
     """
 
@@ -33,6 +34,7 @@ class Outcome(NamedTuple):
 #: the last are rejections. A duplicate inherits the scores of its original.
 OUTCOMES: dict[str, Outcome] = {
     "inert": Outcome("inert", "the output does not depend on x, or is not finite", "#a3adb8", "#66717d"),
+    "flat": Outcome("flat", "the output does not vary over space", "#7fb0ad", "#5c8f8c"),
     "duplicate": Outcome("duplicate", "computes the function of an earlier candidate", "#6f86a8", "#8499ba"),
     "batch_dependent": Outcome("batch-dependent", "uses statistics of the batch", "#9068b8", "#b48fdb"),
     "unstable": Outcome("unstable", "gradient norm blows up in the stability test", "#d97a2b", "#e8944b"),
@@ -56,7 +58,7 @@ class Evaluation(NamedTuple):
     Attributes:
       outcome: a key of `OUTCOMES`.
       evidence: measurement that decided the outcome, for people: anchor, accuracy or norm, step.
-      scores: validation accuracy in [0, 1] by anchor; empty for a rejected candidate.
+      scores: validation accuracy in [0, 1] by anchor, empty for a rejected candidate.
       steps: training steps spent, over all anchors and replicas.
       seconds: device time spent.
       duplicate_of: index of the original of a duplicate.
@@ -79,12 +81,12 @@ class Evaluation(NamedTuple):
         """Reads the output of `to_json`.
 
         Raises:
-          KeyError: if a field is missing; other keys are ignored.
+          KeyError: if a field is missing. Other keys are ignored.
           ValueError: if the outcome is unknown.
         """
         line = {"evidence": line["figure"], **line} if "figure" in line else line  # its name until 2026-11
         if line["outcome"] not in OUTCOMES:
-            raise ValueError(f"unknown outcome {line['outcome']!r}; known: {', '.join(OUTCOMES)}")
+            raise UserError(f"unknown outcome {line['outcome']!r}; known: {', '.join(OUTCOMES)}")
         return cls(**{field: line[field] for field in cls._fields})
 
 
@@ -132,7 +134,7 @@ class Record(NamedTuple):
             proposal = Proposal(Graph.from_json(line["graph"]), line["origin"], tuple(line["parents"]))
             return cls(line["index"], proposal, Evaluation.from_json(line))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"not a record of a history: {error!r} in {str(line)[:80]}") from None
+            raise UserError(f"not a record of a history: {error!r} in {str(line)[:80]}") from None
 
 
 class History:
@@ -161,7 +163,7 @@ class History:
           ValueError: if its index is not the next one.
         """
         if record.index != len(self._records):
-            raise ValueError(f"the next record has index {len(self._records)}, got {record.index}")
+            raise UserError(f"the next record has index {len(self._records)}, got {record.index}")
         self._records.append(record)
         if record.selectable:
             self._selectable.append(record)

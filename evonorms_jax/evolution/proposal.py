@@ -1,6 +1,6 @@
 """From history, seed and index to the next graph: population, selection, mutation, random injection.
 
-Source: arXiv 2004.02967, section 3.4; the configs give each number with its source.
+Source: arXiv 2004.02967, section 3.4. The configs give each number with its source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.selection import SELECTIONS
 from evonorms_jax.evolution.survival import SURVIVALS
@@ -27,6 +28,8 @@ class EvolutionSettings(NamedTuple):
       selection: a key of `SELECTIONS`; the rule that picks a parent from the population.
       tournament_fraction: share of the population in a tournament.
       mutations: number of mutations in a row from parent to child.
+      redraw: whether mutations are drawn again until the canonical graph of the child differs from the
+        parent's.
       random_probability: probability that a new random graph replaces the child.
       round_size: number of proposals made from one state of the history, to be evaluated in parallel.
       num_nodes: number of intermediate nodes of random graphs.
@@ -41,6 +44,7 @@ class EvolutionSettings(NamedTuple):
     selection: str
     tournament_fraction: float
     mutations: int
+    redraw: bool
     random_probability: float
     round_size: int
     num_nodes: int
@@ -49,7 +53,7 @@ class EvolutionSettings(NamedTuple):
 
 
 def propose(history: History, settings: EvolutionSettings, seed: int, index: int) -> Proposal:
-    """The proposal of a given index; a pure function of its arguments.
+    """The proposal of a given index, a pure function of its arguments.
 
     Only records from before the proposal's round count. So the proposals of a round can be evaluated in any
     order and on any number of devices, and a search stopped within a round resumes with the same proposals.
@@ -61,7 +65,7 @@ def propose(history: History, settings: EvolutionSettings, seed: int, index: int
 def propose_round(
     history: History, settings: EvolutionSettings, seed: int, indices: Sequence[int]
 ) -> list[Proposal]:
-    """The proposals of some indices of one round; each as by `propose`."""
+    """The proposals of some indices of one round, each as by `propose`."""
     round_start = indices[0] - indices[0] % settings.round_size
     parents = population(history, settings, round_start) if settings.select else []
     scores = _scores(parents)
@@ -90,12 +94,24 @@ def _propose(
     if not settings.select or len(parents) < max(1, settings.initial_population):
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
     parent = parents[SELECTIONS[settings.selection](rng, scores, settings)]
-    child = parent.graph
-    for _ in range(settings.mutations):
-        child = mutate(rng, child, settings.ops)
+    child = _mutated(rng, parent.graph, settings)
     if rng.random() < settings.random_probability:
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
     return Proposal(child, "mutation", (parent.index,))
+
+
+def _mutated(rng: np.random.Generator, parent: Graph, settings: EvolutionSettings) -> Graph:
+    """A child of the parent; with `redraw` the first of at most a hundred that computes something else."""
+    for _ in range(_MOST_DRAWS if settings.redraw else 1):
+        child = parent
+        for _ in range(settings.mutations):
+            child = mutate(rng, child, settings.ops)
+        if child.canonical != parent.canonical:
+            break
+    return child
+
+
+_MOST_DRAWS = 100  # a space of one op and one node may have no other graph
 
 
 # -- Checks
@@ -106,7 +122,7 @@ def check_settings(settings: EvolutionSettings) -> None:
     _check_name("evolution.selection", settings.selection, SELECTIONS)
     _check_name("evolution.survival", settings.survival, SURVIVALS)
     if not 1 <= settings.num_nodes <= CAPACITY:
-        raise ValueError(
+        raise UserError(
             f"search_space.num_nodes must be from 1 to {CAPACITY}, the capacity of the universal program "
             f"(search_space/encoding.py), got {settings.num_nodes}"
         )
@@ -114,7 +130,7 @@ def check_settings(settings: EvolutionSettings) -> None:
     for op in ops:
         _check_name("op in search_space.ops", op, OP_NAMES)
     if not ops or len(set(ops)) < len(ops):
-        raise ValueError(
+        raise UserError(
             f"search_space.ops must name at least one op, each once, got {', '.join(ops) or 'none'}"
         )
 
@@ -127,12 +143,12 @@ def fit(graph: Graph, name: str, settings: EvolutionSettings) -> Graph:
     """
     live = graph.canonical.nodes
     if len(live) > settings.num_nodes:
-        raise ValueError(
+        raise UserError(
             f"evolution.seed_layers: {name} has {len(live)} live nodes, search_space.num_nodes is "
             f"{settings.num_nodes}"
         )
     if foreign := [node.op for node in live if node.op not in settings.ops]:
-        raise ValueError(f"evolution.seed_layers: {name} uses {foreign[0]}, absent from search_space.ops")
+        raise UserError(f"evolution.seed_layers: {name} uses {foreign[0]}, absent from search_space.ops")
     if len(graph.nodes) == settings.num_nodes:
         return graph
     return Graph.parse(str(graph), settings.num_nodes)
@@ -141,4 +157,4 @@ def fit(graph: Graph, name: str, settings: EvolutionSettings) -> Graph:
 def _check_name(key: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> None:
     if name not in known:
         hint = nearest(str(name), known) or f"; known: {', '.join(known)}"
-        raise ValueError(f"unknown {key} {name!r}{hint}")
+        raise UserError(f"unknown {key} {name!r}{hint}")

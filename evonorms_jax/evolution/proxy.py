@@ -1,9 +1,10 @@
 """The proxy task: train one candidate on one anchor, in one program on the device.
 
-R replicas (seeds of the anchor), N training images, B batch, n validation batches.
+R replicas (seeds of the anchor), N training images.
 """
 
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
 from evonorms_jax.models.networks import Network
 from evonorms_jax.search_space.encoding import EncodedGraph
 from evonorms_jax.training.optimizer import make_schedule, sgd
+from evonorms_jax.training.steps import correct, cross_entropy, one_hot
 
 
 class ProxySettings(NamedTuple):
-    """How a candidate is trained; the keys of `config.proxy`, and the crop of `config.data`."""
+    """How a candidate is trained: the keys of `config.proxy`, and `crop` and `flip` of `config.data`."""
 
     steps: int
     batch_size: int
@@ -35,7 +37,7 @@ class ProxySettings(NamedTuple):
 
 
 class ProxyData(NamedTuple):
-    """The data set on the device: training images as one array, validation in whole batches."""
+    """The data set on the device: training images as one array, validation images in whole batches."""
 
     images: jax.Array  # uint8 [N, H, W, C]
     labels: jax.Array  # int32 [N]
@@ -45,30 +47,30 @@ class ProxyData(NamedTuple):
 
 
 class ProxyState(NamedTuple):
-    """A training under way; every leaf of the first three has a leading axis R."""
+    """The state of a training. Every leaf of the first three fields has a leading axis R."""
 
     params: Any
     stats: Any
     optimizer: Any
-    step: jax.Array  # int32 scalar: steps done
-    loss: jax.Array  # float32 [R]: of the last step
+    step: jax.Array  # int32 scalar: number of steps done
+    loss: jax.Array  # float32 [R]: loss of the last step
 
 
 class ProxyTask(NamedTuple):
     """The proxy task of one anchor as pure functions of a candidate.
 
-    A candidate is an EncodedGraph, which may be traced, or a Graph, to which the program is then specialised.
-    The states are the same (`UniversalNormAct`).
+    A candidate is an EncodedGraph, which may be traced, or a Graph, for which the program is specialized.
+    Both have the same states (`UniversalNormAct`).
 
     Attributes:
       init: `(candidate, key) -> ProxyState` before the first step.
       train: `(candidate, state, data, key, stop) -> ProxyState` after `stop` steps, or after the first step
         whose loss was not finite. The same key gives the same batches and crops.
-      accuracy: `(candidate, state, data) -> float32 scalar`: validation accuracy in [0, 1] on whole images
-        with the moving statistics, mean over the replicas. An image whose logits are not finite counts as
+      accuracy: `(candidate, state, data) -> float32 scalar`: mean validation accuracy of the replicas in
+        [0, 1], on whole images with the moving statistics. An image whose logits are not finite counts as
         wrong.
-      loss: `(candidate, params, stats, images, labels) -> (loss, stats)` of one replica on images that are
-        cropped and normalised.
+      loss: `(candidate, params, stats, images, labels) -> (loss, stats)` of one replica, on cropped and
+        normalized images.
     """
 
     init: Callable[..., ProxyState]
@@ -78,10 +80,10 @@ class ProxyTask(NamedTuple):
 
 
 def _over_replicas(function: Callable[..., Any], in_axes: tuple[int | None, ...], count: int):
-    """`jax.vmap` over `count` replicas.
+    """`jax.vmap` over `count` replicas. A single replica is called without an axis.
 
-    Of a single one no axis is made: mapped, the slices of the universal layer become gathers and scatters,
-    which check each index, though they are not mapped.
+    Under `vmap` the slices of the universal layer become gathers and scatters, which check every index. That
+    would slow down the usual case of one replica.
     """
     if count > 1:
         return jax.vmap(function, in_axes)
@@ -97,14 +99,26 @@ def _over_replicas(function: Callable[..., Any], in_axes: tuple[int | None, ...]
 
 
 def restart(template: ProxyState, encoded: EncodedGraph) -> ProxyState:
-    """The start of another candidate: weights do not depend on it, the moving statistics do."""
+    """The start of another candidate: the same weights, moving statistics that fit its graph."""
     return template._replace(stats=restart_statistics(template.stats, encoded))
 
 
 def proxy_data(data: ImageData, eval_batch_size: int) -> ProxyData:
-    """The training and validation parts as the programs take them, still on the host."""
+    """The training and validation parts in the form that the programs read, still on the host."""
     validation = eval_batches(data.validation, eval_batch_size)
     return ProxyData(data.train.images, data.train.labels, validation, data.mean, data.std)
+
+
+def anchor_keys(seed: int, name: str) -> tuple[jax.Array, jax.Array]:
+    """The keys of an anchor's weights and of its batches and crops.
+
+    They depend on the seed and the anchor's name alone, so other anchors in the config change nothing. CRC-32
+    makes a number of the name, since Python's own hash of a text differs between processes.
+    """
+    # Programs that draw weights with rbg are built in a third of the time.
+    key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), zlib.crc32(name.encode()))
+    init_key, train_key = jax.random.split(key)
+    return init_key, train_key
 
 
 def make_proxy_task(
@@ -114,59 +128,74 @@ def make_proxy_task(
     settings: ProxySettings,
     channels: int,
 ) -> ProxyTask:
-    """Builds the pure functions of the proxy task; nothing is compiled here.
+    """Builds the pure functions of the proxy task. Nothing is compiled here.
 
     Args:
-      anchor: the network.
+      anchor: network to train.
       num_classes: number of classes.
       layer_fields: fields of the layer, such as `group_size`.
-      settings: see `ProxySettings`.
-      channels: channels of the images.
+      settings: settings of the training.
+      channels: number of channels of the images.
     """
-    schedule = make_schedule(
-        learning_rate=settings.learning_rate,
-        steps=settings.steps,
-        schedule=settings.schedule,
-        warmup_steps=settings.warmup_steps,
-    )
-    optimizer = sgd(schedule, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    task = _Task(anchor, num_classes, layer_fields, settings, channels)
+    return ProxyTask(task.init, task.train, task.accuracy, task.loss)
 
-    def network(candidate):
-        layer = functools.partial(UniversalNormAct, candidate=candidate, **layer_fields)
-        return anchor.build(LayerConstructor(layer), num_classes)
 
-    def init(candidate, key):
-        image = jnp.zeros((1, settings.crop, settings.crop, channels))
+class _Task:
+    """The functions of `ProxyTask`; arguments as `make_proxy_task`."""
+
+    def __init__(self, anchor, num_classes, layer_fields, settings, channels):
+        self._anchor, self._num_classes, self._layer_fields = anchor, num_classes, layer_fields
+        self._settings, self._channels = settings, channels
+        schedule = make_schedule(
+            learning_rate=settings.learning_rate,
+            steps=settings.steps,
+            schedule=settings.schedule,
+            warmup_steps=settings.warmup_steps,
+        )
+        self._optimizer = sgd(schedule, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+    def _network(self, candidate):
+        layer = functools.partial(UniversalNormAct, candidate=candidate, **self._layer_fields)
+        return self._anchor.build(LayerConstructor(layer), self._num_classes)
+
+    def init(self, candidate, key):
+        crop, replicas = self._settings.crop, self._settings.replicas
+        image = jnp.zeros((1, crop, crop, self._channels), jnp.float32)
 
         def one(key):
-            variables = network(candidate).init(key, image, train=True)
+            variables = self._network(candidate).init(key, image, train=True)
             params, stats = variables["params"], variables.get("batch_stats", {})
-            return params, stats, optimizer.init(params)
+            return params, stats, self._optimizer.init(params)
 
-        params, stats, state = jax.vmap(one)(jax.random.split(key, settings.replicas))
-        return ProxyState(params, stats, state, jnp.int32(0), jnp.zeros(settings.replicas))
+        params, stats, state = jax.vmap(one)(jax.random.split(key, replicas))
+        return ProxyState(params, stats, state, jnp.int32(0), jnp.zeros(replicas, jnp.float32))
 
-    def loss(candidate, params, stats, images, labels):
+    def loss(self, candidate, params, stats, images, labels):
         variables = {"params": params, "batch_stats": stats}
-        logits, updated = network(candidate).apply(variables, images, train=True, mutable=["batch_stats"])
-        picked = jax.nn.one_hot(labels, num_classes) * jax.nn.log_softmax(logits)
-        return -jnp.mean(jnp.sum(picked, -1)), updated.get("batch_stats", {})
+        network = self._network(candidate)
+        logits, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        value = jnp.mean(cross_entropy(logits, one_hot(labels, self._num_classes)))
+        return value, updated.get("batch_stats", {})
 
-    def update(candidate, params, stats, state, data, key, step):
+    def _update(self, candidate, params, stats, state, data, key, step):
+        """One step of one replica."""
+        settings = self._settings
         batch_key, crop_key = jax.random.split(key)
         chosen = batch_indices(batch_key, step, len(data.images), settings.batch_size)
         crops = random_crop_flip(
             jax.random.fold_in(crop_key, step), data.images[chosen], settings.crop, settings.flip
         )
         images = normalize(crops, data.mean, data.std)
-        of_params = jax.value_and_grad(loss, argnums=1, has_aux=True)
+        of_params = jax.value_and_grad(self.loss, argnums=1, has_aux=True)
         (value, stats), gradient = of_params(candidate, params, stats, images, data.labels[chosen])
-        change, state = optimizer.update(gradient, state, params)
+        change, state = self._optimizer.update(gradient, state, params)
         return jax.tree.map(jnp.add, params, change), stats, state, value
 
-    def train(candidate, state, data, key, stop):
-        keys = jax.random.split(key, settings.replicas)
-        all_replicas = _over_replicas(update, (None, 0, 0, 0, None, 0, None), settings.replicas)
+    def train(self, candidate, state, data, key, stop):
+        replicas = self._settings.replicas
+        keys = jax.random.split(key, replicas)
+        all_replicas = _over_replicas(self._update, (None, 0, 0, 0, None, 0, None), replicas)
 
         def unfinished(state):
             return (state.step < stop) & jnp.all(jnp.isfinite(state.loss))
@@ -177,19 +206,17 @@ def make_proxy_task(
 
         return jax.lax.while_loop(unfinished, step, state)
 
-    def accuracy(candidate, state, data):
+    def accuracy(self, candidate, state, data):
         def one(params, stats, batch):
             images = normalize(batch.images, data.mean, data.std)
             variables = {"params": params, "batch_stats": stats}
-            logits = network(candidate).apply(variables, images, train=False)
-            right = (jnp.argmax(logits, -1) == batch.labels) & jnp.all(jnp.isfinite(logits), -1)
-            return jnp.sum(right * batch.weights)
+            logits = self._network(candidate).apply(variables, images, train=False)
+            return jnp.sum(correct(logits, batch.labels) * batch.weights)
 
         def add(total, batch):
-            right = _over_replicas(one, (0, 0, None), settings.replicas)(state.params, state.stats, batch)
+            replicas = self._settings.replicas
+            right = _over_replicas(one, (0, 0, None), replicas)(state.params, state.stats, batch)
             return total + jnp.mean(right), None
 
         right, _ = jax.lax.scan(add, jnp.float32(0), data.validation)
         return right / jnp.sum(data.validation.weights)
-
-    return ProxyTask(init, train, accuracy, loss)

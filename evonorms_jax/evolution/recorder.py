@@ -1,4 +1,4 @@
-"""What a person sees of a search while it runs."""
+"""Records a search while it runs: archive, curves and display."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ from evonorms_jax.search_space import Graph
 
 
 class Progress:
-    """Counts, speed, use of the devices, the best layer so far beside BN-ReLU."""
+    """The display of a search: counts, speed, idle devices, the best layer so far beside BN-ReLU."""
 
     def __init__(self, display: Display, scalars: Scalars, history: History, budget: int, devices: Devices):
         self._display, self._scalars, self._devices = display, scalars, devices
@@ -29,29 +29,25 @@ class Progress:
         self._bar = ""
 
     def start(self, bar: Mapping[str, float]) -> None:
-        """Starts the clock of the search proper; `bar` holds the scores of BN-ReLU."""
+        """Starts the clock after the baselines; `bar` holds the scores of BN-ReLU."""
         self._started = time.monotonic()
         self._bar = "BN-ReLU " + (_percentages(bar) if bar else "is rejected")
 
-    def preparing(self, what: str) -> None:
-        """Shows what is done before the first candidate."""
-        self._display.update(completed=len(self._history), total=self._budget, rows=[("preparing", what)])
+    def preparing(self, text: str) -> None:
+        """Shows the work before the first candidate."""
+        self._display.update(completed=len(self._history), total=self._budget, rows=[("preparing", text)])
 
     def examined(self, records: Sequence[Record]) -> None:
         """Shows the state after a round."""
         for record in records:
             self._outcomes[record.evaluation.outcome] += 1
-            original = record.evaluation.duplicate_of is None
-            if (
-                record.selectable
-                and original
-                and (self._best is None or record.mean_score > self._best.mean_score)
-            ):
+            accepted = record.selectable and record.evaluation.duplicate_of is None
+            if accepted and (self._best is None or record.mean_score > self._best.mean_score):
                 self._best = record
         minutes = max(time.monotonic() - self._started, 1e-9) / 60
         rate = (len(self._history) - self._first) / minutes
-        seen = ((self._outcomes[outcome], outcome.replace("_", " ")) for outcome in OUTCOMES)
-        counts = ", ".join(f"{number} {outcome}" for number, outcome in seen if number)
+        seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
+        counts = ", ".join(f"{number} {title}" for number, title in seen if number)
         devices, idle = self._devices.devices, self._devices.idle_share
         rows = [
             ("outcomes", counts),
@@ -65,7 +61,7 @@ class Progress:
 
     def _describe_best(self) -> str:
         if self._best is None:
-            return "none is accepted yet"
+            return "no candidate accepted yet"
         return f"{self._best.graph}  {_percentages(self._best.evaluation.scores)}"
 
     def _write_scalars(self, rate: float, idle: float) -> None:
@@ -82,10 +78,10 @@ def _percentages(scores: Mapping[str, float]) -> str:
 
 
 class SilentRecorder:
-    """What a process other than 0 does with a search: it writes and shows nothing. A context manager.
+    """The recorder of every process but process 0: it writes and shows nothing. A context manager.
 
     Attributes:
-      history: what an earlier run left.
+      history: history of an earlier run, to resume from.
     """
 
     def __init__(self):
@@ -98,42 +94,42 @@ class SilentRecorder:
         pass
 
     def baselines(self) -> list[str]:
-        """Names of the baselines that are evaluated already."""
+        """Names of the baselines evaluated so far."""
         return []
 
-    def prepare(self, what: str) -> None:
-        """Shows what is done before the first candidate."""
+    def prepare(self, text: str) -> None:
+        """Shows the work before the first candidate."""
 
     def add_baseline(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
         """Saves the evaluation of a baseline."""
 
     def start(self) -> None:
-        """Starts the clock of the search proper."""
+        """Starts the clock after the baselines."""
 
     def examined(self, records: Sequence[Record]) -> None:
-        """Saves and shows a round, which the history has by now."""
+        """Saves and shows a round that was appended to the history."""
 
     def finish(self) -> None:
-        """Saves the state in which the search stops."""
+        """Saves the last state of the search."""
 
 
 class Recorder(SilentRecorder):
     """The archive, the curves and the display of a search.
 
     Args:
-      config: of the search.
-      workdir: claimed for this config.
-      devices: whose use is shown.
+      config: config of the search.
+      workdir: work directory, claimed here for the config.
+      devices: devices whose idle time is shown.
 
     Raises:
       ValueError: if the work directory belongs to another config or is damaged.
-      OSError: if it cannot be written to.
+      OSError: if another process holds it, or it cannot be written to.
     """
 
     def __init__(self, config: ConfigDict, workdir: str, devices: Devices):
-        path = claim_workdir(workdir, config.to_dict())
         self._every = config.checkpoint_every
         with contextlib.ExitStack() as opened:
+            path = opened.enter_context(claim_workdir(workdir, config.to_dict()))
             self._archive = opened.enter_context(Archive(path, config.top_k))
             self.history = self._archive.restore()
             display = opened.enter_context(Display(f"{config.name}, {config.method}"))
@@ -147,8 +143,8 @@ class Recorder(SilentRecorder):
     def baselines(self) -> list[str]:
         return list(self._archive.baselines())
 
-    def prepare(self, what: str) -> None:
-        self._progress.preparing(what)
+    def prepare(self, text: str) -> None:
+        self._progress.preparing(text)
 
     def add_baseline(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
         self._archive.add_baseline(name, graph, evaluation)

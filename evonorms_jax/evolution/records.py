@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.fronts import pareto_front
 from evonorms_jax.evolution.history import Evaluation, History, Record
+from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
 
@@ -36,9 +38,9 @@ class ScoredLayer(NamedTuple):
       title: "candidate 17", "BN-ReLU".
       graph: genotype.
       equation: text of the equation.
-      scores: validation accuracy in [0, 1] by anchor; empty for a rejected layer.
-      pareto: whether it is on the Pareto front of the search; False for a baseline.
-      index: index of the candidate; None for a baseline.
+      scores: validation accuracy in [0, 1] by anchor, empty for a rejected layer.
+      pareto: whether it is on the Pareto front of the search, False for a baseline.
+      index: index of the candidate, or None for a baseline.
       outcome: a key of `OUTCOMES`.
       evidence: measurement that decided the outcome.
     """
@@ -54,7 +56,7 @@ class ScoredLayer(NamedTuple):
 
     @property
     def mean_score(self) -> float | None:
-        """Mean accuracy over the anchors; None without scores."""
+        """Mean accuracy over the anchors, or None without scores."""
         return mean_score(self.scores)
 
 
@@ -66,12 +68,12 @@ class Search(NamedTuple):
       version: version of the package that ran the search.
       anchors: names of the anchors, in the order of the config.
       history: examined candidates.
-      baselines: trained baselines; empty before they are trained.
-      saved: indices of the candidates in `top_layers.json`, in its order; empty before it is written. The
+      baselines: trained baselines, empty before they are trained.
+      saved: indices of the candidates in `top_layers.json`, in its order, empty before it is written. The
         file is written with each checkpoint, so the history can be ahead of it.
       torn: whether an incomplete last line of the history was left out.
       idle_share: share in [0, 1] of the time that process 0's devices spent waiting, in the last run that
-        ended; None before that.
+        ended, or None before that.
     """
 
     config: dict[str, Any]
@@ -91,7 +93,7 @@ class Search(NamedTuple):
 
 
 def mean_score(scores: Mapping[str, float]) -> float | None:
-    """Mean accuracy over the anchors; None without scores."""
+    """Mean accuracy over the anchors, or None without scores."""
     return float(np.mean(list(scores.values()))) if scores else None
 
 
@@ -105,7 +107,7 @@ def read_search(workdir: str | epath.PathLike) -> Search:
       WorkdirError: if the directory does not exist, belongs to something else, or has a damaged file. For the
         history the message names the line.
     """
-    workdir = epath.Path(workdir)
+    workdir = absolute(workdir)
     if not workdir.is_dir():
         raise WorkdirError(f"no such work directory: {workdir}")
     if not (workdir / CONFIG).exists():
@@ -141,7 +143,7 @@ def read_history(path: epath.Path, start: int = 0) -> tuple[list[Record], Damage
     """The records of a `history.jsonl` from index `start` on, up to the first line that is not sound.
 
     Returns:
-      The records, and the damage that ended them; None at the end of the file. A missing file is empty.
+      The records, and the damage that ended them, or None at the end of the file. A missing file is empty.
     """
     lines = path.read_bytes().rstrip().split(b"\n") if path.exists() else []
     records = []
@@ -155,7 +157,7 @@ def read_history(path: epath.Path, start: int = 0) -> tuple[list[Record], Damage
         try:
             record = Record.from_json(row)
             if record.index != number - 1:
-                raise ValueError(f"the next record has index {number - 1}, got {record.index}")
+                raise UserError(f"the next record has index {number - 1}, got {record.index}")
         except ValueError as error:
             return records, Damage(f"{path}, line {number} is damaged: {error}", False)
         records.append(record)
@@ -163,7 +165,7 @@ def read_history(path: epath.Path, start: int = 0) -> tuple[list[Record], Damage
 
 
 def _read_sound_history(path: epath.Path, anchors: tuple[str, ...]) -> tuple[History, bool]:
-    """The history, and whether its last line was torn; raises `WorkdirError` at any other damage."""
+    """The history, and whether its last line was torn. Raises `WorkdirError` at any other damage."""
     records, damage = read_history(path)
     if damage and not damage.torn:
         raise WorkdirError(damage.message)
@@ -189,7 +191,7 @@ def _read_json(path: epath.Path) -> Any:
 
 
 def _read_layers(path: epath.Path, make: Callable[[Any], Any]) -> list[Any]:
-    """`make(row)` of each layer of a file; empty if the file does not exist."""
+    """`make(row)` of each layer of a file, empty if the file does not exist."""
     if not path.exists():
         return []
     rows = _checked(lambda data: list(data["layers"]), _read_json(path), path)
@@ -226,7 +228,7 @@ def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> ScoredLayer:
 def _check_scores(evaluation: Evaluation, anchors: tuple[str, ...]) -> None:
     scores = evaluation.scores
     if evaluation.outcome == "accepted" and set(scores) != set(anchors):
-        raise ValueError(f"scores of {', '.join(scores) or 'no anchor'}, expected {', '.join(anchors)}")
+        raise UserError(f"scores of {', '.join(scores) or 'no anchor'}, expected {', '.join(anchors)}")
 
 
 # -- Ranking
@@ -236,7 +238,7 @@ _SPELLING = {"evonorm": "EvoNorm", "relu": "ReLU", "silu": "SiLU"}
 
 
 def layer_title(name: str) -> str:
-    """The printed name of a layer: `bn_relu` is BN-ReLU, `evonorm_b0` EvoNorm-B0; of a file, its path."""
+    """The printed name of a layer: `bn_relu` is BN-ReLU, `evonorm_b0` EvoNorm-B0. A file has its path."""
     if ".json" in name:
         return name
     return "-".join(_SPELLING.get(part, part.upper()) for part in name.split("_"))
@@ -253,7 +255,7 @@ def score_matrix(scores: Sequence[Mapping[str, float]], anchors: Sequence[str]) 
 
 
 def front_of(records: Sequence[Record], anchors: Sequence[str]) -> list[int]:
-    """Positions of the records on the Pareto front; empty without records."""
+    """Positions of the records on the Pareto front, empty without records."""
     scores = score_matrix([record.evaluation.scores for record in records], anchors)
     return pareto_front(scores) if len(scores) else []
 

@@ -1,8 +1,9 @@
 """The tests that a candidate must pass, one function each, in order of cost.
 
-Each returns None if the candidate passes, else the evidence that decided, for the history. The first three
-need no training and decide nothing that training would decide otherwise (`tests/evaluator_test.py`); the last
-two are the rejection protocols of arXiv 2004.02967, section 3.3.
+Each returns None for a pass, and otherwise its evidence for the history. `inert`, `fingerprint` and
+`batch_dependent` need no training, and agree with the verdict that training would give
+(`tests/evolution/evaluator_test.py`). `unstable` and `low_quality` are the rejection protocols of
+arXiv 2004.02967, section 3.3.
 """
 
 import hashlib
@@ -20,17 +21,18 @@ class RejectionSettings(NamedTuple):
     """The keys of `config.rejection`.
 
     Attributes:
-      enabled: False asks for neither dependence on x nor stability nor quality: every candidate is trained in
-        full, but for duplicates, and what depends on the batch where that is not allowed.
-      quality_steps: training steps before the accuracy is asked for.
-      quality_threshold: the accuracy asked for, as a multiple of chance.
-      stability_steps: steps of the stability test.
+      enabled: whether to test dependence on x, stability and quality. If not, every candidate is trained in
+        full, except duplicates and, where they are not allowed, batch-dependent ones.
+      quality_steps: number of training steps before the quality test.
+      quality_threshold: accuracy that the quality test requires, as a multiple of chance.
+      stability_steps: largest number of steps of the stability test.
       stability_norm: gradient norm above which a candidate is unstable.
-      stability_step_size: relative size of a step of the stability test.
-      stability_batch_size: images of its batch.
-      stability_anchor: its anchor; "" is the cheapest.
-      allow_batch_dependent: False rejects what depends on the batch (S series).
-      duplicates: whether a function examined before has its evaluation reused.
+      stability_step_size: step size of the stability test, relative to the norm of the weights.
+      stability_batch_size: number of images in the stability test.
+      stability_anchor: name of the anchor of the stability test; "" for the cheapest.
+      allow_batch_dependent: whether statistics of the batch are allowed, as they are not in the S series.
+      allow_flat: whether an output that does not vary over space is allowed.
+      duplicates: whether the evaluation of a function examined before is reused.
     """
 
     enabled: bool
@@ -42,14 +44,15 @@ class RejectionSettings(NamedTuple):
     stability_batch_size: int
     stability_anchor: str
     allow_batch_dependent: bool
+    allow_flat: bool
     duplicates: bool
 
 
-_GROUPS = 4  # of 8 channels: no index set of the probe coincides with another one
+_GROUPS = 4  # the probes have 8 channels: groups of 2, so that no two index sets coincide
 
 
 def _make_probes() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Inputs `[3, 4, 3, 8]` of three scales, with means per channel and instance, and v0, v1 `[8]`."""
+    """Inputs `[3, 4, 3, 8]` of three scales, with a mean for each channel and instance, and v0, v1 `[8]`."""
     rng = np.random.default_rng(20200406)
     shape = (3, 4, 3, 8)
     inputs = [
@@ -64,7 +67,7 @@ _INPUTS, _V0, _V1 = _make_probes()
 def inert(graph: Graph) -> Evidence | None:
     """Rejects a graph whose output does not depend on x, or is not finite on ordinary input at the start.
 
-    Dependence is asked at random v0 and v1, since training moves them: `x * v0` is 0 only at first.
+    Dependence is tested at random v0 and v1, since training moves them: `x * v0` is 0 only at the start.
     """
     if not graph.uses_input:
         return {"reason": "x does not reach the output"}
@@ -77,12 +80,31 @@ def inert(graph: Graph) -> Evidence | None:
     return None
 
 
-def fingerprint(graph: Graph) -> str:
-    """Identifies the function that a graph computes, in training and at inference, to seven digits.
+def flat(graph: Graph) -> Evidence | None:
+    """Rejects a graph whose output does not vary over space: it uses statistics of x and no pixel of it.
 
-    Graphs with the same fingerprint gave the same output on the probes: inputs of three scales, with random
-    v0 and v1; at inference with batch moments remembered of two inputs, since an average of variances is not
-    the variance that averages of the mean and the mean square give.
+    The test is ours, not the paper's. It reads the probes at random v0 and v1, since training moves them. A
+    pixel may differ from the mean of its channel and instance by 1e-6 of the largest output.
+    """
+    for x in _INPUTS[:2]:
+        y = evaluate_reference(graph, x, _V0, _V1, _GROUPS)
+        if not np.isfinite(y).all():
+            return None
+        deviation = np.abs(y - y.mean(axis=(1, 2), keepdims=True)).max()
+        if deviation > _FLAT * np.abs(y).max():
+            return None
+    return {"reason": "the output does not vary over space"}
+
+
+_FLAT = 1e-6
+
+
+def fingerprint(graph: Graph) -> str:
+    """Identifier of the function that a graph computes, in training and at inference, to seven digits.
+
+    Graphs with the same fingerprint have the same output on the probes: inputs of three scales, with random
+    v0 and v1. At inference the batch moments are averages over two inputs, since an average of variances
+    differs from the variance of averaged first and second moments.
     """
     digest = hashlib.sha256()
     first, second = (reference_batch_moments(graph, x, _V0, _V1, _GROUPS) for x in _INPUTS[:2])
@@ -95,7 +117,7 @@ def fingerprint(graph: Graph) -> str:
 
 
 def _quantized(y: np.ndarray) -> np.ndarray:
-    # Relative to the largest value: what is left of a cancellation is noise.
+    # Relative to the largest value, since the remainder of a cancellation is noise.
     finite = np.isfinite(y)
     largest = np.abs(y[finite]).max(initial=0.0)
     scale = 10.0 ** math.floor(math.log10(largest)) if largest > 1e-300 else 1.0
@@ -105,14 +127,14 @@ def _quantized(y: np.ndarray) -> np.ndarray:
 
 
 def batch_dependent(graph: Graph) -> Evidence | None:
-    """Rejects a graph in which an aggregation over the batch is live; for the S series."""
+    """Rejects a graph with a live aggregation over the batch, for the S series."""
     if not graph.batch_dependent:
         return None
     return {"reason": "an aggregation over the batch reaches the output"}
 
 
 def unstable(anchor: str, norm: float, steps: int, max_norm: float) -> Evidence | None:
-    """Rejects a candidate whose gradient norm went above `max_norm`, or was not finite."""
+    """Rejects a candidate whose gradient norm exceeded `max_norm`, or was not finite."""
     if norm <= max_norm:
         return None
     return {"anchor": anchor, "norm": norm, "max_norm": max_norm, "step": steps}
@@ -126,7 +148,7 @@ def low_quality(anchor: str, accuracy: float, threshold: float, step: int) -> Ev
 
 
 def diverged(anchor: str, losses: np.ndarray, step: int) -> Evidence | None:
-    """Rejects a candidate whose training loss was not finite, in any replica."""
+    """Rejects a candidate whose training loss was not finite in a replica."""
     if np.isfinite(np.asarray(losses)).all():
         return None
     return {"anchor": anchor, "loss": "not finite", "step": step}

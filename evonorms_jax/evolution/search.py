@@ -22,7 +22,7 @@ def search(
     earlier run that was stopped anywhere, even within a round: the search continues as if it had not stopped.
 
     Args:
-      history: candidates examined so far; the records of a round are appended before they are yielded.
+      history: candidates examined so far. A round is appended before it is yielded.
       examine: function from the graphs of a round and the history to their evaluations, in order.
       settings: see `EvolutionSettings`.
       seed: base seed of all proposals.

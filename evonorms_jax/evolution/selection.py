@@ -12,7 +12,7 @@ from evonorms_jax.evolution.fronts import crowding_distances, front_numbers, par
 
 
 def random_of_front(rng: np.random.Generator, scores: np.ndarray, settings) -> int:
-    """A uniformly random member of a tournament's Pareto front; the paper's rule.
+    """A uniformly random member of a tournament's Pareto front, which is the paper's rule.
 
     Source: arXiv 2004.02967, section 3.4.
 
@@ -30,7 +30,7 @@ def random_of_front(rng: np.random.Generator, scores: np.ndarray, settings) -> i
 
 
 def best_average(rng: np.random.Generator, scores: np.ndarray, settings) -> int:
-    """The best mean score of a tournament; arguments as `random_of_front`."""
+    """The best mean score of a tournament. Arguments as `random_of_front`."""
     members = _tournament(rng, scores, settings)
     return int(members[np.argmax(scores[members].mean(axis=1))])
 

@@ -1,7 +1,7 @@
-"""The stability test: how far does the gradient grow when the weights are moved to make it grow?
+"""The stability test: gradient ascent on the norm of the loss gradient with respect to the weights.
 
-Source: arXiv 2004.02967, section 3.3. The size of a step is our choice: it is relative, so that it means the
-same for every candidate, whatever the scale of its gradient.
+Source: arXiv 2004.02967, section 3.3. The size of a step is our choice. It is relative to the norm of the
+weights, so that it means the same for every candidate, whatever the scale of its gradient.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from evonorms_jax.evolution.proxy import ProxyState, ProxyTask
 
 
 class StabilityResult(NamedTuple):
-    """The largest gradient norm met (not finite if one was not) and the number of steps taken."""
+    """The largest gradient norm of an ascent, not finite if one of them was not, and the number of steps."""
 
     norm: jax.Array
     steps: jax.Array
@@ -25,20 +25,28 @@ def make_stability_test(
 ) -> Callable[..., StabilityResult]:
     """Gradient ascent on `||dL/dw||` over the convolution kernels w, on one batch in training mode.
 
-    `w <- w + step_size * ||w|| * d / ||d||` with `d = d||g||/dw = H g / ||g||`, g the gradient and H the
-    Hessian of the loss. It ends after `steps` steps, or when the norm is above `max_norm` or not finite.
+    `w <- w + step_size * ||w|| * d / ||d||` with `d = d||g||/dw = H g / ||g||`, where g is the gradient and H
+    the Hessian of the loss. The ascent ends after `steps` steps, or with a norm that is above `max_norm` or
+    not finite.
 
-    The Hessian product is a difference of two gradients. An exact one, forward over reverse, points the same
-    way, and the program takes two to three times as long to build.
+    H g is approximated by a difference of two gradients. The exact product, forward over reverse, points the
+    same way, and its program takes two to three times as long to build.
+
+    Args:
+      task: proxy task, whose `loss` is differentiated.
+      steps: largest number of steps.
+      max_norm: gradient norm that ends the ascent.
+      step_size: length of a step, relative to the norm of the weights.
 
     Returns:
-      `(candidate, state, images, labels) -> StabilityResult`; the state is that of a fresh start, of which
-      the first replica is tested; images cropped and normalised.
+      Function `(candidate, state, images, labels) -> StabilityResult`. The state is the start of a training,
+      whose first replica is tested. The images are cropped and normalized.
     """
 
     def test(candidate, state: ProxyState, images, labels):
         params, stats = jax.tree.map(lambda a: a[0], (state.params, state.stats))
         leaves, tree = jax.tree.flatten(params)
+        # Convolution kernels are the leaves `[H, W, in, out]`. The rest stays as it is.
         is_kernel = [leaf.ndim == 4 for leaf in leaves]
         kernels = [leaf for leaf, chosen in zip(leaves, is_kernel, strict=True) if chosen]
 
@@ -50,19 +58,8 @@ def make_stability_test(
         def unfinished(climb):
             return (climb.step < steps) & (climb.worst <= max_norm)  # False for NaN too
 
-        # One gradient an iteration: by turns at the weights, and a little way along it, so that the loop
-        # holds one copy of the network.
         def advance(climb):
-            length = _DIFFERENCE * _norm(climb.kernels)
-            point = _move(climb.kernels, climb.gradient, jnp.where(climb.probing, length, 0))
-            gradient = jax.grad(loss)(point)
-            ascent = jax.tree.map(jnp.subtract, gradient, climb.gradient)
-            moved = _move(climb.kernels, ascent, step_size * _norm(climb.kernels))
-            norm = _norm(gradient)
-            worst = jnp.where(norm <= climb.worst, climb.worst, norm)
-            at_weights = climb._replace(gradient=gradient, worst=worst, probing=True)
-            onward = climb._replace(kernels=moved, probing=False, step=climb.step + 1)
-            return jax.tree.map(lambda a, b: jnp.where(climb.probing, a, b), onward, at_weights)
+            return _advance(climb, jax.grad(loss), step_size)
 
         zeros = jax.tree.map(jnp.zeros_like, kernels)
         start = _Climb(kernels, zeros, jnp.float32(0), jnp.asarray(False), jnp.int32(0))
@@ -72,13 +69,21 @@ def make_stability_test(
     return test
 
 
-# Length of the step to the second gradient, relative to the weights: between the rounding of the gradients
-# and the curvature of the network.
+# Distance h of the probe from the weights, relative to their norm. With a smaller one the difference would
+# drown in the rounding of float32. A larger one would leave the region where the gradient is about linear.
 _DIFFERENCE = 1e-3
 
 
 class _Climb(NamedTuple):
-    """The state of an ascent: weights, the gradient there, the largest norm, whose turn it is, steps."""
+    """The state of an ascent.
+
+    Attributes:
+      kernels: weights.
+      gradient: gradient at the weights.
+      worst: largest norm so far.
+      probing: whether the next gradient is that of the probe.
+      step: number of steps done.
+    """
 
     kernels: Any
     gradient: Any
@@ -87,14 +92,36 @@ class _Climb(NamedTuple):
     step: jax.Array
 
 
+def _advance(climb: _Climb, gradient_at: Callable[[Any], Any], step_size: float) -> _Climb:
+    """The next iteration of an ascent, with one gradient.
+
+    A step needs two gradients. They take turns, one at the weights w and one at the probe w + h g / ||g||, so
+    that the program holds one copy of the network.
+    """
+    # The point of this iteration. Without a probe its distance from the weights is 0.
+    length = _DIFFERENCE * _norm(climb.kernels)
+    point = _move(climb.kernels, climb.gradient, jnp.where(climb.probing, length, 0))
+    gradient = gradient_at(point)
+    # At the probe: g(w + h g / ||g||) - g(w) = h H g / ||g|| + O(h^2), the direction of ascent.
+    ascent = jax.tree.map(jnp.subtract, gradient, climb.gradient)
+    moved = _move(climb.kernels, ascent, step_size * _norm(climb.kernels))
+    onward = climb._replace(kernels=moved, probing=False, step=climb.step + 1)
+    # At the weights: the gradient to probe along. `<=` is False for NaN, so NaN becomes the worst.
+    norm = _norm(gradient)
+    worst = jnp.where(norm <= climb.worst, climb.worst, norm)
+    at_weights = climb._replace(gradient=gradient, worst=worst, probing=True)
+    # Both results are computed, since they cost little beside the gradient. One of them is kept.
+    return jax.tree.map(lambda a, b: jnp.where(climb.probing, a, b), onward, at_weights)
+
+
 def _move(kernels: Any, direction: Any, length: jax.Array) -> Any:
     """The weights moved by a length along a direction."""
-    scale = length / jnp.maximum(_norm(direction), 1e-30)
+    scale = length / jnp.maximum(_norm(direction), 1e-30)  # a direction of 0 moves nothing
     return jax.tree.map(lambda w, d: w + scale * d, kernels, direction)
 
 
 def _norm(tree: Any) -> jax.Array:
-    """Euclidean norm of all leaves; scaled, since squares of 1e20 would overflow float32."""
+    """Euclidean norm of all leaves, scaled by the largest element, since squares of 1e20 overflow float32."""
     leaves = jax.tree.leaves(tree)
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
     scale = jnp.where(largest > 0, largest, 1)

@@ -12,7 +12,7 @@ from evonorms_jax.evolution.fronts import crowding_distances, front_numbers
 
 
 def aging(scores: np.ndarray, size: int) -> np.ndarray:
-    """The most recent `size` individuals, whatever their scores; the paper's rule.
+    """The most recent `size` individuals, whatever their scores, which is the paper's rule.
 
     Args:
       scores: scores of all candidates, finite, float64 `[N, K]`, oldest first.

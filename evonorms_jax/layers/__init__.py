@@ -1,4 +1,4 @@
-"""Flax faces of the layers."""
+"""The layers as Flax modules, and the constructors that models receive."""
 
 from evonorms_jax.layers.baselines import (
     BatchNormAct,

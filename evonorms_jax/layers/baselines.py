@@ -1,6 +1,6 @@
-"""Flax Linen modules to compare with: Flax's norms and an activation, and filter response normalization.
+"""Baselines as Flax Linen modules: Flax's norms with an activation, and filter response normalization.
 
-Fields, call and shapes are those of `layers.linen`, so that one stands where another stood.
+They have the fields, call and shapes of `layers.linen`, so that a model can exchange one layer for another.
 """
 
 import importlib
@@ -60,8 +60,8 @@ def by_name(value: Any) -> Any:
 class FilterResponseNorm(Layer, kw_only=True):
     """Filter response normalization with its thresholded linear unit.
 
-    `max(x / rms_wh(x) * scale + bias, tau)`; `tau` is trainable per channel and starts at 0.
-    Without the non-linearity there is no threshold.
+    `max(x / rms_wh(x) * scale + bias, tau)`, with a trainable threshold `tau` for each channel. Without the
+    nonlinearity there is no threshold.
     Source: arXiv 1911.09737.
 
     Attributes:
@@ -72,7 +72,7 @@ class FilterResponseNorm(Layer, kw_only=True):
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer; arguments, result and errors as for the other layers."""
+        """Applies the layer. Arguments, result and errors are those of the other layers."""
         del use_running_average  # statistics are of the current input alone
         check_input(x)
         scale, bias = self._affine_params(x.shape[-1])
@@ -97,7 +97,7 @@ class _Baseline(Layer, kw_only=True):
     """A norm of Flax followed by an activation.
 
     Attributes:
-      activation: applied to the normalized output unless `nonlinearity` is False.
+      activation: function of the normalized output, unless `nonlinearity` is False.
     """
 
     activation: Callable[[Any], Any] = nn.relu
@@ -111,7 +111,7 @@ class _Baseline(Layer, kw_only=True):
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer; arguments, result and errors as for the other layers."""
+        """Applies the layer. Arguments, result and errors are those of the other layers."""
         check_input(x)
         x, mask = masked_input(x, mask)
         norm = self._norm(x, use_running_average)
@@ -120,9 +120,10 @@ class _Baseline(Layer, kw_only=True):
         return y if mask is None else jnp.where(mask, y, 0)
 
     def _moment_mask(self, x, mask):
-        """Of single examples: with all channels, and everything of an example that has no real position.
+        """The mask for moments of single examples, with all channels.
 
-        Flax's moments over nothing are NaN, and so would be every gradient.
+        An example without a real position counts as real throughout: Flax's moments over an empty set are
+        NaN, and so would be every gradient.
         """
         real = jnp.any(mask, tuple(range(1, mask.ndim)), keepdims=True)
         return jnp.broadcast_to(mask | ~real, x.shape)
@@ -135,7 +136,7 @@ class _Baseline(Layer, kw_only=True):
 class BatchNormAct(_Baseline):
     """`activation(nn.BatchNorm(x))`; batch statistics `mean` and `var`.
 
-    Over the devices of `axis_name` Flax gives each the same weight, however much of its part is masked.
+    Flax gives each device of `axis_name` the same weight, however many of its positions are masked.
     """
 
     def _norm(self, x, average):

@@ -1,8 +1,9 @@
 """Flax Linen modules: the EvoNorms and any graph of the search space.
 
-They stand where `nn.BatchNorm(use_running_average=...)` and an activation stood, with the same fields, and
-hold the parameters `scale` (gamma), `bias` (beta) and what the formula names (`v`, `v0`, `v1`), all `[C]`.
-Moving statistics are in the collection `batch_stats`, biased, and are not touched by `init`.
+Each replaces `nn.BatchNorm(use_running_average=...)` and the activation after it, with the same fields. The
+parameters are `scale` (gamma), `bias` (beta) and the trainable vectors of the formula (`v`, `v0`, `v1`), all
+`[C]`. The collection `batch_stats` holds the moving statistics, which are biased. `init` leaves them at their
+start.
 
 Shapes: x `[B, spatial..., C]`, rank 3 or more.
 """
@@ -25,22 +26,22 @@ class Layer(nn.Module, kw_only=True):
     """The fields that all layers share.
 
     Attributes:
-      use_running_average: take the moving statistics instead of the batch's own; may be given to the call
-        instead. Layers without batch statistics ignore it.
+      use_running_average: whether to use the moving statistics instead of the batch's own. Give it here or to
+        the call. Layers without batch statistics ignore it.
       momentum: decay of the moving statistics.
       epsilon: guard of divisions and roots.
-      groups: number of channel groups; the largest divisor of C not above it is used.
-      group_size: channels of a group; wins over `groups` if given.
-      dtype: dtype of the output; None infers it from x and the parameters, as Flax does.
+      groups: upper limit of the number of channel groups. The largest divisor of C up to it is used.
+      group_size: channels of a group. It has precedence over `groups`.
+      dtype: dtype of the output. By default it is inferred from x and the parameters, as in Flax.
       param_dtype: dtype of the parameters.
       use_scale: whether the output is multiplied by `scale`.
       use_bias: whether `bias` is added to the output.
       scale_init: initializer of `scale`, ones by default.
       bias_init: initializer of `bias`, zeros by default.
-      axis_name: mapped axis (`pmap`, `vmap`, `shard_map`) over which batch moments are synchronised; None
-        keeps them per device. Under `jit` with sharded arrays they are global without it.
-      nonlinearity: False leaves the affine form `x * scale + bias` of a candidate layer, with no statistics
-        and no division, and the plain normalization of a baseline.
+      axis_name: mapped axis (`pmap`, `vmap`, `shard_map`) over which batch moments are synchronized. Without
+        it they are per device, and under `jit` with sharded arrays global.
+      nonlinearity: whether the layer has its nonlinearity. Without it an EvoNorm is `x * scale + bias`, with
+        no statistics and no division, and a baseline is its normalization.
     """
 
     use_running_average: bool | None = None
@@ -64,18 +65,18 @@ class Layer(nn.Module, kw_only=True):
         return scale, bias
 
     def _axis_name(self) -> str | None:
-        # Initialisation runs outside the mapped axis, and needs no statistics.
+        # `init` runs outside the mapped axis and computes no statistics.
         return None if self.is_initializing() else self.axis_name
 
 
 class _GraphLayer(Layer, kw_only=True):
-    """The face of a compiled graph; a subclass says which."""
+    """A compiled graph as a module. A subclass provides the graph."""
 
     def _graph(self) -> Graph:
         raise NotImplementedError
 
     def _param_name(self, leaf: str) -> str:
-        """Name of the parameter that a trainable leaf of the graph becomes; the field NAME_init starts it."""
+        """Name of the parameter for a trainable leaf of the graph. The field NAME_init is its initializer."""
         return leaf
 
     @nn.compact
@@ -84,15 +85,16 @@ class _GraphLayer(Layer, kw_only=True):
 
         Args:
           x: `[B, spatial..., C]`, floating point.
-          use_running_average: see the field; give it in one of the two places.
+          use_running_average: see the field.
           mask: bool, broadcastable to x without its channel axis, True where a position is real. Moments
-            ignore the rest, whose output is 0.
+            ignore all other positions, and the output there is 0.
 
         Returns:
           The shape of x.
 
         Raises:
-          ValueError: if x has a rank below 3 or is not floating point, or the mask does not fit.
+          ValueError: if x has a rank below 3 or is not floating point, or the mask does not fit, or
+            `use_running_average` is given twice or is missing.
         """
         check_input(x)
         scale, bias = self._affine_params(x.shape[-1])
@@ -139,8 +141,8 @@ class _GraphLayer(Layer, kw_only=True):
 class GraphNormAct(_GraphLayer, kw_only=True):
     """Any graph of the search space as a layer: `graph(x) * scale + bias`.
 
-    Parameters `v0` and `v1` exist if they are live; moving statistics are named `mean`, `mean_square` and
-    `var` by the raw moment, `var_1` and so on for further ones of a kind.
+    The parameters `v0` and `v1` exist if they are live. Moving statistics have the name of their raw moment:
+    `mean`, `mean_square` and `var`, then `var_1` and so on for further ones of a kind.
 
     Attributes:
       graph: genotype of the layer.
@@ -157,7 +159,7 @@ class GraphNormAct(_GraphLayer, kw_only=True):
 
 
 class _EvoNorm(_GraphLayer):
-    """A published layer: a graph of the catalog, with its only trainable leaf under the name `v`."""
+    """A published layer: a graph of the catalog. Its only trainable leaf, if any, has the name `v`."""
 
     _catalog_name = ""
 

@@ -1,10 +1,11 @@
 """Flax NNX modules: the EvoNorms and any graph of the search space.
 
-They stand where `nnx.BatchNorm(num_features, rngs=rngs)` and an activation stood: `nnx.Param`s `scale`
-(gamma), `bias` (beta) and what the formula names (`v`, `v0`, `v1`), and `nnx.BatchStat`s for the moving
-statistics, all `[C]`. `model.train()` and `model.eval()` choose between the batch's own moments and these.
+Each replaces `nnx.BatchNorm(num_features, rngs=rngs)` and the activation after it. The `nnx.Param`s are
+`scale` (gamma), `bias` (beta) and the trainable vectors of the formula (`v`, `v0`, `v1`). The
+`nnx.BatchStat`s are the moving statistics. All are `[C]`. `model.train()` and `model.eval()` choose the
+batch's own moments or the moving ones.
 
-Shapes: x `[B, spatial..., C]`, rank 3 or more; C is `num_features`.
+Shapes: x `[B, spatial..., C]`, rank 3 or more, where C is `num_features`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import canonicalize_dtype
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
 from evonorms_jax.search_space.norm_act import AFFINE, check_input
 from evonorms_jax.search_space.primitives import EPSILON
@@ -23,14 +25,14 @@ Initializer = Callable[..., Any]
 
 
 class _GraphLayer(nnx.Module):
-    """The face of a compiled graph; a subclass says which.
+    """A compiled graph as a module. A subclass provides the graph.
 
     Args:
-      num_features: C.
-      leaf_inits: initializers of the parameters that the formula names, by name.
-      rngs: the stream `params` feeds every initializer.
-      **others: the fields of the Linen layers, with the same meaning; `use_running_average` starts as False
-        and, as everywhere in NNX, the one given to a call wins.
+      num_features: number of channels C.
+      leaf_inits: initializers of the trainable vectors of the formula, by name.
+      rngs: generators whose stream `params` feeds every initializer.
+      **others: fields of the Linen layers, with the same meaning. `use_running_average` is False by default
+        and, as everywhere in NNX, the argument of a call has precedence.
     """
 
     def __init__(
@@ -77,13 +79,13 @@ class _GraphLayer(nnx.Module):
             setattr(self, name, nnx.BatchStat(start))
 
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer; in training it also advances the moving statistics.
+        """Applies the layer. In training it also advances the moving statistics.
 
         Args:
           x: `[B, spatial..., C]`, floating point.
-          use_running_average: wins over the attribute if given.
+          use_running_average: whether to use the moving statistics. It has precedence over the attribute.
           mask: bool, broadcastable to x without its channel axis, True where a position is real. Moments
-            ignore the rest, whose output is 0.
+            ignore all other positions, and the output there is 0.
 
         Returns:
           The shape of x.
@@ -94,7 +96,7 @@ class _GraphLayer(nnx.Module):
         """
         check_input(x)
         if x.shape[-1] != self.num_features:
-            raise ValueError(f"x must have num_features={self.num_features} channels, got shape {x.shape}")
+            raise UserError(f"x must have num_features={self.num_features} channels, got shape {x.shape}")
         train = not self.stat_names or not nnx.module.first_from(
             use_running_average,
             self.use_running_average,
@@ -120,7 +122,7 @@ class _GraphLayer(nnx.Module):
         """Used by `nnx.view`.
 
         Args:
-          use_running_average: if given, replaces the attribute.
+          use_running_average: new value of the attribute. None keeps the old one.
         """
         if use_running_average is not None:
             self.use_running_average = use_running_average
@@ -143,7 +145,7 @@ class GraphNormAct(_GraphLayer):
     """NNX twin of the Linen `GraphNormAct`: `graph(x) * scale + bias`.
 
     Args:
-      num_features: C.
+      num_features: number of channels C.
       graph: genotype of the layer.
       v0_init: initializer of `v0`. A graph without a live v0 ignores it.
       v1_init: initializer of `v1`. A graph without a live v1 ignores it.
@@ -167,7 +169,7 @@ class GraphNormAct(_GraphLayer):
 
 
 class _EvoNorm(_GraphLayer):
-    """A published layer: a graph of the catalog, with its only trainable leaf under the name `v`."""
+    """A published layer: a graph of the catalog. Its only trainable leaf, if any, has the name `v`."""
 
     _catalog_name = ""
 
@@ -182,7 +184,7 @@ class _EvoNormWithV(_EvoNorm):
     """A published layer with the trainable vector `v`.
 
     Args:
-      num_features: C.
+      num_features: number of channels C.
       v_init: initializer of `v`.
       **fields: fields of every layer.
     """

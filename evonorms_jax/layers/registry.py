@@ -12,6 +12,7 @@ from etils import epath
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import baselines, linen
 from evonorms_jax.search_space.graph import SCHEMA, Graph, check_schema
 
@@ -87,7 +88,7 @@ def norm_act(spec: str | Graph, **fields: Any) -> LayerConstructor:
         return LayerConstructor(linen.GraphNormAct, {"graph": load_layer(spec), **fields})
     near = difflib.get_close_matches(spec, LAYERS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LAYERS)}, or a file.json#0"
-    raise ValueError(f"unknown layer {spec!r}; {hint}")
+    raise UserError(f"unknown layer {spec!r}; {hint}")
 
 
 def layer_file(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -104,25 +105,25 @@ def load_layer(spec: str) -> Graph:
     try:
         data = json.loads(path.read_text())
     except OSError as error:
-        raise ValueError(f"cannot read the layer file {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read the layer file {path}: {error.strerror or error}") from None
     except ValueError:
-        raise ValueError(f"the layer file {path} is damaged: it is not JSON") from None
+        raise UserError(f"the layer file {path} is damaged: it is not JSON") from None
     if not isinstance(data, dict) or not isinstance(data.get("layers"), list):
-        raise ValueError(f"{path} is not a layer file: expected an object with 'layers'")
+        raise UserError(f"{path} is not a layer file: expected an object with 'layers'")
     check_schema(data.get("schema"), f"layer file {path}")
     layers = data["layers"]
     number = number or "0"
     if not layers:
-        raise ValueError(f"the layer file {path} has no layers")
+        raise UserError(f"the layer file {path} has no layers")
     if not number.isdecimal() or int(number) >= len(layers):
-        raise ValueError(f"{path} has layers #0 to #{len(layers) - 1}, got #{number}")
+        raise UserError(f"{path} has layers #0 to #{len(layers) - 1}, got #{number}")
     layer = layers[int(number)]
     try:
         return Graph.from_json(layer["graph"])
     except (KeyError, TypeError):
-        raise ValueError(f"the layer file {path} is damaged: layer #{number} has no graph") from None
+        raise UserError(f"the layer file {path} is damaged: layer #{number} has no graph") from None
     except ValueError as error:
-        raise ValueError(f"the layer file {path} is damaged: layer #{number}: {error}") from None
+        raise UserError(f"the layer file {path} is damaged: layer #{number}: {error}") from None
 
 
 _NORM_PARAMETERS = {"scale", "bias", "v", "v0", "v1", "tau"}
@@ -168,9 +169,9 @@ def _names(path) -> list[str]:
     names = [name for key in keys for name in _split(key)]
     if not names:
         place = jax.tree_util.keystr(path) or "the only array"
-        raise ValueError(f"norm_parameters knows a norm by the names of its parameters, {place} has none")
+        raise UserError(f"norm_parameters knows a norm by the names of its parameters, {place} has none")
     if _JOINED.fullmatch(names[-1]):
-        raise ValueError(
+        raise UserError(
             f"norm_parameters cannot tell module from parameter in {names[-1]!r}: flatten with sep='/'"
         )
     return names

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers.linen import Layer
 from evonorms_jax.search_space.compiled import compile_graph
 from evonorms_jax.search_space.encoding import EncodedGraph, encode
@@ -19,13 +20,13 @@ from evonorms_jax.search_space.universal import apply_encoded, initial_statistic
 class UniversalNormAct(Layer):
     """The graph of a candidate, `graph(x) * scale + bias`.
 
-    An `EncodedGraph` is interpreted: one program for every graph. A `Graph` is compiled: a faster program for
-    this one. Both hold the same variables, so that a training can go from one to the other: `v0`, `v1` and the
-    moving statistics `moments`, `[CAPACITY, C]`, whether the graph uses them or not. The output agrees with
-    `GraphNormAct` of the same graph. There is no `mask`, and `axis_name` is refused.
+    An `EncodedGraph` is interpreted by one program that serves every graph. A `Graph` is compiled to a faster
+    program of its own. Both hold the same variables, whether the graph uses them or not: `v0`, `v1` and the
+    moving statistics `moments`, `[CAPACITY, C]`. So a training can change from one to the other. The output
+    agrees with `GraphNormAct` of the same graph. There is no `mask`, and `axis_name` is refused.
 
     Attributes:
-      candidate: the Graph, or its EncodedGraph from `encode(graph)`, which may be traced. In that case make the
+      candidate: the Graph, or its EncodedGraph from `encode(graph)`. The latter may be traced. Then make the
         module inside the jitted function.
     """
 
@@ -39,9 +40,7 @@ class UniversalNormAct(Layer):
           ValueError: if `axis_name` is given.
         """
         if self.axis_name is not None:
-            raise ValueError(
-                f"UniversalNormAct takes no axis_name, got {self.axis_name!r}: GraphNormAct does"
-            )
+            raise UserError(f"UniversalNormAct takes no axis_name, got {self.axis_name!r}: GraphNormAct does")
         scale, bias = self._affine_params(x.shape[-1])
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         if not self.nonlinearity:
@@ -84,7 +83,7 @@ class UniversalNormAct(Layer):
 
 
 def restart_statistics(stats: Any, encoded: EncodedGraph) -> Any:
-    """The moving statistics of a network at the start, for another encoded; leading axes may be stacked."""
+    """The initial moving statistics of a network for another encoded graph. Leading axes may be stacked."""
 
     def restart(leaf: jax.Array) -> jax.Array:
         return jnp.broadcast_to(initial_statistics(encoded, leaf.shape[-1]), leaf.shape)

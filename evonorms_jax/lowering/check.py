@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.lowering.programs import Footprint, TpuProgram, measure, roofline_seconds
 from evonorms_jax.lowering.search_programs import search_programs
 from evonorms_jax.lowering.topology import Topology
@@ -31,7 +32,7 @@ def programs_of(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
     for key, build in TASKS.items():
         if key in config:
             return build(config, topology)
-    raise ValueError(f"the config describes no task to compile: it has none of the keys {', '.join(TASKS)}")
+    raise UserError(f"the config describes no task to compile: it has none of the keys {', '.join(TASKS)}")
 
 
 def measure_all(

@@ -5,6 +5,8 @@ import math
 import re
 from typing import NamedTuple
 
+from evonorms_jax.errors import UserError
+
 
 class Chip(NamedTuple):
     """Numbers of one chip.
@@ -69,7 +71,7 @@ def topology_name(name: str) -> str:
     known = [*topologies, *accelerators]
     own = [other for other in known if other.startswith(re.split("[:-]", name)[0])]
     near = difflib.get_close_matches(name, own or known, n=3, cutoff=0)
-    raise ValueError(f"unknown topology {name!r}: the nearest are {', '.join(near)}")
+    raise UserError(f"unknown topology {name!r}: the nearest are {', '.join(near)}")
 
 
 def chips_of(topology: str) -> int:

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evonorms_jax.data import ImageData
+from evonorms_jax.data import DataSettings, ImageData
 from evonorms_jax.data.batches import ROUNDS as SHUFFLE_ROUNDS
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.evaluator import EXECUTORS, stability_program
 from evonorms_jax.evolution.executors import Job, Shared, Universal, lower_for_one
@@ -62,8 +63,8 @@ def search_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
     """
     check_ranges(config, "search")
     if config.executor not in EXECUTORS:
-        raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
-    images = images_to_compile_with(config.data)
+        raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
+    images = images_to_compile_with(DataSettings(**config.data))
     of_anchors = [_Anchor(config, name, images, topology) for name in config.anchors]
     programs = []
     for anchor in of_anchors:

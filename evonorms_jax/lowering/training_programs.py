@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from evonorms_jax.data import DataSettings
 from evonorms_jax.lowering.programs import TpuProgram
 from evonorms_jax.lowering.stand_ins import images_to_compile_with
 from evonorms_jax.lowering.topology import Topology
@@ -28,7 +29,7 @@ def training_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram
     """
     check_ranges(config, "training")
     mesh = make_mesh(config, topology.devices)
-    found = images_to_compile_with(config.data)
+    found = images_to_compile_with(DataSettings(**config.data))
     side, channels = found.train.images.shape[2:]
     images = Images((side, side, channels), found.num_classes, found.mean, found.std)
     programs = make_programs(config, images, len(found.train.images), mesh)

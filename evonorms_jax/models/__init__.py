@@ -16,7 +16,7 @@ from evonorms_jax.models.mobile_networks import (
     MnasNetB1,
     MobileNetV2,
 )
-from evonorms_jax.models.networks import ANCHORS, MODELS, Network, get_anchor, get_model
+from evonorms_jax.models.networks import ANCHORS, MODELS, Network, build_model, get_anchor, get_model
 from evonorms_jax.models.resnet import ResNet, ResNet50, ResNet101, ResNetStage
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "ResNet50",
     "ResNet101",
     "ResNetStage",
+    "build_model",
     "convolve",
     "get_anchor",
     "get_model",

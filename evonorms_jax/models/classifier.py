@@ -1,4 +1,7 @@
-"""What a model asks of the layer injected into it: the type of the field `norm_act`."""
+"""The two ends that all networks share: the type of the injected layer, and the classifier.
+
+Every network has a field `norm_act`, a `NormActConstructor`, and ends with a `Classifier`.
+"""
 
 from typing import Any, Protocol
 
@@ -8,9 +11,9 @@ from flax import linen as nn
 
 
 class NormActConstructor(Protocol):
-    """Two constructors of modules `x -> y` of the same shape; a model knows a norm only by them.
+    """Two constructors of modules `x -> y` of the same shape, the only things that a model knows of its norm.
 
-    `use_running_average` is True in inference, `dtype` the model's compute dtype, `name` the name
+    `use_running_average` is True in inference, `dtype` is the model's compute dtype, and `name` is the name
     of the site in the model's parameters.
     """
 
@@ -18,17 +21,17 @@ class NormActConstructor(Protocol):
         """The normalization with its non-linearity."""
 
     def affine(self, *, use_running_average: bool, dtype: Any, name: str) -> nn.Module:
-        """Its twin without the non-linearity; it stands after a linear projection."""
+        """The affine form without normalization and non-linearity, for sites after a linear projection."""
 
 
 class Classifier(nn.Module):
-    """Logits of a feature map, in float32 whatever its dtype.
+    """Logits of a feature map, float32 for any dtype of the map.
 
     The dense kernel starts as N(0, 0.01^2), the bias at 0, as in the released ResNet code.
 
     Attributes:
       num_classes: number of logits.
-      dropout_rate: share of pooled features dropped in training, which takes the rng "dropout".
+      dropout_rate: share of pooled features dropped in training. A rate above 0 needs the rng "dropout".
     """
 
     num_classes: int

@@ -19,6 +19,7 @@ from flax import linen as nn
 from flax.linen import dtypes
 from jax import lax
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import target
 
 #: The ways to compute a convolution, see `convolve`.
@@ -55,8 +56,9 @@ class Conv(nn.Module):
         groups = self.feature_group_count
         _check_input(x, self.features, groups)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // groups, self.features)
-        kernel = self.param("kernel", fan_out_normal(groups), shape)
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:]) if self.use_bias else None
+        kernel = self.param("kernel", fan_out_normal(groups), shape, jnp.float32)
+        zeros = nn.initializers.zeros
+        bias = self.param("bias", zeros, shape[-1:], jnp.float32) if self.use_bias else None
         x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = convolve(x, kernel, stride=self.stride, groups=groups, implementation=self.implementation)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
@@ -87,8 +89,8 @@ def convolve(
       stride: step along H and W.
       groups: G, a divisor of C and O.
       implementation: "lax" (`conv_general_dilated`); "matmul" (1x1 as a matrix product, depthwise
-        as a sum of shifted products, any other as patches times a matrix); None is "matmul" for a
-        CPU and "lax" for other platforms, as `search_space.target` knows them.
+        as a sum of shifted products, any other as patches times a matrix); None chooses "matmul"
+        on a CPU and "lax" elsewhere, when the function is traced.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), O]`. Both implementations can be differentiated any
@@ -99,7 +101,7 @@ def convolve(
     """
     _check_input(x, kernel.shape[-1], groups)
     if kernel.shape[2] * groups != x.shape[-1]:
-        raise ValueError(
+        raise UserError(
             f"kernel shape {kernel.shape} with {groups} groups takes "
             f"{kernel.shape[2] * groups} channels, x has {x.shape[-1]}"
         )
@@ -147,18 +149,18 @@ def max_pool(x: jax.Array, size: int, *, stride: int = 1, implementation: str | 
 
 def _check_input(x, features, groups):
     if x.ndim != 4:
-        raise ValueError(f"a convolution takes [B, H, W, C], got shape {x.shape}")
+        raise UserError(f"a convolution takes [B, H, W, C], got shape {x.shape}")
     if x.shape[-1] % groups or features % groups:
-        raise ValueError(f"{groups} groups must divide the {x.shape[-1]} channels in and the {features} out")
+        raise UserError(f"{groups} groups must divide the {x.shape[-1]} channels in and the {features} out")
 
 
 def _resolve(implementation):
-    """The implementation's name; None is settled by the platform that the program is traced for."""
+    """The implementation's name, with None settled by the backend that is being traced for."""
     if implementation is None:
         return "matmul" if target.platform() == "cpu" else "lax"
     if implementation not in IMPLEMENTATIONS:
         near = difflib.get_close_matches(implementation, IMPLEMENTATIONS, 1, cutoff=0.0)[0]
-        raise ValueError(
+        raise UserError(
             f"unknown convolution implementation {implementation!r}: did you mean {near!r}? "
             f"Allowed: {', '.join(IMPLEMENTATIONS)}, or None to choose by backend"
         )
@@ -235,6 +237,6 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
       ValueError: if `channels` is not positive.
     """
     if channels <= 0:
-        raise ValueError(f"a channel count must be positive, got {channels}")
+        raise UserError(f"a channel count must be positive, got {channels}")
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

@@ -1,7 +1,7 @@
 """The block and the network that MobileNetV2, MnasNet and EfficientNet share, NHWC.
 
-N is the injected `norm_act`. The three families differ only in their tables of stages, in
-squeeze-excite and in how they scale: see `mobilenet.py`, `mnasnet.py`, `efficientnet.py`.
+N is the injected `norm_act`. The three families differ in their tables of stages, in squeeze-excite and in
+their scaling: see `mobile_networks.py`.
 """
 
 import functools
@@ -18,25 +18,25 @@ from evonorms_jax.models.convolution import Conv, make_divisible
 
 
 class InvertedStage(NamedTuple):
-    """Inverted bottlenecks of the same output width; the first of them has the stride."""
+    """Inverted bottlenecks of the same output width. The first of them has the stride."""
 
     features: int  # channels out of each block
     blocks: int
     stride: int
     expansion: int  # channels of the depthwise convolution for each channel into the block
     kernel: int  # kernel size of the depthwise convolution
-    squeeze: float = 0.0  # squeeze-excite ratio to the channels into the block; 0 is none
+    squeeze: float = 0.0  # squeeze-excite ratio to the channels into the block; 0 leaves it out
 
 
 class SqueezeExcite(nn.Module):
     """x * sigmoid(W2 act(W1 mean_hw(x))): gates each channel by all channels' means.
 
-    Hu et al. 2018 (arXiv 1709.01507). Its activation and its sigmoid belong to the gate: they are
-    part of the model, not of the injected layer.
+    Hu et al. 2018 (arXiv 1709.01507). The activation and the sigmoid of the gate are part of the model, not
+    of the injected layer.
 
     Attributes:
       features: channels of the inner layer.
-      activation: act.
+      activation: function act.
       dtype: compute dtype.
     """
 
@@ -54,20 +54,20 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1, N, depthwise, N, squeeze-excite, 1x1, affine; the identity around it where shapes agree.
+    """1x1, N, depthwise, N, squeeze-excite, 1x1, affine, and the identity around it where shapes agree.
 
-    Without expansion the first 1x1 and its N are left out. Sandler et al. 2018 (arXiv 1801.04381).
+    With `expansion=1` the first 1x1 and its N are left out. Sandler et al. 2018 (arXiv 1801.04381).
 
     Attributes:
-      norm_act: the injected layer, of which the last site takes the affine form.
+      norm_act: the injected layer. The last site has its affine form.
       features: channels out.
       stride: stride of the depthwise convolution.
       expansion: channels of the depthwise convolution for each channel in.
       kernel: kernel size of the depthwise convolution.
-      squeeze: channels inside squeeze-excite for each channel in; 0 is no squeeze-excite.
+      squeeze: channels inside squeeze-excite for each channel in; 0 leaves squeeze-excite out.
       squeeze_activation: the non-linearity inside squeeze-excite.
-      drop_rate: probability with which training drops the branch of an example, where there is an
-        identity; takes the rng "dropout" (drop-connect, arXiv 1603.09382).
+      drop_rate: probability that training drops the branch of an example, in blocks with an identity
+        (drop-connect, arXiv 1603.09382). A rate above 0 needs the rng "dropout".
       dtype: compute dtype.
     """
 
@@ -126,9 +126,9 @@ class InvertedBottleneckNet(nn.Module):
       shrink_head: whether a width below 1 narrows the head too.
       squeeze_activation: the non-linearity inside squeeze-excite.
       dropout_rate: share of features dropped before the dense layer in training.
-      drop_connect_rate: drop rate of block i of n is `drop_connect_rate * i / n`, from i = 0 on.
-        Both rates take the rng "dropout" in training if they are above 0.
-      dtype: compute dtype; the logits are float32.
+      drop_connect_rate: factor of the drop rates; block i of n, from i = 0 on, has the rate
+        `drop_connect_rate * i / n`. Training with one of the two rates above 0 needs the rng "dropout".
+      dtype: compute dtype. The logits are float32.
     """
 
     norm_act: NormActConstructor

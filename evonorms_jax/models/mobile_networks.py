@@ -1,7 +1,11 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381, table 2).
+"""MobileNetV2, MnasNet and EfficientNet: the tables of their stages, and how EfficientNet scales.
 
-Trainable parameters at width 1 and 1000 classes, where a norm has a scale and a bias for each channel:
-3,504,872, as in torchvision, whose dropout rate is the default here.
+- MobileNetV2: Sandler et al. 2018, arXiv 1801.04381, table 2. The dropout rate is torchvision's.
+- MnasNet-A1 and B1: Tan et al. 2019, arXiv 1807.11626. A1 has squeeze-excite with ReLU inside.
+- EfficientNet-B0 to B7: Tan and Le 2019, arXiv 1905.11946, with squeeze-excite and drop-connect.
+
+Trainable parameters at 1000 classes, with a scale and a bias for each channel of a norm: MobileNetV2
+3,504,872, MnasNet-A1 3,887,038, MnasNet-B1 4,383,312, EfficientNet-B0 5,288,548, EfficientNet-B7 66,347,960.
 """
 
 import functools
@@ -10,6 +14,8 @@ from typing import NamedTuple
 from flax import linen as nn
 
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
+
+# -- MobileNetV2
 
 MOBILENET_V2_STAGES = (
     InvertedStage(features=16, blocks=1, stride=1, expansion=1, kernel=3),
@@ -23,6 +29,7 @@ MOBILENET_V2_STAGES = (
 
 MobileNetV2 = functools.partial(InvertedBottleneckNet, stages=MOBILENET_V2_STAGES, dropout_rate=0.2)
 
+# -- MnasNet
 
 MNASNET_A1_STAGES = (
     InvertedStage(features=16, blocks=1, stride=1, expansion=1, kernel=3),
@@ -52,6 +59,7 @@ MnasNetA1 = functools.partial(
 )
 MnasNetB1 = functools.partial(InvertedBottleneckNet, stages=MNASNET_B1_STAGES, dropout_rate=0.2)
 
+# -- EfficientNet
 
 EFFICIENTNET_STAGES = (
     InvertedStage(features=16, blocks=1, stride=1, expansion=1, kernel=3, squeeze=0.25),
@@ -69,7 +77,7 @@ class Scaling(NamedTuple):
 
     width: float
     depth: float
-    resolution: int  # side of the training images; the network itself takes any size
+    resolution: int  # side of the training images; the network accepts any size
     dropout_rate: float
 
 

@@ -1,6 +1,7 @@
-"""The registry: networks on which a candidate layer is judged, and the full-size models.
+"""The registry of networks: small anchors on which a search judges a candidate, and the full-size models.
 
-An anchor is plain data: one more entry of `ANCHORS` adds one. Images are `[B, H, W, C]`.
+A network is plain data, so a new one is one entry of `ANCHORS` or `MODELS`. Images are `[B, H, W, C]`.
+`operations` counts the cost of a network.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.models import mobile_networks, resnet
 from evonorms_jax.models.classifier import NormActConstructor
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
@@ -19,14 +21,14 @@ from evonorms_jax.models.resnet import ResNet, ResNetStage
 
 
 class Network(NamedTuple):
-    """A network by name, ready for the layer that is to be put into it."""
+    """A network by name, without its normalization-activation layer and its number of classes."""
 
     name: str
     description: str
-    constructor: Callable[..., nn.Module]  # takes the module's fields as keywords
+    constructor: Callable[..., nn.Module]  # its keywords are the module's fields
 
     def build(self, norm_act: NormActConstructor, num_classes: int, **overrides) -> nn.Module:
-        """The network with `norm_act` in it; `overrides` replace fields, such as `width=0.5`.
+        """The module with the layer `norm_act` injected; `overrides` replace fields, such as `width=0.5`.
 
         Raises:
           ValueError: if an override is not a field of the network.
@@ -35,15 +37,15 @@ class Network(NamedTuple):
         fields = [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
         for name in overrides:
             if name not in fields:
-                raise ValueError(_unknown(f"field of {self.name}", name, fields))
+                raise UserError(_unknown(f"field of {self.name}", name, fields))
         return self.constructor(norm_act=norm_act, num_classes=num_classes, **overrides)
 
 
 def _at_cifar_resolution(constructor, width):
     """`constructor` with the first two convolutions that reduce the resolution at stride 1.
 
-    All else is unchanged, ResNet's max-pool included; a projection shortcut follows the stride of
-    its block. Dropout and drop-connect are off: they belong to the long ImageNet recipes.
+    All else is unchanged, including ResNet's max-pool. A projection shortcut follows the stride of its block.
+    Dropout and drop-connect are off, since they belong to the long ImageNet recipes.
     """
     fields = inspect.signature(constructor).parameters
     stages = fields["stages"].default
@@ -56,7 +58,7 @@ def _at_cifar_resolution(constructor, width):
     return functools.partial(constructor, width=width, stem_stride=strides[0], stages=stages, **rates)
 
 
-# For images of about 12x12: 6x6 feature maps and few sites, of which each has its price on a CPU.
+# For images of about 12x12: 6x6 feature maps and few sites, since each site costs time on a CPU.
 _SMALL_RESNET = functools.partial(
     ResNet,
     stages=(ResNetStage(width=16, blocks=2, stride=1),),
@@ -106,7 +108,7 @@ def _by_name(*anchors):
     return {anchor.name: anchor for anchor in anchors}
 
 
-#: The networks of the proxy task: as in the paper on CIFAR, and small ones for two CPU cores.
+#: The networks of the proxy task: the paper's for CIFAR-10, and small ones for two CPU cores.
 ANCHORS = _by_name(
     Network(
         "resnet50_cifar",
@@ -130,7 +132,7 @@ ANCHORS = _by_name(
     ),
     Network(
         "resnet_tiny",
-        "one pre-activation bottleneck block, to try things out with; 4 sites",
+        "one pre-activation bottleneck block, for tests and quick forms; 4 sites",
         _TINY_RESNET,
     ),
     Network(
@@ -150,7 +152,7 @@ ANCHORS = _by_name(
     ),
 )
 
-#: The full-size models, by the same interface.
+#: The full-size models.
 MODELS = _by_name(
     Network("resnet50", "pre-activation ResNet-50 for 224x224", resnet.ResNet50),
     Network("resnet101", "pre-activation ResNet-101 for 224x224", resnet.ResNet101),
@@ -172,23 +174,31 @@ def get_anchor(name: str) -> Network:
     """The anchor called `name`.
 
     Raises:
-      ValueError: if there is none; it names the nearest.
+      ValueError: if the name is unknown. The message has the nearest one.
     """
     return _look_up(name, ANCHORS, "anchor")
 
 
 def get_model(name: str) -> Network:
-    """The full-size model or the anchor called `name`.
+    """The full-size model or the anchor called `name`; errors as `get_anchor`."""
+    return _look_up(name, MODELS | ANCHORS, "model")
+
+
+def build_model(
+    name: str, *, norm_act: NormActConstructor, num_classes: int, dtype: Any, **fields: Any
+) -> nn.Module:
+    """The module of `config.model`, a name and fields. A field that is None keeps the network's own value.
 
     Raises:
-      ValueError: if there is none; it names the nearest.
+      ValueError: if the name or a field is unknown.
     """
-    return _look_up(name, MODELS | ANCHORS, "model")
+    overrides = {field: value for field, value in fields.items() if value is not None}
+    return get_model(name).build(norm_act, num_classes, dtype=dtype, **overrides)
 
 
 def _look_up(name, table, kind):
     if name not in table:
-        raise ValueError(_unknown(kind, name, table))
+        raise UserError(_unknown(kind, name, table))
     return table[name]
 
 
@@ -200,19 +210,19 @@ def _unknown(kind, name, allowed):
 def operations(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of `function(*arguments)`, as XLA counts them before it optimizes.
 
-    They are counted on the CPU backend, whatever the default one is: those of GPUs and TPUs do not tell.
+    The CPU backend counts them, whatever the default backend is, since those of GPUs and TPUs give no count.
 
     Args:
-      function: what `jax.jit` takes.
-      *arguments: pytrees of arrays or `ShapeDtypeStruct`s, of which only shapes and dtypes count.
+      function: function that `jax.jit` accepts.
+      *arguments: pytrees of arrays or `ShapeDtypeStruct`s. Only their shapes and dtypes matter.
 
     Raises:
-      ValueError: if JAX was told to do without its CPU backend.
+      ValueError: if JAX_PLATFORMS leaves out the CPU backend.
     """
     try:
         device, *_ = jax.local_devices(backend="cpu")
     except RuntimeError:
-        raise ValueError(
+        raise UserError(
             "operations are counted on JAX's CPU backend, which JAX_PLATFORMS leaves out: add ',cpu' to it"
         ) from None
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)

@@ -3,11 +3,10 @@
 He et al. 2016, "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027), with the stride on
 the 3x3 convolution. No convolution has a bias.
 
-Trainable parameters at 1000 classes, where N has a scale and a bias for each channel: ResNet-50
-25,549,352 and ResNet-101 44,541,480. Those are the figures of Big Transfer's R50x1 and R101x1
-(arXiv 1912.11370), which have these sites. ResNet-50 in the post-activation form of torchvision has
-25,557,032: there 2 * (256 + 512 + 1024 + 2048) = 7,680 more stand on the projection shortcuts, and
-the norms moved before the convolutions (with one at the end) add up to the same as those after them.
+Trainable parameters at 1000 classes, with a scale and a bias for each channel of N: ResNet-50 25,549,352
+and ResNet-101 44,541,480, as in Big Transfer's R50x1 and R101x1 (arXiv 1912.11370), which have these sites.
+ResNet-50 in the post-activation form of torchvision has 25,557,032: the norms of its projection shortcuts
+have 2 * (256 + 512 + 1024 + 2048) = 7,680 more, and the other norms have equally many in both forms.
 """
 
 import functools
@@ -21,14 +20,14 @@ from flax import linen as nn
 from evonorms_jax.models.classifier import Classifier, NormActConstructor
 from evonorms_jax.models.convolution import Conv, make_divisible, max_pool
 
-#: Channels out of a block for each channel of its 3x3 convolution.
+#: Number of output channels of a block for each channel of its 3x3 convolution.
 EXPANSION = 4
 
 
 class ResNetStage(NamedTuple):
-    """Blocks of the same width; the first of them has the stride."""
+    """Blocks of the same width. The first of them has the stride."""
 
-    width: int  # channels of the 3x3 convolution; the block puts out EXPANSION times as many
+    width: int  # channels of the 3x3 convolution; the output has EXPANSION times as many
     blocks: int
     stride: int
 
@@ -79,7 +78,7 @@ class ResNet(nn.Module):
       stem_kernel: kernel size of the stem.
       stem_stride: stride of the stem.
       stem_pool: whether the max-pool (stride 2) follows the stem.
-      dtype: compute dtype; the logits are float32.
+      dtype: compute dtype. The logits are float32.
     """
 
     norm_act: NormActConstructor

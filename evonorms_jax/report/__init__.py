@@ -1,4 +1,9 @@
-"""The report of a search: figures, drawn graphs, one HTML page."""
+"""The report of a search: one HTML page with figures, tables, and drawings of the best layers.
+
+`page` assembles the `sections`. Pictures come from `figures` and `graph_picture`, which share `picture`. HTML
+comes from `markup`, colors and style from `theme`. The package only renders: `evolution.records` reads a work
+directory and ranks its layers.
+"""
 
 import os
 
@@ -10,20 +15,20 @@ __all__ = ["WorkdirError", "write_report"]
 
 
 def write_report(workdir: str | os.PathLike) -> epath.Path:
-    """Writes `report/index.html` in the work directory of a search, also of a running or a copied one.
+    """Writes `report/index.html` in the work directory of a search, which may still be running or be a copy.
 
     Args:
-      workdir: local or `gs://`.
+      workdir: work directory, local or `gs://`.
 
     Returns:
-      The absolute path of the page, which needs no other file.
+      The absolute path of the page, which is self-contained.
 
     Raises:
-      WorkdirError: if there is no such directory, it is not one of a search, or a file in it is damaged.
+      WorkdirError: if the directory is not the work directory of a search, or a file in it is damaged.
       ModuleNotFoundError: if matplotlib is not installed.
     """
     try:
-        # Here, so that a search on a machine without matplotlib can import this package.
+        # Imported here, so that a search on a machine without matplotlib can import this package.
         from evonorms_jax.report import page
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":

@@ -1,9 +1,9 @@
-"""The few forms of HTML that the page is made of. Text is escaped; `Html` is taken as it is."""
+"""HTML elements of the page. Text is escaped, and `Html` is inserted unchanged."""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-#: Stands where there is no value.
+#: Shown for a missing value.
 DASH = "\N{EN DASH}"
 
 
@@ -16,6 +16,9 @@ def escape(value: object) -> Html:
     return value if isinstance(value, Html) else Html(html.escape(str(value)))
 
 
+# -- Elements
+
+
 def element(tag: str, *children: object, css: str = "") -> Html:
     """`<tag class="css">children</tag>`."""
     attribute = f' class="{css}"' if css else ""
@@ -23,28 +26,44 @@ def element(tag: str, *children: object, css: str = "") -> Html:
 
 
 def join(parts: Iterable[object]) -> Html:
-    """The parts one after another, a line each."""
+    """The parts, one on each line."""
     return Html("\n".join(escape(part) for part in parts))
 
 
 def section(title: str, *children: object) -> Html:
-    """A part of the page with a heading."""
+    """A section of the page with a heading."""
     return element("section", element("h2", title), join(children))
 
 
 def figure(pictures: Sequence[Html], caption: object) -> Html:
-    """Pictures side by side, as far as there is room, with a caption."""
+    """Pictures with a caption, side by side on a wide screen."""
     frames = join(element("div", picture, css="frame") for picture in pictures)
     return element("figure", element("div", frames, css="frames"), element("figcaption", caption))
+
+
+def legend(keys: Iterable[tuple[Html, str]]) -> Html:
+    """The keys of a figure: marks from `mark` or `swatch` with their meanings."""
+    return element("div", *(element("span", symbol, text, css="key") for symbol, text in keys))
+
+
+def mark(sign: str, color: str) -> Html:
+    """A sign in a color of the theme."""
+    return Html(f'<span style="color:var(--{color})">{escape(sign)}</span> ')
+
+
+def swatch(color: str) -> Html:
+    """A small square in a color of the theme."""
+    return Html(f'<span class="swatch {color}"></span>')
 
 
 def table(header: Sequence[object], rows: Sequence[tuple[str, Sequence[object]]], text_columns: int) -> Html:
     """A table that scrolls on a narrow screen.
 
     Args:
-      header: of the columns.
-      rows: a CSS class, or "", and the cells of each row.
-      text_columns: how many columns, from the left, are text; the rest are numbers, aligned right.
+      header: titles of the columns.
+      rows: CSS class, or "", and cells of each row.
+      text_columns: number of columns, from the left, that hold text. The others hold numbers and are aligned
+        right.
     """
 
     def line(tag: str, cells: Sequence[object], css: str = "") -> Html:
@@ -58,9 +77,12 @@ def table(header: Sequence[object], rows: Sequence[tuple[str, Sequence[object]]]
 
 
 def definitions(entries: Mapping[str, object]) -> Html:
-    """Names with their values, side by side."""
+    """Names and their values, side by side."""
     pairs = ((element("dt", name), element("dd", value)) for name, value in entries.items())
     return element("dl", *(part for pair in pairs for part in pair))
+
+
+# -- Numbers
 
 
 def percent(share: float | None) -> str:
@@ -74,7 +96,7 @@ def points(difference: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 4.2 s, 8 min 12 s, 3 h 5 min."""
+    """A time in at most two units: 4.2 s, 8 min 12 s, 3 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, hours = seconds / 60, seconds / 3600

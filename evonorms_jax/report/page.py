@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else, `report/index.html` in the work directory."""
+"""The page of the report: one self-contained HTML file, `report/index.html` in the work directory."""
 
 import datetime
 
@@ -9,24 +9,28 @@ from evonorms_jax.evolution import records
 from evonorms_jax.report import sections
 from evonorms_jax.report.markup import Html, element, escape, join
 from evonorms_jax.report.theme import css
-from evonorms_jax.runs.workdir import write_whole
+from evonorms_jax.runs.files import absolute, write_whole
+from evonorms_jax.runs.provenance import now
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
-    """Reads the work directory, writes the page, and returns its path; errors as `records.read_search`."""
-    workdir = epath.Path(workdir)
-    # `resolve` takes the scheme gs:// for a relative path.
-    workdir = workdir if workdir.is_absolute() else workdir.resolve()
+    """Reads the work directory, writes the page, and returns its path.
+
+    Raises:
+      WorkdirError: if the directory is not the work directory of a search, or a file in it is damaged.
+    """
+    workdir = absolute(workdir)
     search = records.read_search(workdir)
     path = workdir / "report" / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render(search, datetime.datetime.now(datetime.UTC))
-    write_whole(path, page.encode("ascii", "xmlcharrefreplace").decode())  # whatever the locale
+    page = render(search, now())
+    # ASCII, because files are written in the encoding of the locale.
+    write_whole(path, page.encode("ascii", "xmlcharrefreplace").decode())
     return path
 
 
-def render(search: records.Search, now: datetime.datetime) -> str:
-    """The page as HTML; the same search and time give the same text."""
+def render(search: records.Search, written: datetime.datetime) -> str:
+    """The page as HTML, a pure function of the search and the time of writing."""
     top = records.top_layers(search.history, search.config["top_k"])
     parts = [
         sections.header(search),
@@ -38,7 +42,7 @@ def render(search: records.Search, now: datetime.datetime) -> str:
         sections.comparison(search, top),
         sections.top_layers(search, top),
         sections.settings(search.config),
-        element("footer", _colophon(search.version, now)),
+        element("footer", _colophon(search.version, written)),
     ]
     title = f"{search.config['name']} · normalization-activation layers"
     return (
@@ -49,8 +53,8 @@ def render(search: records.Search, now: datetime.datetime) -> str:
     )
 
 
-def _colophon(version: str, now: datetime.datetime) -> Html:
+def _colophon(version: str, written: datetime.datetime) -> Html:
     return escape(
-        f"Searched with evonorms-jax {version}; written with {__version__} on {now:%Y-%m-%d %H:%M} UTC. "
+        f"Search: evonorms-jax {version}. Report: evonorms-jax {__version__}, {written:%Y-%m-%d %H:%M} UTC. "
         "Method: Evolving Normalization-Activation Layers, arXiv 2004.02967."
     )

@@ -1,12 +1,12 @@
-"""The colours of the page and its figures, for light and for dark screens.
+"""Colors and style sheet of the page, for light and dark screens.
 
-Figures are drawn in the light colours, and `themed` puts the page's CSS variables in their place: one picture
-serves both. So every light colour must be a different one.
+Figures are drawn in the light colors, and `themed` replaces them by CSS variables of the page, so that one
+picture serves both kinds of screen. For this every light color must be unique.
 """
 
 from evonorms_jax.evolution.history import OUTCOMES
 
-#: Light and dark colour by name. An outcome has the colour of its name.
+#: Light and dark color by name. The name of an outcome is the name of its color.
 COLORS: dict[str, tuple[str, str]] = {
     "page": ("#f5f6f8", "#101418"),
     "card": ("#fefefe", "#191f25"),
@@ -21,19 +21,19 @@ COLORS: dict[str, tuple[str, str]] = {
 
 
 def light(name: str) -> str:
-    """The colour to draw with; `themed` finds it again."""
+    """The color to draw with, which `themed` replaces."""
     return COLORS[name][0]
 
 
 def themed(svg: str) -> str:
-    """The picture with the page's variables for its colours."""
+    """The picture with CSS variables in place of its colors."""
     for name, (color, _) in COLORS.items():
         svg = svg.replace(color, f"var(--{name})")
     return svg
 
 
 def variables() -> str:
-    """The CSS that gives the variables their values."""
+    """CSS definitions of the color variables."""
     first = "".join(f"--{name}:{color};" for name, (color, _) in COLORS.items())
     second = "".join(f"--{name}:{color};" for name, (_, color) in COLORS.items())
     return (
@@ -61,10 +61,10 @@ section>:last-child{margin-bottom:0}
 code,.text{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
  font-size:.86em;overflow-wrap:anywhere}
 code{background:var(--page);border:1px solid var(--line);border-radius:5px;padding:1px 6px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin:20px 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(138px,1fr));gap:12px;margin:20px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px}
 .tile b{display:block;white-space:nowrap;font-size:1.35rem;line-height:1.25;font-variant-numeric:tabular-nums}
-.tile span{color:var(--muted);font-size:.86rem}
+.tile span{display:block;color:var(--muted);font-size:.86rem;line-height:1.35;margin-top:3px}
 .pair{display:flex;flex-wrap:wrap;gap:20px 48px;align-items:center}
 .pair>*{min-width:0;max-width:100%}
 .pair>.scroll{flex:1 1 420px}
@@ -94,7 +94,7 @@ td .text{display:block;min-width:16em}
 th:last-child{white-space:normal;min-width:7.4em}
 .badge{font-size:.74rem;font-weight:600;border-radius:99px;padding:1px 9px;border:1px solid currentColor;
  color:var(--accepted)}
-.key{display:inline-block;margin-right:14px;white-space:nowrap}
+.key{display:inline-block;margin-right:14px}
 .swatch.card{border:1px solid var(--muted)}
 .swatch{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px;vertical-align:-1px}
 dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:4px 14px;margin:12px 0 0}
@@ -111,6 +111,6 @@ footer{font-size:.9rem}
 
 
 def css() -> str:
-    """The style sheet, with the colours as variables."""
+    """The style sheet."""
     swatches = "".join(f".swatch.{name}{{background:var(--{name})}}" for name in COLORS)
     return variables() + _RULES.strip() + "\n" + swatches

@@ -1,8 +1,12 @@
-"""Checkpoints on Orbax that are whole or passed over: of a search, of a training."""
+"""Checkpoints of a search or a training, on Orbax. A damaged one is passed over."""
 
+import contextlib
 import json
+import logging as std_logging
+import os
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -12,12 +16,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from evonorms_jax.runs.workdir import absolute, write_whole
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.files import absolute, naming, write_whole
 
 RECORD, ARRAYS = "record", "arrays"
-# Written last, inside the checkpoint: its score, and size and CRC-32 of all its other files. Orbax hands out
-# flipped bits of an array as if nothing were wrong, and on missing files background tasks of it print
-# tracebacks, so it gets to read sound files only.
+# Written last, inside the checkpoint: its score, and size and CRC-32 of all its other files. Orbax returns
+# flipped bits of an array without an error, and its background tasks print tracebacks for missing files. So
+# it reads sound files only.
 MANIFEST = "manifest.json"
 
 
@@ -26,35 +31,35 @@ class Restored(NamedTuple):
 
     step: int
     record: dict[str, Any]
-    arrays: Any  # None if the checkpoint was saved without arrays
+    arrays: Any  # None for a checkpoint without arrays
 
 
 class Checkpoints:
-    """The checkpoints of a run in one directory, the newest few and the best one; local or `gs://`.
+    """The checkpoints of a run in one directory, local or `gs://`: the newest few and the best one.
 
-    The process may be killed at any moment and the directory holds the last one that `save` or, in the
-    background, `wait` returned from. They are written by the one process that opens them with `write`, also
-    in a pod; there, arrays can be saved by process 0 only, and the others can read.
+    The process may be killed at any moment. The directory then holds the last checkpoint for which `save` or,
+    in the background, `wait` has returned. One process opens them with `write` and saves, in a pod process 0.
+    The others can read.
     """
 
     def __init__(
         self, directory: epath.PathLike, max_to_keep: int = 3, *, background: bool = False, write: bool = True
     ):
-        """Opens the directory, creating it if need be, and removes what killed saves left behind.
+        """Opens the directory, creating it if need be, and removes the remains of killed saves.
 
         Args:
-          directory: of these checkpoints alone.
-          max_to_keep: the newest ones; that with the best score is kept besides.
+          directory: folder for these checkpoints alone.
+          max_to_keep: number of newest checkpoints kept, besides the one with the best score.
           background: whether `save` returns as soon as the arrays are copied to the host.
-          write: whether this process saves; if not, nothing is created or removed.
+          write: whether this process saves. Otherwise no file is created or removed.
         """
         self._directory = absolute(directory)
         if write:
-            self._directory.mkdir(parents=True, exist_ok=True)  # Orbax makes none for a single process
-        # In a pod Orbax would wait for the other processes at every step, and those know nothing of this.
+            self._directory.mkdir(parents=True, exist_ok=True)  # Orbax does not, for a single process
+        # In a pod Orbax would wait for the other processes at every step, but they do not take part.
         own = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
-        # Orbax forgets the scores when it is opened again, so it is told here what to delete.
+        # Orbax forgets the scores when it is opened again, so checkpoints are deleted here.
         options = ocp.CheckpointManagerOptions(
             create=False,
             enable_async_checkpointing=False,  # the thread here also writes the manifest
@@ -78,14 +83,14 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits for what is being written, and releases what Orbax holds."""
+        """Waits for the save in progress, and releases the resources of Orbax."""
         try:
             self.wait()
         finally:
             self._manager.close()
 
     def wait(self) -> None:
-        """Returns when the last save is complete; raises what went wrong in it."""
+        """Returns when the last save is complete, or raises its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -95,14 +100,19 @@ class Checkpoints:
     ) -> None:
         """Writes a checkpoint and drops the oldest beyond `max_to_keep`, but not the best.
 
-        Checkpoints at `step` and beyond are replaced: a run that had to go back to an older one writes its
-        own future. Those beyond go when the new one is whole; one at `step` before, as it has the same place.
+        Checkpoints at `step` and beyond are replaced, for a run that had to resume from an older one. Those
+        beyond are deleted once the new one is whole. One at `step` is deleted before, since it has the same
+        place.
 
         Args:
-          step: orders the checkpoints.
-          record: what JSON can hold.
+          step: number that orders the checkpoints.
+          record: content for JSON.
           arrays: a pytree of arrays, which may change or be donated once this returns.
-          score: the higher, the better; None if it is not known.
+          score: figure of merit, or None if it is not known. A higher one is better.
+
+        Raises:
+          OSError: if it cannot be written, for example on a full disk. From the background, the next call of
+            `save`, `wait` or `close` raises it. Earlier checkpoints stay.
         """
         self.wait()
         if self._writer is not None or jax.process_count() > 1:
@@ -114,6 +124,10 @@ class Checkpoints:
             self._pending = self._writer.submit(self._write, step, record, arrays, score)
 
     def _write(self, step: int, record: dict[str, Any], arrays: Any, score: float | None) -> None:
+        with _system_errors(self._directory / str(step)):
+            self._replace(step, record, arrays, score)
+
+    def _replace(self, step: int, record: dict[str, Any], arrays: Any, score: float | None) -> None:
         existing = self._manager.all_steps()
         if step in existing:
             self._manager.delete(step)
@@ -132,20 +146,20 @@ class Checkpoints:
             self._manager.delete(old)
 
     def add_score(self, step: int, score: float) -> None:
-        """Gives a checkpoint that is there a score; nothing but its manifest is written.
+        """Gives an existing checkpoint a score, by writing its manifest again.
 
         Raises:
-          ValueError: if there is no whole checkpoint of the step.
+          ValueError: if no whole checkpoint of the step exists.
         """
         self.wait()
         path = self._directory / str(step) / MANIFEST
         manifest = _manifest(path.parent)
         if manifest is None:
-            raise ValueError(f"there is no whole checkpoint {path.parent} to give a score")
+            raise UserError(f"there is no whole checkpoint {path.parent} to give a score")
         write_whole(path, json.dumps(manifest | {"score": score}))
 
     def score(self, step: int) -> float | None:
-        """What the checkpoint was given by `save` or `add_score`; None if nothing, or if it is not there."""
+        """The score from `save` or `add_score`, or None without a score or checkpoint."""
         return (_manifest(self._directory / str(step)) or {}).get("score")
 
     def _best(self, steps: Sequence[int]) -> int | None:
@@ -155,21 +169,23 @@ class Checkpoints:
         return max(scored, key=lambda step: (scores[step], step), default=None)
 
     def restore(self, arrays_target: Any = None, *, best: bool = False) -> Restored | None:
-        """Reads the newest sound checkpoint; damaged ones are passed over with a warning.
+        """Reads the newest sound checkpoint, and warns of damaged ones.
 
         Args:
           arrays_target: a pytree of arrays or `ShapeDtypeStruct`s like the one saved, whose shardings the
-            arrays get; None gives NumPy arrays in nested dicts and lists.
-          best: begins with the one of the best score, if any has one.
+            arrays get. Without it the result has NumPy arrays in nested dicts and lists.
+          best: whether to begin with the checkpoint of the best score, if any has one.
 
         Returns:
-          The checkpoint, or None if there is none.
+          The checkpoint, or None if none was completed.
 
         Raises:
           ValueError: if all are damaged, or the sound one does not fit `arrays_target`.
         """
         self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
+        if len(steps) == 1 and not (self._directory / str(steps[0]) / MANIFEST).exists():
+            return None  # the first save was not completed
         if best and (first := self._best(steps)) is not None:
             steps.sort(key=lambda step: step != first)
         for step in steps:
@@ -178,7 +194,7 @@ class Checkpoints:
                 return self._read(step, arrays_target)
             logging.warning("checkpoint %s is damaged, passed over: %s", self._directory / str(step), damage)
         if steps:
-            raise ValueError(
+            raise UserError(
                 f"all {len(steps)} checkpoints in {self._directory} are damaged; remove them to start afresh"
             )
         return None
@@ -191,7 +207,7 @@ class Checkpoints:
                 target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
             misfit = _misfit(saved, target)
             if misfit:
-                raise ValueError(
+                raise UserError(
                     f"checkpoint {self._directory / str(step)} does not fit this program: {misfit}"
                 )
             items[ARRAYS] = ocp.args.StandardRestore(target)
@@ -199,8 +215,32 @@ class Checkpoints:
         return Restored(step, restored[RECORD], restored.get(ARRAYS))
 
 
+_TENSORSTORE = re.compile(r"os_error_code='(\d+)'")
+
+
+@contextlib.contextmanager
+def _system_errors(path: epath.Path) -> Iterator[None]:
+    """Adds the path to errors of the system, which TensorStore hides in a ValueError with their number."""
+    try:
+        with naming(path):
+            yield
+    except ValueError as error:
+        found = _TENSORSTORE.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
+def _raised_anyway(record: std_logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname or record.levelno < std_logging.ERROR
+
+
+# Orbax logs an error in one of its threads with a traceback before `save` raises it.
+logging.get_absl_logger().addFilter(_raised_anyway)
+
+
 def _misfit(saved: Any, target: Any) -> str | None:
-    """The first array by which two trees differ, in a few words; named tuples count as dicts."""
+    """The first array by which two trees differ, in a few words. Named tuples count as dicts."""
 
     def shapes(tree):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -227,7 +267,7 @@ def _fingerprints(folder: epath.Path) -> dict[str, list[int]]:
 
 
 def _damage(folder: epath.Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words."""
+    """The damage of a checkpoint, in a few words."""
     manifest = _manifest(folder)
     if manifest is None:
         return f"it was not completed, {MANIFEST} is missing or not JSON"

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live panel on a terminal, now and then a line anywhere else."""
+"""Progress of a run on the screen: a live panel on a terminal, a line from time to time anywhere else."""
 
 import sys
 import time
@@ -13,16 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 Rows = Sequence[tuple[str, str]]  # (label, text)
-# Rich's estimate of the speed looks back this far; a round of a search can take minutes.
+# Rich estimates the speed over this period, since a round of a search can take minutes.
 _SPEED_PERIOD = 600.0
 
 
 class Display:
-    """Shows how far a run is, as plain data given by the caller.
+    """Shows the progress of a run, which the caller gives as plain data.
 
-    On a terminal: a panel of rows and a progress bar with the time left, redrawn in place; log lines appear
-    above it. Elsewhere (a file, a pipe, a dumb terminal): one line of the same, at most every `interval`
-    seconds, and always the last. As a context manager it gives the terminal back whatever happens.
+    A terminal gets a panel of rows and a progress bar with the time left, redrawn in place, with log lines
+    above it. A file, a pipe or a dumb terminal gets the same as one line, at most every `interval` seconds,
+    and always the last one. As a context manager it restores the terminal in any case.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Display:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Nothing is shown before the first `update`.
+        """Shows no output before the first `update`.
 
         Args:
-          title: of the panel.
-          interval: seconds between two lines where there is no terminal.
-          console: where to; the standard error stream by default.
-          clock: seconds, for the estimates.
+          title: heading of the panel.
+          interval: seconds between two lines without a terminal.
+          console: target of the output, by default the standard error stream.
+          clock: time in seconds, for the estimates.
         """
         self._console = console or Console(stderr=True)
         self._title, self._interval, self._clock = title, interval, clock
@@ -63,7 +63,7 @@ class Display:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(console=self._console, get_renderable=self._panel, refresh_per_second=4)
             self._live.start()
-            # Live stands before the standard streams now; the log must go through it, not past it.
+            # Live has replaced the standard streams, and the log must go through it.
             self._log_stream = logging.get_absl_handler().python_handler.setStream(sys.stderr)
         return self
 
@@ -75,11 +75,11 @@ class Display:
             self._log()
 
     def update(self, *, completed: int, total: int, rows: Rows) -> None:
-        """Shows a new state; cheap enough to be called at every step.
+        """Shows a new state. It is cheap enough to be called at every step.
 
         Args:
-          completed: steps, candidates or whatever the run counts, of
-          total: all of them.
+          completed: number of steps or candidates that are done.
+          total: number of all of them.
           rows: label and text of each row, in order.
         """
         self._rows = rows
@@ -114,7 +114,7 @@ class Display:
 
 
 def _duration(seconds: float | None) -> str:
-    """`h:mm:ss` or `m:ss`; `?` for None."""
+    """`h:mm:ss` or `m:ss`, and `?` for an unknown time."""
     if seconds is None:
         return "?"
     minutes, seconds = divmod(round(seconds), 60)

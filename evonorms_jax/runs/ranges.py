@@ -1,4 +1,4 @@
-"""The range of every number in every config: one table for all mains.
+"""The range of every number in every config, in one table for all mains.
 
 Mains check their config against it before anything expensive starts. A number without an entry here is found
 by `tests/runs/ranges_test.py`.
@@ -11,6 +11,8 @@ import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from evonorms_jax.errors import UserError
+
 _INT32 = 2**31  # devices count in int32
 
 
@@ -19,7 +21,7 @@ class Range(NamedTuple):
 
     Attributes:
       least: smallest number of the range.
-      below: upper end; infinity stands for any finite number, or for whole numbers for any int32.
+      below: upper end, where infinity admits any finite number, or any int32 if `whole`.
       closed: whether `below` belongs to the range.
       open: whether `least` does not belong to the range.
       whole: whether only whole numbers belong to the range.
@@ -81,6 +83,7 @@ _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "budget": COUNT,
     "checkpoint_every": COUNT,
     "top_k": COUNT,
+    "search_space.num_nodes": COUNT,
     "proxy.steps": COUNT,
     "proxy.batch_size": COUNT,
     "proxy.learning_rate": POSITIVE,
@@ -141,7 +144,7 @@ RANGES: dict[str, dict[str, Range]] = {
 
 
 def check_ranges(config: Mapping[str, Any], kind: str) -> None:
-    """Raises `ValueError` at the first number that is missing or out of its range; None stands for no number.
+    """Raises `ValueError` at the first number that is missing or out of its range. None is not a number.
 
     Args:
       config: nested mappings.
@@ -151,7 +154,7 @@ def check_ranges(config: Mapping[str, Any], kind: str) -> None:
         try:
             value = functools.reduce(operator.getitem, key.split("."), config)
         except (KeyError, TypeError):
-            raise ValueError(f"the config has no {key}: another version of this package wrote it") from None
+            raise UserError(f"the config has no {key}: another version of this package wrote it") from None
         for number in value if isinstance(value, (tuple, list)) else (value,):
             if number is not None and not allowed.holds(number):
-                raise ValueError(f"{key} must be {allowed.describe(number)}, got {number!r}")
+                raise UserError(f"{key} must be {allowed.describe(number)}, got {number!r}")

@@ -1,75 +1,99 @@
-"""The work directory of a run: whose it is, and how files get into it whole."""
+"""The work directory of a run, which belongs to one config for ever and to one process at a time."""
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from absl import logging
 from etils import epath
 
 import evonorms_jax
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.files import DRAFT, absolute, is_local, write_whole
+from evonorms_jax.runs.lock import LOCK, hold
 
 CONFIG = "config.json"
-_DRAFT = ".draft"
 
 
+@contextlib.contextmanager
 def claim_workdir(
-    path: epath.PathLike, config: Mapping[str, Any], may_differ: Collection[str] = ()
-) -> epath.Path:
-    """Makes a directory the work directory of one config, or finds that it already is.
+    path: epath.PathLike,
+    config: Mapping[str, Any],
+    may_differ: Collection[str] = (),
+    *,
+    alone: bool = True,
+) -> Iterator[epath.Path]:
+    """Holds the work directory of one config for this process.
 
-    The first time, the config and the version of this package are written to `config.json` in it. After
-    that only the same config is let in: a run that goes on with other settings is neither run.
+    The first time, the config and the version of this package are written to `config.json` in it. Later only
+    the same config is accepted: a run that resumes with other settings is neither run.
 
     Args:
-      path: local or `gs://`; created with its parents if need be.
-      config: what JSON can hold; tuples count as lists.
-      may_differ: dotted keys that may have changed since; what is written stays as it was.
+      path: directory, local or `gs://`, created with its parents if need be.
+      config: content for JSON, where tuples count as lists.
+      may_differ: dotted keys that may have changed since. The file stays as it is.
+      alone: whether other processes are kept out. A main that only writes whole files needs no lock.
 
-    Returns:
+    Yields:
       The absolute path.
 
     Raises:
-      ValueError: if the directory cannot be made or written, belongs to another config (the message names
-        the keys that differ), holds other things, or its `config.json` is damaged.
-      ImportError: if it is in a bucket and what opens it is not installed.
+      ValueError: if the directory belongs to another config (the message names the keys that differ), holds
+        other things, or its `config.json` is damaged.
+      WorkdirInUseError: if another process holds it.
+      OSError: if it cannot be made or written, for example on a full disk.
+      ModuleNotFoundError: if it is in a bucket and the library for buckets is not installed.
     """
     workdir = _create(path)
     # Through JSON and back, as it will be read: tuples become lists.
     config = json.loads(json.dumps(config))
+    _belongs(workdir, config, may_differ)
+    with hold(workdir) if alone else contextlib.nullcontext():
+        if not _belongs(workdir, config, may_differ):
+            content = {"version": evonorms_jax.__version__, "config": config}
+            write_whole(workdir / CONFIG, json.dumps(content, indent=1) + "\n")
+        yield workdir
+
+
+@contextlib.contextmanager
+def hold_folder(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Makes a directory, if need be, and holds it for this process. Errors are those of `claim_workdir`.
+
+    One that is made here and gets no file is removed again: a mistyped setting leaves no trace.
+    """
+    new = not absolute(path).exists()
+    workdir = _create(path)
+    try:
+        with hold(workdir):
+            yield workdir
+    finally:
+        if new and is_local(workdir):
+            with contextlib.suppress(OSError):  # it is not empty
+                workdir.rmdir()
+
+
+def check_config(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
+    """Raises `ValueError` unless the directory, which may be in use, is free or belongs to this config."""
+    _belongs(absolute(workdir), json.loads(json.dumps(config)), ())
+
+
+def _belongs(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> bool:
+    """Whether the directory belongs to the config already. It may still be empty."""
     if (workdir / CONFIG).exists():
         _check_same(workdir, config, may_differ)
-        return workdir
-    # In a bucket a directory is there once there is something in it.
+        return True
+    # In a bucket a directory exists once there is something in it.
     entries = workdir.iterdir() if workdir.exists() else ()
-    foreign = sorted(entry.name for entry in entries if entry.name != CONFIG + _DRAFT)
+    foreign = sorted(
+        entry.name for entry in entries if entry.name != CONFIG + DRAFT and not entry.name.startswith(LOCK)
+    )
     if foreign:
-        raise ValueError(
+        raise UserError(
             f"{workdir} is not empty and no work directory, it has {foreign[0]!r} and no {CONFIG}: "
             "choose another one"
         )
-    content = {"version": evonorms_jax.__version__, "config": config}
-    try:
-        write_whole(workdir / CONFIG, json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise ValueError(f"cannot write to the work directory {workdir}: {error.strerror}") from None
-    return workdir
-
-
-def write_whole(path: epath.Path, text: str) -> None:
-    """Writes a file so that a reader, or whoever comes after a crash, sees all of it or what was before."""
-    if str(path).startswith("/"):
-        draft = path.with_name(path.name + _DRAFT)
-        draft.write_text(text)
-        draft.replace(path)
-    else:
-        path.write_text(text)  # an object of a bucket appears whole, and renaming one is a copy
-
-
-def absolute(path: epath.PathLike) -> epath.Path:
-    """The path from the root on; `resolve` would take the scheme of `gs://` for a folder."""
-    path = epath.Path(path)
-    return path if path.is_absolute() else path.resolve()
+    return False
 
 
 def _create(path: epath.PathLike) -> epath.Path:
@@ -77,26 +101,22 @@ def _create(path: epath.PathLike) -> epath.Path:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"the work directory {workdir} cannot be made: a file is in the way") from None
-    except OSError as error:
-        raise ValueError(f"the work directory {workdir} cannot be made: {error.strerror}") from None
+        raise UserError(f"the work directory {workdir} cannot be made: a file is in the way") from None
     except ImportError as error:
         raise _no_bucket(workdir, error) from None
     return workdir
 
 
-def _no_bucket(path: epath.Path, error: ImportError) -> ImportError:
-    return ImportError(
-        f"{path} cannot be opened: {error}; pip install 'evonorms-jax[gcs]' brings what it takes"
-    )
+def _no_bucket(path: epath.Path, error: ImportError) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"{path} cannot be opened: {error}; pip install 'evonorms-jax[gcs]' brings it")
 
 
 def read_config(path: epath.PathLike) -> dict[str, Any]:
     """The config that a work directory belongs to.
 
     Raises:
-      ValueError: if it is no work directory, or its `config.json` is damaged.
-      ImportError: if it is in a bucket and what opens it is not installed.
+      ValueError: if it is not a work directory, or its `config.json` is damaged.
+      ModuleNotFoundError: if it is in a bucket and the library for buckets is not installed.
     """
     path = absolute(path)
     try:
@@ -104,7 +124,7 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     except ImportError as error:
         raise _no_bucket(path, error) from None
     if not found:
-        raise ValueError(f"{path} is no work directory: it has no {CONFIG}")
+        raise UserError(f"{path} is no work directory: it has no {CONFIG}")
     return _read(path)["config"]
 
 
@@ -114,7 +134,7 @@ def _read(workdir: epath.Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         return {"config": dict(content["config"]), "version": str(content["version"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: move {workdir} away, or choose another one") from None
+        raise UserError(f"{path} is damaged: move {workdir} away, or choose another one") from None
 
 
 def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
@@ -128,7 +148,7 @@ def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collect
         if key not in may_differ and written.get(key, absent) != asked.get(key, absent)
     ]
     if differences:
-        raise ValueError(f"{workdir} belongs to another config: {'; '.join(differences)}")
+        raise UserError(f"{workdir} belongs to another config: {'; '.join(differences)}")
     if version != evonorms_jax.__version__:
         logging.warning(
             "%s was begun with version %s of evonorms_jax, this is %s",
@@ -139,7 +159,7 @@ def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collect
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key; an empty group is a value."""
+    """Values by dotted key. An empty group is a value."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""The search space: what a candidate layer is, as a genotype and as a pure function."""
+"""The search space: a candidate layer as a genotype and as a pure function."""
 
 from evonorms_jax.search_space.catalog import BASELINES, CATALOG
 from evonorms_jax.search_space.compiled import compile_graph

@@ -3,8 +3,8 @@
 Source: arXiv 2004.02967, Tables 2 and 6, and the released layer code. Each graph is filled up with dead
 nodes to the ten intermediate nodes of the search space, so that it can seed a search.
 
-B1 adds 1 to x. There is no leaf 1 that training leaves alone (v1 is trainable), but `exp(0)` of the constant
-leaf is exactly 1; equations print it as `1`.
+B1 adds 1 to x. The search space has no constant leaf 1, because v1 is trainable. `exp(0)` of the constant
+leaf 0 is exactly 1, and equations print it as `1`.
 """
 
 from evonorms_jax.search_space.graph import Graph
@@ -22,8 +22,8 @@ CATALOG: dict[str, Graph] = {
 _BATCH_NORM = "v1 * ((x - mean_bwh(x)) / std_bwh(x)) + v0"
 _GROUP_NORM = "v1 * ((x - mean_whc/g(x)) / std_whc/g(x)) + v0"
 
-#: The usual layers as graphs, to be trained as candidates are: v1 and v0 are their gamma and beta, which
-#: stand before the activation. `norm_act` makes the same names of Flax's own norms.
+#: The usual layers as graphs, trained like candidates. v1 and v0 are their gamma and beta, which come before
+#: the activation. `norm_act` makes layers of the same names from Flax's own norms.
 BASELINES: dict[str, Graph] = {
     "bn_relu": Graph.parse(f"max({_BATCH_NORM}, 0)"),
     "bn_silu": Graph.parse(f"a * sigmoid(a) where a = {_BATCH_NORM}"),

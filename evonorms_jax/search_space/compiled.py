@@ -6,6 +6,7 @@ Shapes: x `[B, *S, C]` with one spatial axis or more; parameters and statistics 
 import jax
 import jax.numpy as jnp
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import moments
 from evonorms_jax.search_space.graph import Graph
 from evonorms_jax.search_space.norm_act import NormAct, Params, Stats, affine, check_input, per_channel
@@ -49,7 +50,7 @@ def compile_graph(
     canonical = graph.canonical
     moments.resolve_groups(1, groups, group_size)
     if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum must be in [0, 1], got {momentum}")
+        raise UserError(f"momentum must be in [0, 1], got {momentum}")
     statistics = _statistic_names(canonical)
 
     def init(channels: int, dtype=jnp.float32) -> tuple[Params, Stats]:

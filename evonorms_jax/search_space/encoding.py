@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import moments
 from evonorms_jax.search_space.graph import Graph, Node
 from evonorms_jax.search_space.primitives import INPUT, LEAVES, OPS, V0, V1, ZERO
 
 #: Intermediate nodes that an encoded graph holds.
 CAPACITY = 10
-#: Activations of the buffer that an encoded graph is run in: leaves, nodes, and two that are free at the start.
+#: Activations of the buffer that runs an encoded graph: leaves, nodes, and two that are free at the start.
 SLOTS = len(LEAVES) + CAPACITY + 2
 
 #: An instruction is an element-wise op or a kind of aggregation; the index set is a field of its own.
@@ -53,7 +54,7 @@ def encode(graph: Graph) -> EncodedGraph:
     """
     nodes = graph.canonical.nodes
     if len(nodes) > CAPACITY:
-        raise ValueError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")
+        raise UserError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")
     code, index_set, start = (np.zeros(CAPACITY, np.int32) for _ in range(3))
     inputs = np.zeros((CAPACITY, 2), np.int32)
     for number, (name, sources) in enumerate(nodes):

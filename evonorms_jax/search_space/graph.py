@@ -1,8 +1,8 @@
 """The genotype: an immutable graph of ops over the leaves x, 0, v0, v1.
 
-Source: arXiv 2004.02967, section 3.1. Nodes 0 to 3 are the leaves (`primitives.LEAVES`), the intermediate
-nodes follow, and the last one is the output. Nodes that do not reach the output are dead: they compute
-nothing, but stay in the genotype, where a mutation can revive them.
+Source: arXiv 2004.02967, section 3.1. Nodes 0 to 3 are the leaves (`primitives.LEAVES`). The intermediate
+nodes follow, and the last one is the output. Nodes that do not reach the output are dead. They are not
+computed but stay in the genotype, where a mutation can revive them.
 """
 
 import difflib
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import text
 from evonorms_jax.search_space.primitives import INPUT, LEAVES, OP_NAMES, OPS
 
@@ -31,8 +32,8 @@ class Graph:
     """A candidate layer: frozen, hashable, checked when made.
 
     Attributes:
-      nodes: the intermediate nodes in order; node `i` of the tuple has the index `4 + i` and may use only
-        lower indices. Sequences of (op, inputs) pairs are taken too.
+      nodes: intermediate nodes in order, as `Node`s or (op, inputs) pairs. Node `i` of the tuple has the
+        index `4 + i` and may use only lower indices.
 
     Raises:
       ValueError: if there is no node, an op is unknown, the number of inputs is not the op's arity, or an
@@ -44,7 +45,7 @@ class Graph:
     def __post_init__(self):
         nodes = tuple(Node(op, tuple(inputs)) for op, inputs in self.nodes)
         if not nodes:
-            raise ValueError("a graph needs at least one intermediate node, got none")
+            raise UserError("a graph needs at least one intermediate node, got none")
         for index, node in enumerate(nodes, start=len(LEAVES)):
             _check_node(index, node)
         object.__setattr__(self, "nodes", nodes)
@@ -61,12 +62,12 @@ class Graph:
     def parse(cls, equation: str, num_nodes: int | None = 10) -> "Graph":
         """The graph of an equation as `str(graph)` prints it.
 
-        Repeated sub-expressions become one node. `1` stands for `exp(0)`, `a - b` for `a + (-b)`.
+        Repeated sub-expressions become one node. `1` means `exp(0)`, and `a - b` means `a + (-b)`.
 
         Args:
-          equation: the text.
-          num_nodes: with fewer live nodes, dead ones (`x + 0`) are put in front up to this number, so that
-            the graph can seed a search; None adds none.
+          equation: text of the equation.
+          num_nodes: least number of nodes. Dead nodes (`x + 0`) in front fill the graph up to it, so that it
+            can seed a search. With None the graph has its live nodes alone.
 
         Raises:
           ValueError: if the text is not an equation over the leaves and ops.
@@ -138,32 +139,32 @@ class Graph:
         return order
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: schema version and nodes; `Graph.from_json` reads it back to an equal graph."""
+        """A JSON object of schema version and nodes, which `Graph.from_json` reads back to an equal graph."""
         return {"schema": SCHEMA, "nodes": [[op, list(inputs)] for op, inputs in self.nodes]}
 
     @classmethod
     def from_json(cls, data: Any) -> "Graph":
-        """Reads what `to_json` wrote.
+        """The graph of an object from `to_json`.
 
         Raises:
           ValueError: if the data is not a graph, or of a newer schema, or the graph is not valid.
         """
         if not isinstance(data, Mapping) or not isinstance(data.get("nodes"), list):
-            raise ValueError(f"not a graph: expected an object with 'nodes', got {str(data)[:60]!r}")
+            raise UserError(f"not a graph: expected an object with 'nodes', got {str(data)[:60]!r}")
         check_schema(data.get("schema"), "graph")
         try:
             nodes = tuple((op, tuple(inputs)) for op, inputs in data["nodes"])
         except (TypeError, ValueError):
-            raise ValueError(f"not a graph: each node is [op, inputs], got {data['nodes']}") from None
+            raise UserError(f"not a graph: each node is [op, inputs], got {data['nodes']}") from None
         return cls(nodes)
 
 
 def check_schema(schema: Any, what: str) -> None:
     """Raises ValueError unless `schema` is a version that this package reads."""
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise ValueError(f"the {what} names no schema version: expected 'schema': {SCHEMA}, got {schema!r}")
+        raise UserError(f"the {what} names no schema version: expected 'schema': {SCHEMA}, got {schema!r}")
     if schema > SCHEMA:
-        raise ValueError(
+        raise UserError(
             f"the {what} has schema {schema}, this version reads up to {SCHEMA}: update evonorms-jax"
         )
 
@@ -173,14 +174,14 @@ def check_op(op: Any, where: str) -> None:
     if op not in OP_NAMES:
         near = difflib.get_close_matches(str(op), OP_NAMES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known ops: {', '.join(OP_NAMES)}"
-        raise ValueError(f"{where}: unknown op {op!r}; {hint}")
+        raise UserError(f"{where}: unknown op {op!r}; {hint}")
 
 
 def _check_node(index: int, node: Node) -> None:
     op, inputs = node
     check_op(op, f"node {index}")
     if len(inputs) != OPS[op].arity:
-        raise ValueError(f"node {index}: {op} takes {OPS[op].arity} input(s), got {list(inputs)}")
+        raise UserError(f"node {index}: {op} takes {OPS[op].arity} input(s), got {list(inputs)}")
     for i in inputs:
         if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < index:
-            raise ValueError(f"node {index}: an input must be one of 0 to {index - 1}, got {i!r}")
+            raise UserError(f"node {index}: an input must be one of 0 to {index - 1}, got {i!r}")

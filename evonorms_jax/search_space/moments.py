@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from evonorms_jax.errors import UserError
+
 BATCH = "bwh"
 LAYER = "whc"
 INSTANCE = "wh"
@@ -40,10 +42,10 @@ def resolve_groups(channels: int, groups: int = 32, group_size: int | None = Non
     """
     if group_size is not None:
         if group_size < 1:
-            raise ValueError(f"group_size must be at least 1, got {group_size}")
+            raise UserError(f"group_size must be at least 1, got {group_size}")
         groups = max(1, channels // group_size)
     if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}")
+        raise UserError(f"groups must be at least 1, got {groups}")
     return max(g for g in range(1, min(groups, channels) + 1) if channels % g == 0)
 
 
@@ -217,12 +219,12 @@ def masked_input(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.A
         return x, None
     mask = jnp.asarray(mask)
     if mask.dtype != jnp.bool_:
-        raise ValueError(f"the mask must be boolean (True is real), got dtype {mask.dtype}")
+        raise UserError(f"the mask must be boolean (True is real), got dtype {mask.dtype}")
     fits = mask.ndim <= x.ndim - 1 and all(
         m in (1, n) for m, n in zip(mask.shape[::-1], x.shape[-2::-1], strict=False)
     )
     if not fits:
-        raise ValueError(f"the mask must broadcast to {x.shape[:-1]}, got shape {mask.shape}")
+        raise UserError(f"the mask must broadcast to {x.shape[:-1]}, got shape {mask.shape}")
     mask = mask.reshape((1,) * (x.ndim - 1 - mask.ndim) + mask.shape)
     mask = jnp.broadcast_to(mask, x.shape[:-1])[..., None]
     return jnp.where(mask, x, 0), mask

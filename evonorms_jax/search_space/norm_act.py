@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.moments import keep_only_moments, masked_input
 
 Params = dict[str, jax.Array]
@@ -56,9 +57,9 @@ def per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
 def check_input(x: jax.Array) -> None:
     """Raises ValueError unless x is floating point `[B, *S, C]` of rank 3 or more."""
     if x.ndim < 3:
-        raise ValueError(f"x must be [B, spatial..., C] with rank 3 or more, got shape {x.shape}")
+        raise UserError(f"x must be [B, spatial..., C] with rank 3 or more, got shape {x.shape}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"x must be floating point, got dtype {x.dtype}")
+        raise UserError(f"x must be floating point, got dtype {x.dtype}")
 
 
 def _init(channels: int, dtype=None):

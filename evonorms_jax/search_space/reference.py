@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.graph import Graph
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 
@@ -70,7 +71,7 @@ def reference_batch_moments(
 
 def _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments) -> dict[int, np.ndarray]:
     if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}")
+        raise UserError(f"groups must be at least 1, got {groups}")
     x = np.asarray(x, np.float64)
     if mask is not None:
         mask = np.broadcast_to(mask, x.shape[:-1])[..., None]

@@ -1,8 +1,8 @@
 """Equations of graphs: printed, typeset in LaTeX, and parsed back.
 
 The text is Python's expression syntax over the leaves `x`, `v0`, `v1`, `0`, with `+ - * /` for add, neg, mul
-and div and function calls for the rest; only the group index set, `std_whc/g(...)`, is not a Python name.
-`1` stands for `exp(0)`. A long sub-expression that is used more than once is printed once, after `where`:
+and div and function calls for all other ops. Only the group index set, `std_whc/g(...)`, is not a Python
+name. `1` means `exp(0)`. A long sub-expression that is used more than once is printed once, after `where`:
 `a / (a + x) where a = ...`.
 """
 
@@ -11,9 +11,10 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.primitives import LEAF_LATEX, LEAVES, OPS, ZERO
 
-# A node is (op, inputs); this file sees only such pairs, `graph.py` gives them a type.
+# A node is a pair (op, inputs) here. `graph.py` gives it a type.
 Nodes = Sequence[tuple[str, Sequence[int]]]
 
 _ADD, _MUL, _NEG, _STACKED, _ATOM = range(5)  # binding strength, weakest first
@@ -23,7 +24,7 @@ _BINARY = {ast.Add: "add", ast.Mult: "mul", ast.Div: "div"}
 
 
 def equation(nodes: Nodes) -> str:
-    """The live part of the graph as text; `parse` reads it back."""
+    """The live part of the graph as text that `parse` reads back."""
     uses = _live_uses(nodes)
     printed = [(leaf, _ATOM) for leaf in LEAVES]
     bindings: list[str] = []
@@ -46,7 +47,7 @@ def _binding_name(number: int) -> str:
 
 
 def _live_uses(nodes: Nodes) -> Counter:
-    """How often each node is used by live nodes; the output counts as used once."""
+    """How often live nodes use each node. The output counts as used once."""
     uses = Counter({len(LEAVES) + len(nodes) - 1: 1})
     for index in range(len(LEAVES) + len(nodes) - 1, len(LEAVES) - 1, -1):
         if uses[index]:
@@ -83,7 +84,7 @@ def _negated(nodes: Nodes, index: int, printed: list) -> int | None:
 
 
 def latex(nodes: Nodes) -> str:
-    """The live part of the graph in LaTeX, without dollar signs; no sub-expression is abbreviated."""
+    """The live part of the graph in LaTeX, without dollar signs and without abbreviations."""
     uses = _live_uses(nodes)
     sets = [(leaf, _ATOM) for leaf in LEAF_LATEX]
     for index, (op, inputs) in enumerate(nodes, start=len(LEAVES)):
@@ -96,7 +97,7 @@ def latex(nodes: Nodes) -> str:
     return sets[-1][0]
 
 
-# By op: how strongly an input must bind to stand without parentheses, and how strongly the result binds.
+# By op: how strongly each input must bind to need no parentheses, and how strongly the result binds.
 _LATEX_BINDING = {
     "add": ((_ADD, _MUL), _ADD),
     "mul": ((_MUL, _STACKED), _MUL),
@@ -117,7 +118,7 @@ def _typeset(op: str, inputs: list[tuple[str, int]]) -> tuple[str, int]:
 
 
 def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Nodes of an equation, equal sub-expressions as one node; the last one is the output.
+    """Nodes of an equation, with equal sub-expressions as one node. The last node is the output.
 
     Raises:
       ValueError: if the text is not an equation over the leaves and ops.
@@ -127,20 +128,20 @@ def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:
     for binding in filter(None, (part.strip() for part in rest.split(";"))):
         name, equals, value = binding.partition("=")
         if not equals:
-            raise ValueError(f"in {equation!r}: expected 'name = expression' after where, got {binding!r}")
+            raise UserError(f"in {equation!r}: expected 'name = expression' after where, got {binding!r}")
         if name.strip() in parser.names:
-            raise ValueError(f"in {equation!r}: {name.strip()!r} after where has a meaning already")
+            raise UserError(f"in {equation!r}: {name.strip()!r} after where has a meaning already")
         parser.names[name.strip()] = parser.read(value)
     output = parser.read(main)
     if output < len(LEAVES):  # a bare leaf: the output must be an intermediate node
         output = parser.node("add", (output, ZERO))
     if output != len(LEAVES) + len(parser.nodes) - 1:
-        raise ValueError(f"in {equation!r}: a name after where is not used by the equation")
+        raise UserError(f"in {equation!r}: a name after where is not used by the equation")
     return parser.nodes
 
 
 class _Parser:
-    """Turns Python's syntax tree of an expression into nodes, each distinct one once."""
+    """Turns Python's syntax tree of an expression into distinct nodes."""
 
     def __init__(self, source: str):
         self.source = source
@@ -152,7 +153,7 @@ class _Parser:
         try:
             tree = ast.parse(expression.replace("whc/g(", "whcg(").strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError):
-            raise ValueError(f"not an equation: {self.source!r}") from None
+            raise UserError(f"not an equation: {self.source!r}") from None
         return self._visit(tree.body)
 
     def node(self, op: str, inputs: tuple[int, ...]) -> int:
@@ -178,12 +179,12 @@ class _Parser:
                 return self.node(_BINARY[type(op)], (self._visit(left), self._visit(right)))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
                 return self._call(name, args)
-        raise ValueError(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}")
+        raise UserError(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}")
 
     def _call(self, name: str, args: list[ast.expr]) -> int:
         op = self._lookup(name.replace("whcg", "whc/g"), {op: op for op in OPS}, "op")
         if len(args) != OPS[op].arity:
-            raise ValueError(f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}")
+            raise UserError(f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}")
         return self.node(op, tuple(self._visit(arg) for arg in args))
 
     def _lookup(self, name: str, known: dict, what: str):
@@ -192,4 +193,4 @@ class _Parser:
         near: Callable = difflib.get_close_matches
         hint = near(name, list(known), n=1)
         hint = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join(known)}"
-        raise ValueError(f"in {self.source!r}: unknown {what} {name!r}; {hint}")
+        raise UserError(f"in {self.source!r}: unknown {what} {name!r}; {hint}")

@@ -1,169 +1,99 @@
-"""Trainings that make a table: each cell is one command, in a work directory of its own.
+"""The cells of a study, layers x networks x seeds, and the machine that trains them.
 
-Cells can be run here one after the other, or anywhere from the list of their commands. A cell is done when
-its `result.json` is there, or the `lost.json` of a training whose loss was not finite.
+A study makes its cells, a runner trains those that have no result yet, and `collect` reads the numbers of
+all. A study that is stopped resumes by the same command. There are two runners: `full_training` gives every
+training its own command and work directory, `proxy_training` trains many layers by one program per anchor.
 """
 
-import ast
-import json
-import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from absl import logging
-from etils import epath
-from ml_collections import ConfigDict
-
-from evonorms_jax.runs.config_checks import load_config
 from evonorms_jax.runs.interrupt import stop_requested
-from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.training import loop
+from evonorms_jax.study.table import Json, Metric
+
+STOPPED = "stopped, all finished work is saved; the same command resumes"
 
 
 class Cell(NamedTuple):
-    """One training of a table.
+    """A layer on a network with a seed.
 
     Attributes:
-      row: of the table: a layer.
-      column: a network, or a network with a batch.
-      seed: of the training.
-      recipe: a config file, with its form.
-      overrides: of the config, by dotted key.
-      workdir: of the training.
+      row: title of the layer in the table.
+      column: title of the network.
+      seed: seed of the training.
+      name: name of the training. Cells of the same name share one training.
+      training: settings of the training in the form that the runner reads.
     """
 
     row: str
     column: str
     seed: int
-    recipe: str
-    overrides: Mapping[str, Any]
-    workdir: epath.Path
-
-    def config(self) -> ConfigDict:
-        """The config of the training.
-
-        Raises:
-          ValueError: if the recipe has no such key, it takes another type, or a number is out of its range.
-        """
-        config = load_config(self.recipe).lock()
-        try:
-            config.update_from_flattened_dict(dict(self.overrides))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.recipe} with {dict(self.overrides)}: {error.args[0]}") from None
-        check_ranges(config, "training")
-        return config
-
-    def command(self) -> str:
-        """The command that runs it, from the folder of this project."""
-        words = ["python", "-m", "experiments.train", f"--config={self.recipe}", f"--workdir={self.workdir}"]
-        words += [f"--config.{key}={value}" for key, value in self.overrides.items()]
-        return shlex.join(words)
-
-    def done(self) -> bool:
-        """Whether nothing is left to train."""
-        return any((self.workdir / name).exists() for name in (loop.RESULT, loop.LOST))
-
-    def accuracy(self, part: str) -> float | None:
-        """On "validation" or "test"; 0 if the loss was not finite, None if the cell is not done."""
-        result = self.result()
-        if result is not None:
-            return result[part]["accuracy"]
-        return 0.0 if self.done() else None
-
-    def result(self) -> dict[str, Any] | None:
-        """What `loop.train` wrote; None of a cell that is not done or lost."""
-        path = self.workdir / loop.RESULT
-        return json.loads(path.read_text()) if path.exists() else None
+    name: str
+    training: Any
 
 
-def provenance(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Where and until when the cells were trained: the different `hardware`, and the last `date` or None."""
-    results = [result for cell in cells if (result := cell.result()) is not None]
+class Runner(Protocol):
+    """Trains cells and keeps their results on disk, where other processes may add to them."""
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Raises `ValueError` for a wrong setting in any cell, before hours of training have passed."""
+
+    def train(self, cells: Sequence[Cell]) -> Iterator[None]:
+        """Trains the cells and yields each time that results are saved, where it may be closed."""
+
+    def result(self, cell: Cell) -> Json | None:
+        """The numbers of a training: None before it is finished, `{LOST: reason}` if it was lost."""
+
+
+def run(runner: Runner, cells: Sequence[Cell]) -> None:
+    """Trains the cells that have no result.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
+      ValueError, DataNotFoundError: the runner cannot train a cell.
+    """
+    missing = left(runner, cells)
+    runner.check(missing)
+    with stop_requested() as stopped, contextlib.closing(runner.train(missing)) as saved:
+        for _ in saved:
+            if stopped():
+                raise KeyboardInterrupt(STOPPED)
+
+
+def left(runner: Runner, cells: Sequence[Cell]) -> list[Cell]:
+    """The trainings without a result, each by its first cell."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.name, cell)
+    return [cell for cell in first.values() if runner.result(cell) is None]
+
+
+def column_title(column: str, metric: Metric, metrics: Sequence[Metric]) -> str:
+    """The title of a column, which names the metric if there are several."""
+    return column if len(metrics) == 1 else f"{column}, {metric.title}"
+
+
+def collect(runner: Runner, cells: Sequence[Cell], metrics: Sequence[Metric]) -> dict[str, dict[str, Json]]:
+    """Values by seed and their summary, `Metric.entry`, for each row and column."""
+    found: dict[str, dict[str, dict[int, Json | None]]] = {}
+    for cell in cells:
+        found.setdefault(cell.row, {}).setdefault(cell.column, {})[cell.seed] = runner.result(cell)
+    return {
+        row: {
+            column_title(column, metric, metrics): metric.entry(results)
+            for column, results in columns.items()
+            for metric in metrics
+        }
+        for row, columns in found.items()
+    }
+
+
+def provenance(runner: Runner, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The distinct `hardware` of all trainings, and their last `date`."""
+    results = [result for cell in cells if (result := runner.result(cell)) is not None]
     hardware = [result["hardware"] for result in results if "hardware" in result]
     return {
         "hardware": [found for place, found in enumerate(hardware) if found not in hardware[:place]],
         "date": max((result["date"] for result in results if "date" in result), default=None),
     }
-
-
-class Network(NamedTuple):
-    """A column of a table: a network with the recipe that trains it."""
-
-    name: str
-    recipe: str
-    overrides: dict[str, Any]
-
-
-def networks(config: ConfigDict) -> list[Network]:
-    """The columns of a table, from texts "NAME RECIPE KEY=VALUE ..." and overrides that hold for all of them.
-
-    Args:
-      config: its `networks` are the texts, a recipe being a config file with its form; its `overrides` are
-        KEY=VALUE each.
-
-    Raises:
-      ValueError: if a text lacks its recipe, or an override is not KEY=VALUE.
-    """
-    found = []
-    for text in config.networks:
-        name, *rest = text.split()
-        if not rest or "=" in rest[0]:
-            raise ValueError(f"a network must be NAME RECIPE KEY=VALUE ..., got {text!r}")
-        found.append(Network(name, rest[0], parse_overrides([*rest[1:], *config.overrides])))
-    return found
-
-
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """`("steps=100", "data.source=mnist5k")` as a dict; values are Python's literals, or else strings.
-
-    Raises:
-      ValueError: if one is not KEY=VALUE.
-    """
-    parsed = {}
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not (key and sign):
-            raise ValueError(f"an override must be KEY=VALUE, got {override!r}")
-        try:
-            parsed[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            parsed[key] = text
-    return parsed
-
-
-def run(cells: Sequence[Cell]) -> None:
-    """Runs the cells that are not done.
-
-    Raises:
-      KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
-      ValueError, DataNotFoundError: as `loop.train`.
-    """
-    trainings = left(cells)
-    for cell in trainings:
-        cell.config()  # what is wrong in any of them shows before hours have passed
-    with stop_requested() as stopped:
-        for number, cell in enumerate(trainings, 1):
-            name = f"training {number} of {len(trainings)}: {cell.row}, {cell.column}, seed {cell.seed}"
-            if stopped():
-                raise KeyboardInterrupt("stopped between two trainings; the same command goes on from there")
-            if cell.done():
-                continue  # somebody else has run it meanwhile
-            logging.info("%s", name)
-            try:
-                loop.train(cell.config(), cell.workdir)
-            except FloatingPointError as error:
-                logging.warning("%s: %s; it counts as accuracy 0", name, error)
-
-
-def left(cells: Sequence[Cell]) -> list[Cell]:
-    """Those that are not done; of cells that have one training, the first."""
-    first: dict[epath.Path, Cell] = {}
-    for cell in cells:
-        first.setdefault(cell.workdir, cell)
-    return [cell for cell in first.values() if not cell.done()]
-
-
-def print_commands(cells: Sequence[Cell]) -> None:
-    """Prints the command of every training that is not done."""
-    for cell in left(cells):
-        print(cell.command())

@@ -5,10 +5,10 @@ from types import ModuleType
 
 
 def load(module: str) -> ModuleType:
-    """Imports a module that draws; to be called before the hours that the rest takes.
+    """Imports a module that draws. Call it early, so that a missing matplotlib fails before a long run.
 
     Raises:
-      ModuleNotFoundError: if matplotlib is missing; says how to get it.
+      ModuleNotFoundError: matplotlib is missing. The message says how to get it.
     """
     try:
         return importlib.import_module(module)

@@ -1,104 +1,235 @@
-"""The figure of a table of classification results: a panel for each network."""
+"""The figures of the studies: a comparison of methods, and a panel for each network of a table."""
 
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from evonorms_jax.report.picture import as_file, canvas, styled
+from evonorms_jax.evolution.records import layer_title
+from evonorms_jax.report.picture import box, canvas, spread, styled
 from evonorms_jax.report.theme import light
+from evonorms_jax.study.cells import column_title
+from evonorms_jax.study.methods import METHODS
+from evonorms_jax.study.table import Json, Metric
+from evonorms_jax.study.transfer import column, metrics_of
 
-_COLORS = ("accent", "unstable", "accepted", "batch_dependent", "low_quality", "diverged", "dead", "ink")
-_PANEL, _ROW = 250, 24
+_TEXT, _GAP, _LEADER = 12, 17, 22  # size, least distance and leader line of labels, in points
+#: Color, width and dashes of the paper's methods. Later ones lie on top, and a narrow one leaves a wide one
+#: visible where they coincide.
+_LOOKS = {
+    "evolution": ("accent", 3.4, "solid"),
+    "random_search": ("unstable", 2.0, "solid"),
+    "random_rejection": ("ink", 1.5, (0, (5, 2))),
+}
+_COLORS = ("accent", "unstable", "accepted", "batch_dependent", "diverged", "ink", "dead", "low_quality")
+
+
+class Label(NamedTuple):
+    """The name of a line at the right edge of its axes: `height` is the line's end, NaN without a line."""
+
+    height: float
+    text: str
+    color: str
+
+
+def label_right(axes: Axes, labels: Sequence[Label]) -> None:
+    """Writes names in the right margin, pushed apart where lines lie close, at the bottom without a line."""
+    width, height = axes.get_window_extent().size * 72 / axes.figure.dpi
+    low, high = axes.get_ylim()
+    starts = {label: (label.height - low) / (high - low) for label in labels if np.isfinite(label.height)}
+    ordered = sorted(labels, key=lambda label: starts.get(label, -1.0))
+    wanted = [starts[label] * height if label in starts else _GAP for label in ordered]
+    for label, place in zip(ordered, spread(wanted, [_GAP] * (len(ordered) - 1)), strict=True):
+        arrow = {"arrowstyle": "-", "color": label.color, "linewidth": 0.8, "shrinkA": 2, "shrinkB": 1}
+        arrow["relpos"] = (0, 0.5)  # ends at the left of the text, not in its middle
+        axes.annotate(
+            label.text,
+            (1, starts.get(label, place / height)),
+            (1 + _LEADER / width, place / height),
+            xycoords="axes fraction",
+            va="center",
+            color=label.color,
+            size=_TEXT,
+            arrowprops=arrow if label in starts else None,
+        )
+
+
+def _margin(texts: Sequence[str]) -> float:
+    """Points on the right that labels of these texts need."""
+    return _LEADER + 14 + 0.58 * _TEXT * max(map(len, texts))
+
+
+def _scale(axes: Axes, metric: Metric, across: bool = False) -> None:
+    """Numbers along the axis of a metric: the horizontal one if `across`."""
+    axis = axes.xaxis if across else axes.yaxis
+    axis.set_major_locator(MaxNLocator(4 if across else 6))
+    if metric.percent:
+        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axis.set_label_text(metric.title)
+
+
+# -- Methods: best validation accuracy so far against candidates examined
 
 
 @styled
-def draw(results: dict[str, Any]) -> Figure:
-    """Accuracy against the size of the groups with batch statistics, or, without sizes, layer by layer."""
-    batches = results["config"]["batches"]
-    panels = list(results["networks"])
-    return _draw_curves(results, panels, batches) if batches else _draw_dots(results, panels)
-
-
-def _draw_curves(results: dict[str, Any], panels: Sequence[str], batches: Sequence[int]) -> Figure:
-    figure, boxes = _panels(len(panels), height=330, left=66, width=_PANEL + 60, right=150)
-    places = np.arange(len(batches))
-    for axes, network in zip(boxes, panels, strict=True):
-        for place, (row, cells) in enumerate(results["rows"].items()):
-            summaries = [cells[f"{network}, {batch}"]["summary"] for batch in batches]
-            # Side by side, so that bars of equal layers do not hide each other.
-            shift = 0.04 * (place - (len(results["rows"]) - 1) / 2)
-            _curve(axes, places + shift, summaries, light(_COLORS[place % len(_COLORS)]), row)
-        axes.set_xticks(places, [str(batch) for batch in batches])
-        axes.set_xlabel("images that share batch statistics")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    boxes[0].set_ylabel("test accuracy")
-    boxes[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=11)
-    _title(boxes, panels)
+def draw_comparison(results: Json) -> Figure:
+    """A thin line for each search, a thick one for the mean of a method, and a line for two baselines."""
+    budget = results["config"]["budget"]
+    methods = {row["name"]: row for row in results["methods"]}
+    looks = _LOOKS | {
+        name: (color, 1.5, "solid")
+        for name, color in zip(methods, itertools.cycle(_COLORS[2:]), strict=False)
+        if name not in _LOOKS and METHODS[name].rejection
+    }
+    names = {name: _method_label(methods[name]) for name in looks}
+    figure = canvas(896, 430)
+    figure.set_facecolor(light("card"))
+    axes = box(figure, 66, 18, _margin(list(names.values())), 52)
+    labels = []
+    for name, (color, width, dashes) in looks.items():
+        look = {"color": light(color), "linestyle": dashes, "drawstyle": "steps-post"}
+        height = _draw_method(axes, methods[name], budget, width, look)
+        labels.append(Label(height, names[name], light(color)))
+    for name, summary in results["references"].items():
+        if summary is not None:
+            axes.axhline(summary["mean"], color=light("muted"), linewidth=1.2, linestyle=(0, (1, 2)))
+            labels.append(Label(summary["mean"], layer_title(name), light("muted")))
+    axes.set_xlim(0, budget)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.grid(color=light("line"))
+    axes.set_xlabel("candidates examined")
+    axes.set_ylabel("best mean validation accuracy so far")
+    label_right(axes, labels)
     return figure
 
 
-def _draw_dots(results: dict[str, Any], panels: Sequence[str]) -> Figure:
+def _method_label(row: Json) -> str:
+    runs = row["runs"]
+    number = sum(run["chosen"] is not None for run in runs)
+    if not number:
+        return f"{row['title']}: none accepted"
+    return row["title"] + ("" if number == len(runs) else f" ({number} of {len(runs)} seeds)")
+
+
+def _draw_method(axes: Axes, row: Json, budget: int, width: float, look: dict[str, Any]) -> float:
+    """Draws the curves of a method, each as long as the budget, and returns the last value of their mean."""
+    curves = [curve(run["best_so_far"], budget) for run in row["runs"]]
+    places = np.arange(1, budget + 1)
+    for best in curves:
+        axes.plot(places, best, linewidth=0.9, alpha=0.45, **look)
+    mean = mean_curve(curves)
+    axes.plot(places, mean, linewidth=width, zorder=3, **look)
+    return float(mean[-1])
+
+
+def curve(rises: Sequence[tuple[int, float]], length: int) -> np.ndarray:
+    """Best accuracy after 1 to `length` candidates, `[length]`, NaN before the first of its rises."""
+    best = np.full(length, np.nan)
+    for examined, accuracy in rises:
+        best[examined - 1 :] = accuracy
+    return best
+
+
+def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of the curves that have values at all, where all of them have one, and NaN before."""
+    found = [best for best in curves if np.isfinite(best[-1])]
+    return np.mean(found, axis=0) if found else np.full_like(curves[0], np.nan)
+
+
+# -- Tables: a panel for each network and metric
+
+
+@styled
+def draw_table(results: Json) -> Figure:
+    """The metric against the images that share batch statistics, or, without a choice of them, per layer."""
+    metrics = metrics_of(results["config"])
+    panels = list(itertools.product(results["networks"], metrics))
+    titles = [column_title(network, metric, metrics) for network, metric in panels]
+    draw = _draw_curves if results["config"]["batches"] else _draw_dots
+    figure, boxes = draw(results, panels, titles)
+    for axes, title in zip(boxes, titles, strict=True):
+        axes.set_title(title, fontsize=11, color=light("ink"), loc="left")
+    return figure
+
+
+def _draw_curves(results: Json, panels: Sequence[tuple[str, Metric]], titles: Sequence[str]):
+    rows, batches = list(results["rows"]), results["config"]["batches"]
+    figure, boxes = _panels(len(panels), height=330, left=66, width=310, right=_margin(rows))
+    metrics = metrics_of(results["config"])
+    for axes, (network, metric) in zip(boxes, panels, strict=True):
+        names = [column_title(column(network, batch), metric, metrics) for batch in batches]
+        labels = []
+        for place, (row, entries) in enumerate(results["rows"].items()):
+            # Side by side, so that bars of equal layers do not hide each other.
+            shift = 0.05 * (place - (len(rows) - 1) / 2)
+            color = light(_COLORS[place % len(_COLORS)])
+            end = _draw_curve(axes, metric, [entries[name] for name in names], shift, color)
+            labels.append(Label(end, row, color))
+        axes.set_xticks(range(len(batches)), [str(batch) for batch in batches])
+        axes.set_xlabel("images that share batch statistics")
+        axes.margins(x=0.02)
+        _scale(axes, metric)
+        axes.set_ylabel(metric.title if axes is boxes[0] else "")
+    _share_range(boxes, [metric for _, metric in panels])
+    label_right(boxes[-1], labels)
+    return figure, boxes
+
+
+def _draw_curve(axes: Axes, metric: Metric, entries: Sequence[Json], shift: float, color: str) -> float:
+    """Draws a layer and returns its last value or NaN. Values that agree everywhere get one bar."""
+    done = [place for place, entry in enumerate(entries) if entry["summary"] is not None]
+    summaries = [entries[place]["summary"] for place in done]
+    centers = np.array([metric.center(summary) for summary in summaries])
+    bars = np.array([summary["deviation"] or 0.0 for summary in summaries])
+    places = np.array(done) + shift
+    axes.plot(places, centers, color=color, linewidth=1.6)
+    if len(done) > 1 and all(entries[place]["by_seed"] == entries[done[0]]["by_seed"] for place in done):
+        places, centers, bars = places[-1:], centers[-1:], bars[-1:]
+    if metric.statistic == "mean":
+        axes.errorbar(places, centers, bars, fmt="o", color=color, capsize=2, elinewidth=1, markersize=4)
+    return float(centers[-1]) if len(centers) else np.nan
+
+
+def _share_range(boxes: Sequence[Axes], metrics: Sequence[Metric]) -> None:
+    """Gives panels of one metric the same range, so that networks can be compared."""
+    for metric in set(metrics):
+        mine = [axes for axes, other in zip(boxes, metrics, strict=True) if other == metric]
+        lows, highs = zip(*(axes.get_ylim() for axes in mine), strict=True)
+        for axes in mine:
+            axes.set_ylim(min(lows), max(highs))
+
+
+def _draw_dots(results: Json, panels: Sequence[tuple[str, Metric]], titles: Sequence[str]):
     rows = list(results["rows"])
-    figure, boxes = _panels(len(panels), height=_ROW * len(rows) + 90, left=190, width=_PANEL - 70, right=30)
+    figure, boxes = _panels(len(panels), height=24 * len(rows) + 90, left=_margin(rows), width=180, right=30)
     places = np.arange(len(rows))[::-1]
-    for axes, network in zip(boxes, panels, strict=True):
+    for axes, (_, metric), title in zip(boxes, panels, titles, strict=True):
         for place, row in zip(places, rows, strict=True):
-            cell = results["rows"][row][network]
-            scores = [score for score in cell["by_seed"].values() if score is not None]
+            entry = results["rows"][row][title]
+            scores = [score for score in entry["by_seed"].values() if score is not None]
             axes.plot(scores, [place] * len(scores), "o", color=light("accent"), alpha=0.35, markersize=4)
-            if cell["summary"] is not None:
-                axes.plot(cell["summary"]["mean"], place, "|", color=light("ink"), markersize=13, mew=2)
+            if entry["summary"] is not None:
+                center = metric.center(entry["summary"])
+                axes.plot(center, place, "|", color=light("ink"), markersize=13, mew=2)
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_yticks(places, rows if axes is boxes[0] else [""] * len(rows))
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("test accuracy")
-        axes.grid(color=light("line"))
-    _title(boxes, panels)
-    return figure
+        _scale(axes, metric, across=True)
+    return figure, boxes
 
 
-def _panels(count: int, *, height: int, left: int, width: int, right: int) -> tuple[Figure, list[Axes]]:
-    """Axes side by side, sizes in pixels."""
+def _panels(count: int, *, height: int, left: float, width: int, right: float) -> tuple[Figure, list[Axes]]:
+    """Axes side by side, sizes in points."""
     gap = 50
     total = left + count * width + (count - 1) * gap + right
     figure = canvas(total, height)
     figure.set_facecolor(light("card"))
-    boxes = [
-        figure.add_axes(
-            (
-                (left + place * (width + gap)) / total,
-                52 / height,
-                width / total,
-                (height - 90) / height,
-            ),
-            facecolor="none",
-        )
-        for place in range(count)
-    ]
+    starts = [left + place * (width + gap) for place in range(count)]
+    boxes = [box(figure, start, 38, total - start - width, 52) for start in starts]
     for axes in boxes:
-        axes.set_axisbelow(True)
         axes.grid(color=light("line"))
     return figure, boxes
-
-
-def _curve(axes: Axes, places, summaries, color: str, label: str) -> None:
-    done = [i for i, summary in enumerate(summaries) if summary is not None]
-    means = [summaries[i]["mean"] for i in done]
-    deviations = [summaries[i]["deviation"] or 0.0 for i in done]
-    look = {"color": color, "label": label, "capsize": 2, "elinewidth": 1, "markersize": 4}
-    axes.errorbar(places[done], means, deviations, fmt="o-", **look)
-
-
-def _title(boxes: Sequence[Axes], names: Sequence[str]) -> None:
-    for axes, name in zip(boxes, names, strict=True):
-        axes.set_title(name, fontsize=12, color=light("ink"), loc="left")
-
-
-def render(results: dict[str, Any], kind: str) -> bytes:
-    """The figure as a file of kind "svg" or "png"."""
-    return as_file(draw(results), kind)

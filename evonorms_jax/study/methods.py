@@ -1,40 +1,47 @@
-"""The searches of a comparison, each in a work directory of its own, and what every method makes of them.
+"""The four search methods, their searches, and the layers that they chose.
 
-There are two searches for each seed: random search and evolution. The two random methods need none of their
-own, since random search proposes the same graphs from the same seed: its first proposal is the layer of
-"random", and the first that it accepts is that of "random + rejection", which is what a search with
-`method="random"` ends with. A seed is one of proposals, weights, batches and crops: searches with the same
-one train alike and begin with the same random proposals, so what differs is how they go on.
+There are two searches for each seed, random search and evolution, each in a work directory of its own. The
+two random methods read the random search, which proposes the same graphs from the same seed. Its first
+proposal is the layer of "random". The first one that it accepts is the layer of "random + rejection", with
+which a search of `method="random"` ends. A seed fixes proposals, weights, batches and crops, so the searches
+of a seed begin with the same random proposals, trained alike, and differ in how they continue.
 """
 
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.records import Search, WorkdirError, read_search
 from evonorms_jax.evolution.session import run_search
+from evonorms_jax.runs.files import absolute
+from evonorms_jax.search_space import Graph
+from evonorms_jax.study.cells import STOPPED
 
-#: Keys of a comparison that are none of a search.
+#: Keys of a comparison that its searches do not have.
 OWN_KEYS = ("seeds", "known_layers", "retraining")
-SEARCHES = ("random_search", "evolution")
-STOPPED = "stopped, all that was done is saved; the same command goes on"
+#: The searches of each seed: settings that differ from the config of the comparison, by dotted key.
+SEARCHES: dict[str, dict[str, Any]] = {
+    "random_search": {"method": "random_search"},
+    "evolution": {"method": "evolution"},
+}
 
 
 class Method(NamedTuple):
     """A row of the comparison.
 
     Attributes:
-      title: its name for people.
-      search: of `SEARCHES`: whose candidates it looks at.
-      examined: which of them, of all in order.
-      rejection: whether candidates must be accepted; if not, the last one examined is the layer.
+      title: name in the table.
+      search: name of the search, in `SEARCHES`, whose candidates it examines.
+      examined: function that picks its part of all candidates in order.
+      rejection: whether candidates must be accepted. If not, the last one examined is the layer.
     """
 
     title: str
@@ -56,7 +63,7 @@ def _to_first_accepted(records: Sequence[Record]) -> Sequence[Record]:
     return records[: next(accepted, len(records)) + 1]
 
 
-#: In the paper's order, from the worst to the best.
+#: In the paper's order, from the worst to the best. Another method is one entry here, with its search above.
 METHODS: dict[str, Method] = {
     "random": Method("Random", "random_search", _first, rejection=False),
     "random_rejection": Method("Random + rejection", "random_search", _to_first_accepted),
@@ -66,13 +73,13 @@ METHODS: dict[str, Method] = {
 
 
 class Run(NamedTuple):
-    """What one method made of one seed.
+    """The outcome of one method for one seed.
 
     Attributes:
-      method: of `METHODS`.
-      seed: of the search.
-      examined: the candidates it paid for, in order.
-      chosen: the one with the best mean accuracy; None if none was accepted.
+      method: key of `METHODS`.
+      seed: seed of the search.
+      examined: candidates that it paid for, in order.
+      chosen: candidate with the best mean accuracy, if it accepted any.
     """
 
     method: str
@@ -82,7 +89,7 @@ class Run(NamedTuple):
 
 
 def apply_method(name: str, seed: int, records: Sequence[Record]) -> Run:
-    """What the method makes of the records of its search."""
+    """The outcome of a method that reads the records of a search."""
     method = METHODS[name]
     examined = method.examined(records)
     if not method.rejection:
@@ -97,44 +104,99 @@ def best_so_far(records: Sequence[Record]) -> np.ndarray:
     return np.fmax.accumulate(np.array(scores, np.float64))
 
 
-def search_config(config: ConfigDict, method: str, seed: int) -> ConfigDict:
+# -- The searches
+
+
+def search_config(config: ConfigDict, search: str, seed: int) -> ConfigDict:
     """The config of one search."""
     fields = {key: value for key, value in config.to_dict().items() if key not in OWN_KEYS}
-    return ConfigDict(fields | {"method": method, "seed": seed, "name": f"{config.name}, seed {seed}"})
+    made = ConfigDict(fields | {"method": search, "seed": seed, "name": f"{config.name}, seed {seed}"})
+    made.update_from_flattened_dict(SEARCHES[search])
+    return made
 
 
-def search_dir(workdir: epath.Path, method: str, seed: int) -> epath.Path:
-    """The work directory of one search; `python -m experiments.report` makes a report of it."""
-    return workdir / "searches" / f"{method}-{seed}"
+def search_dir(workdir: epath.Path, search: str, seed: int) -> epath.Path:
+    """The work directory of one search, which `python -m experiments.report` reads."""
+    return workdir / "searches" / f"{search}-{seed}"
 
 
 def run_searches(config: ConfigDict, workdir: epath.Path) -> dict[tuple[str, int], Search]:
-    """Runs all searches that are not done yet, seed by seed.
+    """Runs all searches that are not finished, seed by seed.
 
     Returns:
-      What is in their work directories, by method and seed.
+      The contents of their work directories, by search and seed.
 
     Raises:
-      KeyboardInterrupt: if Ctrl-C or SIGTERM stopped one of them.
-      ValueError, DataNotFoundError: as `run_search`.
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
+      ValueError, DataNotFoundError: a search cannot run, see `run_search`.
     """
     searches = {}
     pairs = list(itertools.product(config.seeds, SEARCHES))
-    for number, (seed, method) in enumerate(pairs, 1):
-        path, settings = search_dir(workdir, method, seed), search_config(config, method, seed)
+    for number, (seed, name) in enumerate(pairs, 1):
+        path, settings = search_dir(workdir, name, seed), search_config(config, name, seed)
         done = _finished(path, settings)
         state = "done before" if done else f"{config.budget} candidates"
-        logging.info("search %d of %d: %s with seed %d, %s", number, len(pairs), method, seed, state)
+        logging.info("search %d of %d: %s with seed %d, %s", number, len(pairs), name, seed, state)
         if not done and not run_search(settings, path):
             raise KeyboardInterrupt(STOPPED)
-        searches[method, seed] = read_search(path)
+        searches[name, seed] = read_search(path)
     return searches
 
 
 def _finished(path: epath.Path, settings: ConfigDict) -> bool:
-    """Whether this search is done; if something is wrong with it, `run_search` mends it or says so."""
+    """Whether this search is finished. If not, `run_search` resumes it or reports its damage."""
     try:
         search = read_search(path)
     except WorkdirError:
         return False
     return search.finished and search.config == json.loads(json.dumps(settings.to_dict()))
+
+
+# -- The layers that the methods chose
+
+
+def chosen_layers(source: str, count: int) -> dict[str, list[Graph]]:
+    """The layers of every method, by its title.
+
+    Args:
+      source: work directory of `experiments.compare_methods`, or the compare_methods.json that it writes.
+      count: number of layers of each method, one for each seed from 0 on.
+
+    Raises:
+      ValueError: if a search is missing or not finished, a method accepted no layer, there are too few
+        seeds, or the file is missing or damaged.
+    """
+    path = absolute(source)
+    return _of_results(path, count) if path.suffix == ".json" else _of_searches(path, count)
+
+
+def _of_searches(folder: epath.Path, count: int) -> dict[str, list[Graph]]:
+    rows = {}
+    for name, method in METHODS.items():
+        rows[method.title] = []
+        for seed in range(count):
+            place = search_dir(folder, method.search, seed)
+            search = read_search(place)
+            if not search.finished:
+                raise UserError(f"the search in {place} is not finished; compare_methods resumes it")
+            run = apply_method(name, seed, list(search.history))
+            if run.chosen is None:
+                raise UserError(f"{folder}: {method.title} with seed {seed} accepted no layer")
+            rows[method.title].append(run.chosen.graph)
+    return rows
+
+
+def _of_results(path: epath.Path, count: int) -> dict[str, list[Graph]]:
+    rows = {}
+    try:
+        for method in json.loads(path.read_text())["methods"]:
+            chosen = [run["chosen"] for run in method["runs"]][:count]
+            rows[method["title"]] = [Graph.from_json(layer["graph"]) for layer in chosen if layer is not None]
+    except OSError as error:
+        raise UserError(f"cannot read the comparison {path}: {error.strerror or error}") from None
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged, or was not written by compare_methods") from None
+    for title, layers in rows.items():
+        if len(layers) < count:
+            raise UserError(f"{path} has {len(layers)} layers that {title} accepted, for {count} seeds")
+    return rows

@@ -1,110 +1,122 @@
-"""The layers of a search ranked by what full networks reach with them."""
+"""The best layers of a search, ranked by the accuracy that full networks reach with them."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.records import ScoredLayer, read_search, top_layers
 from evonorms_jax.layers.registry import layer_file
+from evonorms_jax.runs.files import write_whole
+from evonorms_jax.runs.lock import hold
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import claim_workdir, write_whole
-from evonorms_jax.study.cells import Cell, networks, provenance
+from evonorms_jax.runs.workdir import claim_workdir
+from evonorms_jax.study import cells
+from evonorms_jax.study.cells import Cell, Runner
+from evonorms_jax.study.full_training import TRAINERS, FullTraining, columns
+from evonorms_jax.study.table import Json, Table, publish
 
 CANDIDATES, LAYERS, NAME = "candidates.json", "reranked_layers.json", "rerank"
-Json = dict[str, Any]
+_TRAINER = TRAINERS["classification"]
+_METRIC = _TRAINER.metrics["validation.accuracy"]
 
 
-def prepare(config: ConfigDict, search: str, workdir: str) -> tuple[epath.Path, list[ScoredLayer]]:
-    """Chooses the layers, and claims the work directory for them.
+def run(config: ConfigDict, search: str, workdir: epath.PathLike, *, commands: bool = False) -> None:
+    """Trains the cells that have no result, then writes and prints the ranking.
+
+    Args:
+      config: config of the ranking, see `experiments/configs/rerank_mnist5k.py`.
+      search: work directory of the search.
+      workdir: work directory of the ranking.
+      commands: print the commands of the cells without a result instead.
+
+    Raises:
+      ValueError: if a setting is wrong, or the work directory belongs to another ranking.
+      KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
+    """
+    workdir, layers = prepare(config, search, workdir)
+    runner, made = FullTraining(workdir / "cells", _TRAINER), make_cells(config, workdir, layers)
+    if commands:
+        runner.print_commands(made)
+        return
+    with hold(workdir):
+        cells.run(runner, made)
+        results = rank(config, layers, runner, made)
+        write_whole(workdir / LAYERS, layer_file(results["layers"][: config.best]))
+        publish(workdir, NAME, results, make_table(results))
+    print(f"the best {config.best}: {workdir / LAYERS}")
+
+
+def prepare(config: ConfigDict, search: str, workdir: epath.PathLike) -> tuple[epath.Path, list[ScoredLayer]]:
+    """Chooses the layers, and claims the work directory for them without keeping other processes out.
 
     Returns:
       The work directory, with `candidates.json`, and the layers in the order of their proxy accuracy.
 
     Raises:
-      ValueError: if the search has accepted no layer or its directory is none, the rule is unknown, or the
-        work directory belongs to other layers.
+      ValueError: if the search accepted no layer yet, its directory is no work directory of a search, the
+        rule is unknown, or the work directory belongs to other layers.
     """
     if config.choose not in ("mean", "front"):
-        raise ValueError(f"choose must be mean or front, got {config.choose!r}")
+        raise UserError(f"choose must be mean or front, got {config.choose!r}")
     check_ranges(config, "reranking")
     if config.best > config.top:
-        raise ValueError(f"top must be at least best, got {config.top} and {config.best}")
-    found = top_layers(read_search(epath.Path(search)).history, config.top)
+        raise UserError(f"top must be at least best, got {config.top} and {config.best}")
+    found = top_layers(read_search(search).history, config.top)
     layers = [layer for layer in found if layer.pareto] if config.choose == "front" else found[: config.top]
     if not layers:
-        raise ValueError(f"the search in {search} has accepted no layer yet")
-    # A search that goes on changes its top layers: those of this work directory stay.
+        raise UserError(f"the search in {search} has accepted no layer yet")
+    # A search that continues changes its top layers, but not those of this work directory.
     settings = config.to_dict() | {"layers": [str(record.graph) for record in layers]}
-    path = claim_workdir(workdir, settings)
-    write_whole(path / CANDIDATES, layer_file([_row(record) for record in layers]))
+    with claim_workdir(workdir, settings, alone=False) as path:
+        write_whole(path / CANDIDATES, layer_file([_row(record) for record in layers]))
     return path, layers
 
 
 def make_cells(config: ConfigDict, workdir: epath.Path, layers: Sequence[ScoredLayer]) -> list[Cell]:
-    """A training for each layer and network.
+    """A cell for each layer and network.
 
     Raises:
       ValueError: if a recipe is wrong, or has no images to score on.
     """
-    cells = [
-        Cell(
-            row=f"candidate {record.index}",
-            column=network.name,
-            seed=config.seed,
-            recipe=network.recipe,
-            overrides=network.overrides
-            | {"layer.spec": f"{workdir / CANDIDATES}#{number}", "seed": config.seed},
-            workdir=workdir / "cells" / f"{record.index}-{network.name}",
-        )
-        for number, record in enumerate(layers)
-        for network in networks(config)
-    ]
-    for cell in cells:
-        if cell.config().data.validation_size == 0:
-            raise ValueError(f"{cell.column}: data.validation_size=0 leaves no images to score layers on")
-    return cells
+    made = []
+    for number, record in enumerate(layers):
+        for network, recipe in columns(config).items():
+            recipe = recipe.override({"layer.spec": f"{workdir / CANDIDATES}#{number}", "seed": config.seed})
+            if recipe.config().data.validation_size == 0:
+                raise UserError(f"{network}: data.validation_size=0 leaves no images to score layers on")
+            name = f"{record.index}-{network}"
+            made.append(Cell(f"candidate {record.index}", network, config.seed, name, recipe))
+    return made
 
 
-def rank(config: ConfigDict, layers: Sequence[ScoredLayer], cells: Sequence[Cell]) -> Json:
-    """Validation accuracies, the layers from the best to the worst by their mean."""
+def rank(config: ConfigDict, layers: Sequence[ScoredLayer], runner: Runner, made: Sequence[Cell]) -> Json:
+    """Validation accuracies, the layers in descending order of their mean over the networks."""
+    found = cells.collect(runner, made, [_METRIC])
     rows = []
     for place, record in enumerate(layers, 1):
-        mine = [cell for cell in cells if cell.row == f"candidate {record.index}"]
-        scores = {cell.column: cell.accuracy("validation") for cell in mine}
-        row = _row(record) | {"proxy_rank": place, "validation": scores}
-        rows.append(row | {"mean": float(np.mean(list(scores.values())))})
+        entries = found[f"candidate {record.index}"]
+        scores = {network: entry["by_seed"][str(config.seed)] for network, entry in entries.items()}
+        mean = float(np.mean(list(scores.values())))
+        rows.append(_row(record) | {"proxy_rank": place, "validation": scores, "mean": mean})
     rows.sort(key=lambda row: -row["mean"])
-    names = [network.name for network in networks(config)]
-    return {"config": config.to_dict(), "networks": names, **provenance(cells), "layers": rows}
+    provenance = cells.provenance(runner, made)
+    return {"config": config.to_dict(), "networks": list(columns(config)), **provenance, "layers": rows}
 
 
-def table(results: Json) -> tuple[list[str], list[list[str]]]:
-    """The titles of the columns and the cells of the rows; accuracies in %."""
-    columns = results["networks"]
-    header = ["layer", *columns, "mean", "proxy", "proxy rank"]
+def make_table(results: Json) -> Table:
+    """The ranking as a table, with a rule below the best."""
+    networks = results["networks"]
     rows = []
     for row in results["layers"]:
-        figures = [row["validation"][name] for name in columns] + [row["mean"], row["mean_score"]]
-        cells = [f"{100 * figure:.1f}" for figure in figures]
-        rows.append([row["equation"], *cells, str(row["proxy_rank"])])
-    return header, rows
-
-
-def write(results: Json, workdir: epath.Path) -> None:
-    """Writes `rerank.json`, `rerank.md` and `reranked_layers.json`."""
-    header, rows = table(results)
-    rows = [[f"`{row[0]}`", *row[1:]] for row in rows]
-    lines = [header, ["---"] * len(header), *rows]
-    write_whole(workdir / f"{NAME}.json", json.dumps(results, indent=1) + "\n")
-    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    write_whole(
-        workdir / f"{NAME}.md", f"{text}\nValidation accuracy in %; the proxy's is that of the search.\n"
-    )
-    write_whole(workdir / LAYERS, layer_file(results["layers"][: results["config"]["best"]]))
+        values = [*(row["validation"][name] for name in networks), row["mean"], row["mean_score"]]
+        rows.append(
+            [f"`{row['equation']}`", *(f"{100 * value:.1f}" for value in values), str(row["proxy_rank"])]
+        )
+    notes = "Validation accuracy in %. The columns of the proxy are those of the search."
+    return Table(["layer", *networks, "mean", "proxy", "proxy rank"], rows, notes, results["config"]["best"])
 
 
 def _row(record: ScoredLayer) -> Json:

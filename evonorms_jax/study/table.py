@@ -1,173 +1,209 @@
-"""Rows, columns and cells of the tables of classification results."""
+"""Tables of numbers over seeds: one summary, and one form each as JSON, as Markdown and on a terminal."""
 
-import itertools
+import functools
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
+import rich.table
 from etils import epath
-from ml_collections import ConfigDict
+from rich.console import Console
 
-from evonorms_jax.evolution.records import layer_title
-from evonorms_jax.layers.registry import layer_file, norm_act
-from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import write_whole
-from evonorms_jax.search_space import Graph
-from evonorms_jax.study.cells import Cell, Network, networks, provenance
-from evonorms_jax.study.chosen import chosen_layers
-from evonorms_jax.study.results import summarize
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.files import write_whole
 
 Json = dict[str, Any]
-_LAYER_FILE = "layers.json"
-_DASH = "\N{EN DASH}"
-#: A row: its layer for each seed, a name or a graph.
-Layers = dict[str, list[str | Graph]]
+DASH = "\N{EN DASH}"
+#: Key of a result whose training was lost: its loss was not finite.
+LOST = "lost"
+_LONGEST, _WIDEST = 40, 8  # characters of a row's title, and columns, that a terminal shows beside each other
 
 
-def make_layers(config: ConfigDict) -> Layers:
-    """The rows: the named layers, and those that the methods of a comparison chose.
+def summarize(values: Sequence[float]) -> Json | None:
+    """Mean, sample deviation and number of the values. One value has no deviation."""
+    if not values:
+        return None
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "deviation": deviation, "number": len(values)}
 
-    A named layer is trained with every seed. A method has as many layers as it was run with seeds, and each
-    of them is trained with one seed, so that its deviation is that of the method.
 
-    Raises:
-      ValueError: if a number is out of range, otherwise as `chosen_layers`.
+def paired_interval(
+    values: Sequence[float], others: Sequence[float], level: float = 0.95, resamples: int = 10_000
+) -> tuple[float, float]:
+    """Interval of the mean difference of paired values, by the percentile bootstrap (Efron 1979).
+
+    With few pairs it is too narrow: of three pairs it covers the true mean in about 3 cases of 4.
+
+    Args:
+      values: `[N]` values, such as one for each seed.
+      others: `[N]` values for the same seeds.
+      level: share of the bootstrap means inside the interval.
+      resamples: number of bootstrap means, drawn with a fixed seed.
+
+    Returns:
+      The lower and the upper end.
     """
-    check_ranges(config, "table")
-    rows: Layers = {layer_title(name): [name] * len(config.seeds) for name in config.layers}
-    return rows | (chosen_layers(config.comparison, len(config.seeds)) if config.comparison else {})
+    differences = np.subtract(values, others)
+    means = np.random.default_rng(0).choice(differences, (resamples, len(differences))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
-def describe(config: ConfigDict, layers: Layers) -> Json:
-    """What the work directory belongs to: searches that go on would change the layers."""
-    return config.to_dict() | {"rows": {row: [str(layer) for layer in each] for row, each in layers.items()}}
+class Metric(NamedTuple):
+    """A number that trainings report, and the way a table shows it over seeds.
 
-
-def make_cells(config: ConfigDict, workdir: epath.Path, layers: Layers) -> list[Cell]:
-    """A training for each row, column and seed; layers that are no names go into a file beside them.
-
-    Where a column differs from another only in how many images share batch statistics, a layer that has none
-    has one training for both.
+    Attributes:
+      title: name in headers and on axes.
+      path: keys of the number in a result, joined by dots. An empty path gives 0.
+      lost: value for a lost training. With None the statistic leaves it out, and the table counts it.
+      statistic: "mean" with the deviation, "median", or "share", which is a mean without deviation.
+      percent: whether to show the value times 100.
+      digits: digits after the point.
     """
-    graphs = list({layer for each in layers.values() for layer in each if isinstance(layer, Graph)})
-    graphs.sort(key=str)
-    rows = [{"graph": graph.to_json(), "equation": str(graph)} for graph in graphs]
-    write_whole(workdir / _LAYER_FILE, layer_file(rows))
-    made = []
-    for place, seed in enumerate(config.seeds):
-        for row, each in layers.items():
-            layer = each[place]
-            spec = layer if isinstance(layer, str) else f"{workdir / _LAYER_FILE}#{graphs.index(layer)}"
-            batches = config.batches or (None,)
-            alike = config.workers is None and not _has_batch_statistics(layer)
-            for network, batch in itertools.product(networks(config), batches):
-                trained = batches[0] if alike else batch
-                overrides = network.overrides | {"layer.spec": spec, "seed": seed} | _batch(config, trained)
-                name = f"{row} {_column(network, trained)} {seed}"
-                made.append(
-                    Cell(
-                        row=row,
-                        column=_column(network, batch),
-                        seed=seed,
-                        recipe=network.recipe,
-                        overrides=overrides,
-                        workdir=workdir / "cells" / re.sub(r"\W+", "-", name.lower()),
-                    )
-                )
-    return made
 
+    title: str
+    path: str
+    lost: float | None = 0.0
+    statistic: str = "mean"
+    percent: bool = True
+    digits: int = 1
 
-def _column(network: Network, batch: int | None) -> str:
-    return network.name if batch is None else f"{network.name}, {batch}"
+    def value(self, result: Json) -> float | None:
+        """The number in a result.
 
+        Raises:
+          ValueError: if the result has no such number.
+        """
+        if LOST in result:
+            return self.lost
+        try:
+            return functools.reduce(operator.getitem, self.path.split("."), result) if self.path else 0.0
+        except KeyError:
+            raise UserError(f"a training has no {self.path}; its result has {', '.join(result)}") from None
 
-def _has_batch_statistics(layer: str | Graph) -> bool:
-    """Whether moments of a layer are over the images of a batch: it keeps moving ones of them."""
-    init = norm_act(layer)(use_running_average=False).init
-    return "batch_stats" in jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 8, 8)))
+    def entry(self, results: Mapping[int, Json | None]) -> Json:
+        """Values by seed and their summary, from results by seed, where None is not finished yet."""
+        values = {str(seed): result and self.value(result) for seed, result in results.items()}
+        known = [value for value in values.values() if value is not None]
+        entry: Json = {"by_seed": values, "summary": summarize(known)}
+        if known and self.statistic == "median":
+            entry["summary"]["median"] = float(np.median(known))
+        lost = [str(seed) for seed, result in results.items() if result and LOST in result]
+        return entry | {"lost": lost} if lost and self.lost is None else entry
 
+    def center(self, summary: Json) -> float:
+        """The mean or median of a summary."""
+        return summary["median" if self.statistic == "median" else "mean"]
 
-def _batch(config: ConfigDict, size: int | None) -> Mapping[str, int]:
-    """Overrides that let `size` images share statistics: those of one of `workers` devices."""
-    if size is None:
-        return {}
-    total = {} if config.workers is None else {"batch_size": config.workers * size}
-    return {"statistics_batch": size, **total}
+    def text(self, summary: Json) -> str:
+        """A summary as text, such as "93.2 ± 0.7"."""
+        shown = [self.center(summary)]
+        if self.statistic == "mean" and summary["deviation"] is not None:
+            shown.append(summary["deviation"])
+        return " ± ".join(f"{100 * value if self.percent else value:.{self.digits}f}" for value in shown)
 
-
-def collect(config: ConfigDict, cells: Sequence[Cell]) -> Json:
-    """Mean and deviation of the test accuracy over the seeds; None of a cell that has none yet."""
-    table: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        scores = table.setdefault(cell.row, {}).setdefault(cell.column, {})
-        scores[str(cell.seed)] = cell.accuracy("test")
-    rows = {
-        row: {
-            column: {
-                "by_seed": scores,
-                "summary": summarize([score for score in scores.values() if score is not None]),
-            }
-            for column, scores in columns.items()
-        }
-        for row, columns in table.items()
-    }
-    return {
-        "config": config.to_dict(),
-        "networks": [network.name for network in networks(config)],
-        **provenance(cells),
-        "rows": rows,
-    }
-
-
-def table(results: Json) -> tuple[list[str], list[list[str]]]:
-    """The titles of the columns and the cells of the rows."""
-    columns = list(next(iter(results["rows"].values())))
-    rows = []
-    for row, cells in results["rows"].items():
-        rows.append([row, *(_percent(cells[column]) for column in columns)])
-    return ["layer", *columns], rows
-
-
-def _percent(cell: Json) -> str:
-    summary = cell["summary"]
-    if summary is None:
-        return _DASH
-    deviation = "" if summary["deviation"] is None else f" ± {100 * summary['deviation']:.1f}"
-    missing = len(cell["by_seed"]) - summary["number"]
-    return f"{100 * summary['mean']:.1f}{deviation}" + (f" ({missing} to come)" if missing else "")
-
-
-def notes(results: Json) -> str:
-    """What the numbers of the table are, in a paragraph."""
-    config = results["config"]
-    batches = ""
-    if config["batches"]:
-        batches = (
-            " The number beside a network is that of the images that share batch statistics; a layer without"
-            " any has one training for all of them, unless the batch differs, too."
+    def describe(self) -> str:
+        """The name, unit and statistic for the notes below a table."""
+        if self.statistic == "share":
+            return f"{self.title} in %, share of the trainings"
+        over = {"mean": "mean ± sample standard deviation", "median": "median"}
+        fate = "is left out" if self.lost is None else f"counts as {self.lost:g}"
+        return (
+            f"{self.title}{' in %' if self.percent else ''}, {over[self.statistic]} over the seeds, where a "
+            f"training whose loss is not finite {fate}"
         )
-    hardware = "".join(
-        f"{one['devices']} device(s) of kind {one['device']}, {one['machine']}, JAX {one['jax']}; "
-        for one in results["hardware"]
-    )
-    title = config["name"][:1].upper() + config["name"][1:]
-    return (
-        f"{title}: test accuracy in %, mean ± sample standard deviation over "
-        f"{len(config['seeds'])} seeds.{batches} A training whose loss is not finite counts as 0. "
-        f"{hardware}{results['date'] or 'none is done'}."
-    )
 
 
-def write(results: Json, workdir: epath.Path, render: Callable[[Json, str], bytes]) -> list[epath.Path]:
-    """Writes the table as JSON and Markdown and the figure, `render(results, kind)`, as SVG and PNG."""
-    header, rows = table(results)
-    lines = ["| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows]]
-    paths = [workdir / f"table.{kind}" for kind in ("json", "md", "svg", "png")]
-    write_whole(paths[0], json.dumps(results, indent=1) + "\n")
-    write_whole(paths[1], "\n".join([*lines, "", notes(results), ""]))
-    for path in paths[2:]:
-        path.write_bytes(render(results, path.suffix[1:]))
-    return paths
+def entry_text(metric: Metric, entry: Json) -> str:
+    """The text of a table's cell, with the number of trainings that are lost or not finished."""
+    lost = len(entry.get("lost", ()))
+    missing = sum(value is None for value in entry["by_seed"].values()) - lost
+    counts = [f"{number} {word}" for number, word in ((lost, "lost"), (missing, "to come")) if number]
+    if entry["summary"] is None:
+        return f"{DASH} ({counts[0]})" if lost else DASH
+    return metric.text(entry["summary"]) + (f" ({', '.join(counts)})" if counts else "")
+
+
+def hardware_text(hardware: Json) -> str:
+    """The devices of a result, with the version of JAX."""
+    kind = "{devices} device(s) of kind {device}, {machine}, JAX {jax}"
+    return kind.format_map(hardware)
+
+
+class Table(NamedTuple):
+    """A table as text.
+
+    Attributes:
+      header: titles of the columns.
+      rows: text of the cells. An equation in the first column has backticks.
+      notes: a paragraph below.
+      section: number of rows above a rule on a terminal, 0 without a rule.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: str
+    section: int = 0
+
+    def markdown(self) -> str:
+        """The table and its notes for a page."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", self.notes, ""])
+
+    def show(self, title: str) -> None:
+        """Prints the table: a wide one turned, and long titles of rows below, so that all numbers fit."""
+        lines = [[text.replace("_", " ") for text in self.header], *map(list, self.rows)]
+        titles = [row[0].strip("`") for row in self.rows]
+        numbered = any(len(text) > _LONGEST for text in titles)
+        for number, line in enumerate(lines[1:], 1):
+            line[0] = str(number) if numbered else line[0]
+        section = self.section
+        if len(self.header) > max(_WIDEST, len(self.rows)):
+            lines, section = list(zip(*lines, strict=True)), 0
+        shown = rich.table.Table(title=title)
+        for text, width in zip(lines[0], _widths(lines, Console().width), strict=True):
+            shown.add_column(text, width=width)
+        for number, line in enumerate(lines[1:], 1):
+            shown.add_row(*line, end_section=number == section)
+        Console(width=10_000).print(shown)
+        for number, text in enumerate(titles if numbered else (), 1):
+            print(f"{number:2}. {text}")
+        print(self.notes)
+
+
+def _widths(lines: Sequence[Sequence[str]], total: int) -> list[int]:
+    """Widths of columns that fit into a terminal, where rich would cut words, and so numbers."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(len(word) for text in column for word in text.split()) for column in columns]
+    spare = total - sum(widths) - 3 * len(widths) - 1
+    for place, column in enumerate(columns):
+        grown = max(0, min(spare, max(map(len, column)) - widths[place]))
+        widths[place] += grown
+        spare -= grown
+    return widths
+
+
+def publish(workdir: epath.Path, name: str, results: Json, table: Table, figure: Any = None) -> None:
+    """Writes the results as JSON, the table as Markdown and the figure as SVG and PNG, and prints the table.
+
+    Args:
+      workdir: folder of the files.
+      name: name of the files without its ending.
+      results: everything that the table and the figure show, with its `config`.
+      table: table of the results.
+      figure: figure of the results, of matplotlib.
+    """
+    write_whole(workdir / f"{name}.json", json.dumps(results, indent=1) + "\n")
+    write_whole(workdir / f"{name}.md", table.markdown())
+    kinds = ["json", "md"]
+    if figure is not None:
+        # Here, so that a ranking needs no matplotlib.
+        from evonorms_jax.report.picture import as_file
+
+        kinds += ["svg", "png"]
+        for kind in kinds[2:]:
+            write_whole(workdir / f"{name}.{kind}", as_file(figure, kind))
+    table.show(results["config"]["name"])
+    print(f"written to {workdir / name}.{', .'.join(kinds)}")

@@ -1,7 +1,7 @@
-"""Where the batches of a training come from: a data set held on the devices, or pictures read as needed."""
+"""The images of a training on the mesh, from a data set held on the devices or from a stream."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,23 +16,24 @@ class Feed(NamedTuple):
     """The images of one training.
 
     Attributes:
-      name: of the data set.
-      images: what a model needs to know of them.
+      name: name of the data set.
+      images: shape, classes and moments of the images, for the model.
       sizes: number of images in "train", "validation" and "test".
-      batches: from the number of a step on, images uint8 `[B, P, P, C]` and labels int32 `[B]` on the mesh.
-        Each depends on its number alone.
-      evaluation: of a part, (images, labels, weights), this host's share; weight 0 is filling.
+      batches: `start -> Iterator` of the batches from that step on, images uint8 `[B, P, P, C]` and labels
+        int32 `[B]` on the mesh. A batch depends on its number alone.
+      evaluation: `part -> Iterable` of this host's share of a part, (images, labels, weights) on the host;
+        weight 0 is filling. An empty part has no batches.
     """
 
     name: str
     images: Images
-    sizes: dict[str, int]
+    sizes: Mapping[str, int]
     batches: Callable[[int], Iterator[tuple[jax.Array, jax.Array]]]
     evaluation: Callable[[str], Iterable[Any]]
 
 
 class Batching(NamedTuple):
-    """How batches are cut."""
+    """Sizes of the batches, and the augmentation of images held on the devices."""
 
     batch_size: int  # B
     eval_batch_size: int
@@ -41,7 +42,10 @@ class Batching(NamedTuple):
 
 
 def resident_feed(data: ImageData, batching: Batching, key: jax.Array, mesh: Mesh) -> Feed:
-    """Keeps the whole training part on every device, and draws, crops and mirrors there."""
+    """Keeps the whole training part on every device, and draws, crops and mirrors there.
+
+    The key is consumed: it draws the order, the places and the flips of the whole training.
+    """
     train = jax.device_put(tuple(data.train), replicated(mesh))
     order_key, crop_key = jax.random.split(key)
 
@@ -52,7 +56,7 @@ def resident_feed(data: ImageData, batching: Batching, key: jax.Array, mesh: Mes
         return random_crop_flip(noise, images[chosen], batching.crop, batching.flip), labels[chosen]
 
     draw = jax.jit(draw, out_shardings=split(mesh))
-    jax.eval_shape(draw, train, 0)
+    jax.eval_shape(draw, train, 0)  # refuses a batch or a crop that is too large before anything is built
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     number, count = jax.process_index(), jax.process_count()
 
@@ -71,17 +75,15 @@ def resident_feed(data: ImageData, batching: Batching, key: jax.Array, mesh: Mes
 
 
 def stream_feed(stream: Stream, batching: Batching, mesh: Mesh) -> Feed:
-    """Takes what the host has read, decoded, cropped and mirrored."""
+    """Puts on the mesh the batches that the host has read, decoded, cropped and mirrored."""
 
     def batches(start):
         for batch in stream.train_batches(batching.batch_size, start):
             yield put_batch(mesh, tuple(batch))
 
+    def evaluation(part):
+        return stream.eval_batches(part, batching.eval_batch_size) if stream.sizes[part] else ()
+
     side = stream.eval_size
-    return Feed(
-        stream.name,
-        Images((side, side, 3), stream.num_classes, stream.mean, stream.std),
-        stream.sizes,
-        batches,
-        lambda part: stream.eval_batches(part, batching.eval_batch_size),
-    )
+    images = Images((side, side, 3), stream.num_classes, stream.mean, stream.std)
+    return Feed(stream.name, images, stream.sizes, batches, evaluation)

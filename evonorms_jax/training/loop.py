@@ -18,22 +18,23 @@ from evonorms_jax.layers import load_layer
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.display import Display
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.metrics import JsonLines, Scalars, as_json
-from evonorms_jax.runs.workdir import absolute, claim_workdir, write_whole
+from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.training.steps import Metrics, TrainState
 from evonorms_jax.training.task import Task, build_task
 
 RESULT, LOST = "result.json", "lost.json"
 CHECKPOINTS = "checkpoints"
-# Steps handed to the devices beyond the one waited for: enough to keep them busy. More would only take
-# memory, and CPU devices can deadlock over collectives that nobody waits for.
+# Steps dispatched beyond the one waited for. Two keep the devices busy. More cost memory, and CPU devices can
+# deadlock over collectives that the host does not wait for.
 _AHEAD = 2
-# Steps between two times that hosts ask each other whether to stop: a preempted one has seconds left.
+# Steps between two votes of the hosts on whether to stop: a preempted host has seconds left.
 _AGREE_EVERY = 10
-_FLUSH_SECONDS = 60.0  # after which points are in the files, without a checkpoint too
-# Of a config, what may change before a training goes on: where and how fast it reads, how often it writes,
-# and the order of sums, which leaves results the same to rounding only, as another number of devices does.
+_FLUSH_SECONDS = 60.0  # the longest time that a point of a curve waits to be written
+# Keys that may change before a training resumes: the place and speed of reading, the frequency of writing,
+# and the order of sums, which like the number of devices keeps results equal up to rounding.
 MAY_DIFFER = (
     *("data.data_dir", "data.threads", "data.workers", "log_every", "eval_every", "checkpoint_every"),
     *("accumulate", "eval_batch_size"),
@@ -41,63 +42,65 @@ MAY_DIFFER = (
 
 
 class Result(NamedTuple):
-    """How a training ended; loss and accuracy of the parts that were not trained on, {} of an empty one.
+    """The end of a training: loss and accuracy of validation and test part, {} for an empty part.
 
-    A loss that is not finite is None: an image without finite logits is wrong, and the others count.
+    A loss that is not finite is None. The accuracy remains valid: images without finite logits are wrong.
     """
 
     steps: int
-    parameters: int  # numbers trained
+    parameters: int  # number of trained scalars
     validation: dict[str, float | None]
     test: dict[str, float | None]
 
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
-    """Trains as the config says, or goes on with it, and evaluates, at the end on the test part too.
+    """Starts or resumes the training of a config, and evaluates it, at the end on the test part too.
 
     On several hosts, each calls it after `jax.distributed.initialize`; process 0 writes.
 
     Args:
-      config: `experiments/configs/train.py` says what the keys mean. A training goes on with the one that it
-        was begun with, but for `MAY_DIFFER`.
-      workdir: gets `config.json`, `checkpoints/`, `tensorboard/`, `metrics.jsonl` and, at the end,
-        `result.json`, or `lost.json` if it was lost. One that has its result is left as it is.
+      config: config with the keys of `experiments/configs/train.py`. To resume, it must equal the one that
+        the training started with except for `MAY_DIFFER`.
+      workdir: work directory, which gets `config.json`, `checkpoints/`, `tensorboard/`, `metrics.jsonl` and,
+        at the end, `result.json`, or `lost.json` if the training is lost. A finished one is left unchanged.
 
     Raises:
-      ValueError: if the config asks for what is not there, or the work directory is not its own.
-      DataNotFoundError: if the data are not there.
+      ValueError: if a setting is wrong, or the work directory belongs to another config.
+      WorkdirInUseError: if another process holds the work directory.
+      DataNotFoundError: if the data are missing.
       FloatingPointError: if the loss or the gradient is not finite; names the step.
       KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
     """
     task = build_task(config)
-    # Only a config that can be trained claims the directory, and a mistyped one can be corrected.
+    # Only a config that can be trained claims the directory, so that a mistyped one can be corrected.
     described, writes = describe(config), jax.process_index() == 0
-    workdir = claim_workdir(workdir, described, MAY_DIFFER) if writes else absolute(workdir)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("work directory")
-    if (workdir / RESULT).exists():
-        written = json.loads((workdir / RESULT).read_text())
-        return Result(**{name: written[name] for name in Result._fields})
     with contextlib.ExitStack() as stack:
+        workdir = absolute(workdir)
+        if writes:
+            stack.enter_context(claim_workdir(workdir, described, MAY_DIFFER))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("work directory")
+        if (workdir / RESULT).exists():
+            return _read_result(workdir / RESULT)
         folder = workdir / CHECKPOINTS
         checkpoints = stack.enter_context(Checkpoints(folder, background=True, write=writes))
         stopped = stack.enter_context(stop_requested())
-        # Going on: 1. The newest sound checkpoint has the state and, as its step, the place in the data.
+        # How a training resumes: 1. Restore the newest sound checkpoint. Its step is the place in the data.
         restored = checkpoints.restore(task.target)
         state = task.init() if restored is None else restored.arrays
         step = int(state.step)
-        about = [("model", config.model.name), ("layer", config.layer.spec), ("data", task.data)]
-        # 2. The curves lose what lies beyond it.
+        # 2. Cut the curves off after that step.
         curves = []
         if writes:
             curves.append(stack.enter_context(Scalars(workdir / "tensorboard", step=step)))
             curves.append(JsonLines(workdir / "metrics.jsonl", step=step))
         display = stack.enter_context(Display("training", console=None if writes else Console(quiet=True)))
+        about = [("model", config.model.name), ("layer", config.layer.spec), ("data", task.feed.name)]
         run = _Run(task, about, {"config": described}, checkpoints, curves, display, stopped, writes)
-        # 3. The evaluation that what was stopped there had no time for.
+        # 3. Run the evaluation that was due when the training was interrupted.
         if step and _due(step, task.steps, config.eval_every) and checkpoints.score(step) is None:
             run.add_score(step, run.validate(step, state))
-        # 4. The steps that are left, and the result.
+        # 4. Run the remaining steps, and write the result.
         try:
             state = _train(run, state, config)
         except FloatingPointError as error:
@@ -105,21 +108,31 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
                 write_whole(workdir / LOST, json.dumps({"error": str(error)}) + "\n")
             raise
         result = _result(run, state)
-    if writes:
-        place = provenance.hardware() | {"jax": provenance.versions()["jax"]}
-        written = result._asdict() | {"hardware": place, "date": provenance.now().date().isoformat()}
-        write_whole(workdir / RESULT, json.dumps(written, indent=1) + "\n")
+        if writes:
+            checkpoints.wait()
+            _write_result(workdir / RESULT, result)
     return result
 
 
+def _read_result(path: epath.Path) -> Result:
+    written = json.loads(path.read_text())
+    return Result(**{name: written[name] for name in Result._fields})
+
+
+def _write_result(path: epath.Path, result: Result) -> None:
+    hardware = provenance.hardware() | {"jax": provenance.versions()["jax"]}
+    written = result._asdict() | {"hardware": hardware, "date": provenance.now().date().isoformat()}
+    write_whole(path, json.dumps(written, indent=1) + "\n")
+
+
 class _Run(NamedTuple):
-    """A task with all that it reads and writes while it runs."""
+    """A task with the files and the screen that it writes to."""
 
     task: Task
-    about: Sequence[tuple[str, str]]  # rows of the display that stay
-    record: dict[str, Any]  # goes into every checkpoint
+    about: Sequence[tuple[str, str]]  # constant rows of the display
+    record: dict[str, Any]  # record of every checkpoint
     checkpoints: Checkpoints
-    curves: Sequence[Scalars | JsonLines]  # none where another process writes
+    curves: Sequence[Scalars | JsonLines]  # empty if another process writes
     display: Display
     stopped: Callable[[], bool]
     writes: bool
@@ -129,34 +142,38 @@ class _Run(NamedTuple):
         for curves in self.curves if values else ():
             curves.write(step, {f"{part}/{name}": value for name, value in values.items()})
 
+    def evaluate(self, state: TrainState, part: str) -> dict[str, float]:
+        """Loss and accuracy on a part; {} if it is empty, or a host was asked to stop meanwhile."""
+        return self.task.evaluate(state, self.task.feed.evaluation(part), self.stop_now)
+
     def validate(self, step: int, state: TrainState) -> float | None:
-        """The accuracy on the validation part, which goes to the curves.
+        """The accuracy on the validation part, which is also added to the curves.
 
         None if the part is empty, or a host was asked to stop meanwhile.
         """
-        found = self.task.evaluate(state, "validation", self.stop_now)
+        found = self.evaluate(state, "validation")
         self.write(step, "validation", found)
         return found.get("accuracy")
 
     def save(self, step: int, state: TrainState, score: float | None) -> None:
-        """Saves where the run could go on."""
+        """Saves a checkpoint."""
         if self.writes:
             self.flush()
             self.checkpoints.save(step, record=self.record, arrays=state, score=score)
 
     def add_score(self, step: int, score: float | None) -> None:
-        """Gives the checkpoint of a step its score, if there is one."""
+        """Gives the checkpoint of a step its score, unless that is None."""
         if self.writes and score is not None:
             self.flush()
             self.checkpoints.add_score(step, score)
 
     def flush(self) -> None:
-        """Returns when all points are in the files."""
+        """Writes all points to the files."""
         for curves in self.curves:
             curves.flush()
 
     def stop_now(self, step: int = 0) -> bool:
-        """Whether any host was asked to stop; all ask together, and after a step only at every so many."""
+        """Whether any host was asked to stop. All hosts vote together, after every tenth step."""
         if jax.process_count() == 1:
             return self.stopped()
         if step % _AGREE_EVERY:
@@ -164,16 +181,16 @@ class _Run(NamedTuple):
         return bool(np.any(multihost_utils.process_allgather(np.array(self.stopped()))))
 
     def interrupt(self, step: int) -> None:
-        """Ends a run that was saved at a step."""
+        """Ends a run after its checkpoint of a step."""
         self.checkpoints.wait()
         raise KeyboardInterrupt(
-            f"stopped and saved at step {step} of {self.task.steps}; the same command goes on from there"
+            f"stopped and saved at step {step} of {self.task.steps}; the same command resumes from there"
         )
 
 
 def _result(run: _Run, state: TrainState) -> Result:
     step = int(state.step)
-    validation, test = (run.task.evaluate(state, part, run.stop_now) for part in ("validation", "test"))
+    validation, test = (run.evaluate(state, part) for part in ("validation", "test"))
     run.write(step, "test", test)
     run.flush()
     if run.stop_now():
@@ -186,7 +203,7 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
     """The training loop, from `state` to the last step."""
     task, done = run.task, int(state.step)
     recent, rows, since, flushed = [], {"state": "building the programs"}, None, time.monotonic()
-    batches = task.batches(done)
+    batches = task.feed.batches(done)
 
     def show():
         run.display.update(completed=done, total=task.steps, rows=[*run.about, *rows.items()])
@@ -204,7 +221,7 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
         save = stop or due or done % config.checkpoint_every == 0
         rows.pop("state", None)
 
-        # -- What it did: before a checkpoint in any case, so that none holds a training that is lost
+        # -- Its metrics. They are checked before every checkpoint, so that none holds a lost training
         if save or done % config.log_every == 0:
             means = _means(recent, done)
             means["learning_rate"] = float(task.learning_rate(done - 1))
@@ -218,13 +235,13 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
             stop = run.stop_now()
             if score is not None:
                 rows["validation accuracy"] = f"{score:.4f} at step {done}"
-            since = None  # the evaluation would count as training
+            since = None  # or the evaluation would count as training time
         if time.monotonic() - flushed > _FLUSH_SECONDS:
             run.flush()
             flushed = time.monotonic()
         show()
 
-        # -- Where it could go on
+        # -- Checkpoint
         if save:
             run.save(done, state, score)
         if stop:
@@ -233,12 +250,12 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
 
 
 def _due(done: int, steps: int, every: int) -> bool:
-    """Whether an evaluation belongs to a step."""
+    """Whether an evaluation follows a step."""
     return done % every == 0 or done == steps
 
 
 def _speed(since: float | None, steps: int, batch_size: int) -> dict[str, float]:
-    """Of the steps since a time; none of those that programs were built in."""
+    """Speed of the steps since a time; {} where the time is None, since programs were built."""
     if since is None:
         return {}
     seconds = (time.monotonic() - since) / steps
@@ -258,7 +275,7 @@ def _means(recent: Sequence[Metrics], done: int) -> dict[str, float]:
 
 
 def describe(config: ConfigDict) -> dict[str, Any]:
-    """The config, with the equation of a layer that comes from a file: a search may rewrite the file."""
+    """The config, with the equation of a layer from a file, since a search may rewrite the file."""
     described = config.to_dict()
     if ".json" in config.layer.spec:
         described["layer"]["equation"] = str(load_layer(config.layer.spec))

@@ -1,7 +1,7 @@
-"""Data-parallel training: the one place that knows how arrays lie on the devices.
+"""Data-parallel training: the placement of all arrays on the devices.
 
-A computation under `jit` means the same on any mesh. A batch is cut into groups that have batch statistics of
-their own; a mesh has rows of devices that share a group.
+A computation under `jit` has the same result on any mesh. A batch consists of groups that have batch
+statistics of their own. Each row of the mesh is a set of devices that share a group.
 """
 
 import math
@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from evonorms_jax.runs.processes import check_no_pod, check_place, join
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.rendezvous import check_no_pod, check_place, join
 
 GROUP, MEMBER = "group", "member"
 
@@ -20,17 +21,17 @@ GROUP, MEMBER = "group", "member"
 def join_hosts(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None, automatic: bool
 ) -> None:
-    """Makes this process one of several that train one network; to be called before devices are touched.
+    """Connects this process to the others that train the same network. Call it before touching a device.
 
     Args:
-      coordinator_address: HOST:PORT of process 0.
-      num_processes: how many there are.
-      process_id: which one this is.
-      automatic: finds all that out where the cluster tells it. Without anything, there is one process.
+      coordinator_address: HOST:PORT of process 0. None without `automatic` means a single process.
+      num_processes: number of processes.
+      process_id: number of this process, from 0.
+      automatic: whether to ask the cluster for these three values.
 
     Raises:
-      ValueError: if that does not fit together, there is no cluster that tells, or this is one host of a pod.
-      OSError: if the others cannot be joined now.
+      ValueError: if the values contradict each other, no cluster gives them, or this is one host of a pod.
+      OSError: if the other processes cannot be reached now.
     """
     place = coordinator_address, num_processes, process_id
     check_place(*place, automatic)
@@ -43,11 +44,11 @@ def join_hosts(
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -> Mesh:
-    """A mesh `[group, member]` over `devices`, by default all of all hosts.
+    """A mesh `[group, member]` over D devices.
 
     Args:
-      devices: D of them.
-      groups: how many groups of images a step works on at a time: a multiple or a divisor of D.
+      devices: devices of the mesh. None means all devices of all hosts.
+      groups: groups of images that a step works on at a time, a multiple or a divisor of D.
 
     Raises:
       ValueError: if the groups cannot be laid out evenly.
@@ -55,11 +56,11 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -
     devices = jax.devices() if devices is None else devices
     rows = math.gcd(groups, len(devices))
     if rows not in (groups, len(devices)):
-        raise ValueError(
+        raise UserError(
             f"{groups} groups of images with batch statistics of their own cannot be laid evenly over "
             f"{len(devices)} devices: change statistics_batch, batch_size or accumulate"
         )
-    # Explicit axes, the default, would ask every operation on a batch for the sharding of its result.
+    # With Explicit axes, the default, every operation on a batch would have to state its result's sharding.
     kinds = (AxisType.Auto, AxisType.Auto)
     shape = (rows, len(devices) // rows)
     return jax.make_mesh(shape, (GROUP, MEMBER), axis_types=kinds, devices=devices)
@@ -71,22 +72,22 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The first axis cut over the devices: a batch."""
+    """The first axis divided over the devices: a batch."""
     return NamedSharding(mesh, PartitionSpec((GROUP, MEMBER)))
 
 
 def grouped(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Groups along `axis`, their images along the next one."""
+    """Groups along `axis`, and the images of a group along the next axis."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, GROUP, MEMBER))
 
 
 def put_batch(mesh: Mesh, tree: Any) -> Any:
-    """Host arrays `[b, ...]` on the devices, cut along the first axis; each host gives its own share."""
+    """Puts host arrays `[b, ...]`, each host's own share, on the devices along the first axis."""
     place = split(mesh)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), tree)
 
 
 def check_divisible(name: str, size: int, mesh: Mesh) -> None:
-    """Raises `ValueError` unless a batch of `size` can be cut evenly over the mesh."""
+    """Raises `ValueError` unless a batch of `size` can be divided evenly over the mesh."""
     if size < 1 or size % mesh.size:
-        raise ValueError(f"{name} must be a multiple of the number of devices, {mesh.size}, got {size}")
+        raise UserError(f"{name} must be a multiple of the number of devices, {mesh.size}, got {size}")

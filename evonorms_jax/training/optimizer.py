@@ -1,14 +1,16 @@
-"""Learning-rate schedules and optimizers."""
+"""The group `optimizer` of a config: learning-rate schedules and optimizers by name."""
 
 import difflib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_parameters
 
-# Where "step" multiplies the rate by 0.1: after epochs 30, 60 and 80 of 90, as in the released ResNet code.
+# "step" multiplies the rate by 0.1 after epochs 30, 60 and 80 of 90, as in the released ResNet code.
 _DROPS = (30 / 90, 60 / 90, 80 / 90)
 # "exponential" multiplies it by 0.97 every 2.4 epochs of 350, as in the released EfficientNet code.
 _DECAY, _DECAY_EVERY = 0.97, 2.4 / 350
@@ -23,7 +25,7 @@ def _exponential(peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
     return lambda step: peak * _DECAY ** jnp.floor((step + warmup_steps) / every)
 
 
-#: `(peak, steps, warmup_steps)` to the schedule after the warm-up, counted from its end.
+#: Functions from `(peak, steps, warmup_steps)` to the schedule after the warm-up, counted from its end.
 SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
     "constant": lambda peak, steps, warmup_steps: optax.constant_schedule(peak),
     "cosine": lambda peak, steps, warmup_steps: optax.cosine_decay_schedule(
@@ -40,19 +42,19 @@ def make_schedule(
     """A linear warm-up from 0 followed by a named schedule over the remaining steps.
 
     Args:
-      learning_rate: the peak.
+      learning_rate: peak of the schedule.
       steps: length of the training, warm-up included.
-      schedule: a name of `SCHEDULES`.
-      warmup_steps: length of the warm-up, may be 0.
+      schedule: name in `SCHEDULES`.
+      warmup_steps: length of the warm-up, at least 0.
 
     Raises:
       ValueError: if the schedule is unknown, or the warm-up is not from 0 to `steps`.
     """
     if schedule not in SCHEDULES:
         near = difflib.get_close_matches(str(schedule), SCHEDULES, n=1, cutoff=0)
-        raise ValueError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
+        raise UserError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
     if not 0 <= warmup_steps <= steps:
-        raise ValueError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
+        raise UserError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
     rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps)
     if not warmup_steps:
         return rest
@@ -64,7 +66,7 @@ def make_schedule(
 
 
 def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum; weight decay is part of the gradient and spares the norms' parameters."""
+    """SGD with Nesterov momentum. Weight decay is added to the gradient of all but the norms' parameters."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=norm_parameters),
         optax.sgd(schedule, momentum=momentum, nesterov=True),
@@ -74,9 +76,9 @@ def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> op
 def rmsprop(
     schedule: optax.Schedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """RMSProp as TensorFlow 1 has it, for the EfficientNets: g / sqrt(m + 0.001), m a mean square from 1 on.
+    """RMSProp as in TensorFlow 1, for the EfficientNets: g / sqrt(m + 0.001).
 
-    The decay of m is 0.9; weight decay as in `sgd`.
+    The mean square m starts at 1 and decays by 0.9. Weight decay is that of `sgd`.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=norm_parameters),
@@ -87,12 +89,54 @@ def rmsprop(
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd, "rmsprop": rmsprop}
 
 
-def make_optimizer(name: str, schedule: optax.Schedule, **settings: float) -> optax.GradientTransformation:
-    """An optimizer of `OPTIMIZERS` with its settings.
+class OptimizerSettings(NamedTuple):
+    """How a training turns gradients into changes. The fields are the keys of `config.optimizer`.
+
+    Attributes:
+      name: name in `OPTIMIZERS`.
+      momentum: momentum of the optimizer.
+      weight_decay: factor of the parameters that is added to the gradient.
+      learning_rate: peak of the schedule.
+      schedule: name in `SCHEDULES`.
+      warmup_steps: length of the warm-up.
+      warmup_epochs: length of the warm-up in epochs; overrides `warmup_steps` unless it is None.
+      reference_batch: batch size for which `learning_rate` is given: the rate grows with the batch. None
+        takes the rate as it is.
+    """
+
+    name: str
+    momentum: float
+    weight_decay: float
+    learning_rate: float
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    warmup_epochs: float | None = None
+    reference_batch: int | None = None
+
+
+def make_optimizer(
+    settings: OptimizerSettings, *, steps: int, batch_size: int, images: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a training, and its learning rate by step.
+
+    Args:
+      settings: see `OptimizerSettings`.
+      steps: length of the training.
+      batch_size: images of a step.
+      images: images of an epoch.
 
     Raises:
-      ValueError: if there is none of that name.
+      ValueError: if the optimizer or the schedule is unknown, or the warm-up is longer than the training.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[name](schedule, **settings)
+    if settings.name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer {settings.name!r}; there are {', '.join(OPTIMIZERS)}")
+    rate, warmup_steps = settings.learning_rate, settings.warmup_steps
+    if settings.reference_batch is not None:
+        rate *= batch_size / settings.reference_batch
+    if settings.warmup_epochs is not None:
+        warmup_steps = round(settings.warmup_epochs * images / batch_size)
+    schedule = make_schedule(
+        learning_rate=rate, steps=steps, schedule=settings.schedule, warmup_steps=warmup_steps
+    )
+    make = OPTIMIZERS[settings.name]
+    return make(schedule, momentum=settings.momentum, weight_decay=settings.weight_decay), schedule

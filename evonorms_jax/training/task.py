@@ -1,23 +1,24 @@
 """From a config to the pure functions of a training, bound to their data and keys."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
-from evonorms_jax import data
+from evonorms_jax.data import DataSettings, Share, load_images, open_stream
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
-from evonorms_jax.models import get_model
+from evonorms_jax.models import build_model
 from evonorms_jax.runs.ranges import COUNT, check_ranges
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
 from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated, split
-from evonorms_jax.training.optimizer import make_optimizer, make_schedule
+from evonorms_jax.training.optimizer import OptimizerSettings, make_optimizer
 from evonorms_jax.training.steps import (
     Images,
     Metrics,
@@ -32,47 +33,52 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Task(NamedTuple):
-    """The training that a config describes, without files or screen."""
+    """The training that a config describes, without files or screen.
+
+    Attributes:
+      init: `() -> TrainState` before the first step.
+      train_step: `(state, batch) -> (state, metrics)`. The state given is donated.
+      evaluate: `(state, batches[, stop]) -> {"loss", "accuracy"}`, see `make_evaluate`.
+      feed: the batches to train on and to evaluate on.
+      learning_rate: learning rate by step.
+      target: shapes and shardings of the state.
+      steps: length of the training.
+    """
 
     init: Callable[[], TrainState]
-    batches: Callable[[int], Iterator[Any]]  # from the number of a step on
-    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]  # donates the state
-    evaluate: Callable[..., dict[str, float]]  # (state, part[, stop]); {} of an empty part, or once stop()
+    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+    evaluate: Callable[..., dict[str, float]]
+    feed: Feed
     learning_rate: optax.Schedule
-    target: TrainState  # shapes and shardings of the state
+    target: TrainState
     steps: int
-    data: str  # name of the data set
 
 
 def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> Task:
-    """The task of a config; traced once, so that what cannot be trained fails here.
+    """The task of a config; traced once, so that a config that cannot be trained fails here.
 
     Args:
-      config: `experiments/configs/train.py` says what the keys mean.
-      devices: by default all of all hosts.
+      config: config with the keys of `experiments/configs/train.py`.
+      devices: devices to train on. None means all devices of all hosts.
 
     Raises:
-      ValueError: if the config asks for what is not there.
-      DataNotFoundError: if the data are not there.
+      ValueError: if a setting is out of range or unknown, or the data cannot be read.
+      DataNotFoundError: if the data are missing.
     """
     check_ranges(config, "training")
     mesh = make_mesh(config, devices)
     init_key, train_key, data_key = jax.random.split(jax.random.key(config.seed), 3)
     feed = make_feed(config, data_key, mesh)
     programs = make_programs(config, feed.images, feed.sizes["train"], mesh)
-    evaluate = make_evaluate(programs.model, feed.images, mesh)
     jax.eval_shape(programs.train_step, programs.state, programs.batch, train_key)
     return Task(
-        init=lambda: programs.init(init_key),
-        batches=feed.batches,
-        train_step=lambda state, batch: programs.train_step(state, batch, train_key),
-        evaluate=lambda state, part, *stop: (
-            evaluate(state, feed.evaluation(part), *stop) if feed.sizes[part] else {}
-        ),
+        init=functools.partial(programs.init, init_key),
+        train_step=functools.partial(programs.train_step, key=train_key),
+        evaluate=make_evaluate(programs.model, feed.images, mesh),
+        feed=feed,
         learning_rate=programs.schedule,
         target=programs.state,
         steps=programs.steps,
-        data=feed.name,
     )
 
 
@@ -81,8 +87,8 @@ class Programs(NamedTuple):
 
     Attributes:
       model: network with its layers.
-      init: see `make_init`.
-      train_step: see `make_train_step`.
+      init: function of `make_init`.
+      train_step: function of `make_train_step`.
       state: shapes of the state.
       batch: shapes of the images and labels of a step.
       schedule: learning rate by the number of a step.
@@ -99,7 +105,7 @@ class Programs(NamedTuple):
 
 
 def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of a config over devices, by default all of all hosts. Errors as `build_task`."""
+    """The mesh of a config over devices, by default all of all hosts; errors as `build_task`."""
     mesh = data_mesh(devices, groups=_step_settings(config).groups(config.batch_size))
     for name in ("batch_size", "eval_batch_size"):
         check_divisible(name, config[name], mesh)
@@ -107,29 +113,27 @@ def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Me
 
 
 def make_programs(config: ConfigDict, images: Images, train_size: int, mesh: Mesh) -> Programs:
-    """The functions of a training before they meet data. Errors as `build_task`.
+    """The functions of a training, independent of its images; errors as `build_task`.
 
     Args:
-      config: `experiments/configs/train.py` says what the keys mean.
+      config: config with the keys of `experiments/configs/train.py`.
       images: shape of the images and number of classes.
       train_size: number of training images, which sets the length of an epoch.
-      mesh: devices of the training, which may exist for a compiler only.
+      mesh: devices of the training. They may exist for a compiler only.
     """
     steps = _steps(config, train_size)
     model = _make_model(config, images.num_classes)
-    optimizer, schedule = _make_optimizer(config, steps, train_size)
+    optimizer, schedule = make_optimizer(
+        OptimizerSettings(**config.optimizer), steps=steps, batch_size=config.batch_size, images=train_size
+    )
     init = make_init(model, optimizer, images, mesh, average=bool(config.average_decay))
     step = make_train_step(model, optimizer, images, mesh, _step_settings(config))
-    side = config.data.crop
-    batch = ((config.batch_size, side, side, images.shape[-1]), np.uint8), ((config.batch_size,), np.int32)
+    pixels = (config.batch_size, config.data.crop, config.data.crop, images.shape[-1])
+    batch = jax.ShapeDtypeStruct(pixels, jnp.uint8), jax.ShapeDtypeStruct(pixels[:1], jnp.int32)
+    state = jax.eval_shape(init, jax.random.key(0))
     return Programs(
-        model,
-        init,
-        step,
-        shapes_on(jax.eval_shape(init, jax.random.key(0)), replicated(mesh)),
-        tuple(jax.ShapeDtypeStruct(*part, sharding=split(mesh)) for part in batch),
-        schedule,
-        steps,
+        *(model, init, step, shapes_on(state, replicated(mesh)), shapes_on(batch, split(mesh))),
+        *(schedule, steps),
     )
 
 
@@ -139,71 +143,31 @@ def shapes_on(tree: Any, sharding: Sharding) -> Any:
 
 
 def _step_settings(config: ConfigDict) -> StepSettings:
-    return StepSettings(
-        statistics_batch=config.statistics_batch,
-        accumulate=config.accumulate,
-        label_smoothing=config.label_smoothing,
-        mixup=config.mixup,
-        average_decay=config.average_decay,
-    )
+    return StepSettings(**{name: config[name] for name in StepSettings._fields})
 
 
 def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
-    """The images of `config.data`: read into memory, or streamed. Errors as `build_task`."""
-    fields = config.data.to_dict()
-    crop, flip = fields.pop("crop"), fields.pop("flip")
-    streaming = fields.pop("stream")
-    options = {name: fields.pop(name) for name in ("augment", "threads", "workers")}
-    randaugment = data.RandAugment(**fields.pop("randaugment"))
-    batching = Batching(config.batch_size, config.eval_batch_size, crop, flip)
-    if not streaming:
-        if options["augment"] != "none":
-            raise ValueError(f"data.augment={options['augment']} needs data.stream=true")
-        images = data.load(**fields, with_test=True)
-        return resident_feed(images, batching, key, mesh)
-    eval_size = fields.pop("image_size") or crop
-    share = {"host": jax.process_index(), "hosts": jax.process_count()}
-    stream = data.open_stream(
-        **fields,
-        **options,
-        **share,
-        randaugment=randaugment,
-        order_seed=config.seed,
-        image_size=crop,
-        eval_size=eval_size,
-        flip=flip,
-    )
-    return stream_feed(stream, batching, mesh)
+    """The images of `config.data`, held on the devices or streamed; errors as `build_task`.
+
+    The key is consumed by images held on the devices. A stream uses `config.seed`.
+    """
+    settings = DataSettings(**config.data.to_dict())
+    batching = Batching(config.batch_size, config.eval_batch_size, settings.crop, settings.flip)
+    if not settings.stream:
+        return resident_feed(load_images(settings, with_test=True), batching, key, mesh)
+    share = Share(jax.process_index(), jax.process_count())
+    return stream_feed(open_stream(settings, order_seed=config.seed, share=share), batching, mesh)
 
 
 def _steps(config: ConfigDict, images: int) -> int:
     steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
     if not COUNT.holds(steps):
-        raise ValueError(f"steps must be {COUNT.describe(steps)}, got {steps}")
+        raise UserError(f"steps must be {COUNT.describe(steps)}, got {steps}")
     return steps
 
 
-def _make_model(config: ConfigDict, num_classes: int):
+def _make_model(config: ConfigDict, num_classes: int) -> nn.Module:
     if config.dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
-    fields = config.model.to_dict()
-    network = get_model(fields.pop("name"))
-    overrides = {name: value for name, value in fields.items() if value is not None}
-    layer = config.layer.to_dict()
-    make = norm_act(layer.pop("spec"), **layer)
-    return network.build(make, num_classes, dtype=jnp.dtype(config.dtype), **overrides)
-
-
-def _make_optimizer(
-    config: ConfigDict, steps: int, images: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    settings = config.optimizer.to_dict()
-    name = settings.pop("name")
-    regularization = {key: settings.pop(key) for key in ("momentum", "weight_decay")}
-    epochs, reference = settings.pop("warmup_epochs"), settings.pop("reference_batch")
-    if epochs is not None:
-        settings["warmup_steps"] = round(epochs * images / config.batch_size)
-    if reference is not None:
-        settings["learning_rate"] *= config.batch_size / reference
-    schedule = make_schedule(steps=steps, **settings)
-    return make_optimizer(name, schedule, **regularization), schedule
+        raise UserError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
+    layer = norm_act(**config.layer)
+    return build_model(**config.model, norm_act=layer, num_classes=num_classes, dtype=jnp.dtype(config.dtype))

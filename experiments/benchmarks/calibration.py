@@ -27,7 +27,7 @@ FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines the flags of this main. Importing the file defines none."""
+    """Defines the flags of this main. A function, so that tests can import the file."""
     flags.define_config()
     flags.define_cpu_devices()
 
@@ -72,4 +72,4 @@ def table(measured: dict[str, Any]) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds="workdir")

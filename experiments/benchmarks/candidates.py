@@ -28,7 +28,7 @@ def mutants(parents: Sequence[Graph], count: int, seed: int, mutations: int = 2)
       parents: graphs that take turns as the parent.
       count: number of children.
       seed: base seed of all mutations.
-      mutations: number of mutations in a row; a search makes two.
+      mutations: number of mutations in a row, two as in a search.
     """
     children = []
     for index in range(count):

@@ -17,7 +17,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,8 +25,10 @@ import numpy as np
 from absl import flags as absl_flags
 from flax import linen as nn
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import LAYERS, norm_act
 from evonorms_jax.runs.config_checks import nearest
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.provenance import hardware, now, versions
 from evonorms_jax.search_space import Graph, evaluate_reference, random_graph
 from experiments import flags
@@ -41,7 +42,7 @@ FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines the flags of this main. Importing the file defines none."""
+    """Defines the flags of this main. A function, so that tests can import the file."""
     absl_flags.DEFINE_list("shape", "32,56,56,64", "Shape of x: batch, spatial axes, channels.")
     dtypes = ["float32", "bfloat16", "float16"]
     absl_flags.DEFINE_enum("dtype", "float32", dtypes, "Dtype of x and of the output.")
@@ -54,31 +55,28 @@ def main(argv):
     """Measures, prints the table, and writes the results."""
     del argv
     shape, names = parse_shape(FLAGS.shape), check_names(FLAGS.layers)
-    path = Path(FLAGS.json)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise OSError(f"cannot write --json={path}: {error.strerror}") from None
+    path = absolute(FLAGS.json)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # an error of the path shows before the measurement
     measured = measure(names, shape, FLAGS.dtype, FLAGS.rounds)
     print(table(measured))
-    path.write_text(json.dumps(measured, indent=1) + "\n")
+    write_whole(path, json.dumps(measured, indent=1) + "\n")
     print(f"written to {path}")
 
 
 def parse_shape(sizes: Sequence[str]) -> list[int]:
-    """The sizes as numbers; raises `ValueError` unless they are three or more numbers above 0."""
+    """The sizes as numbers. Raises `ValueError` unless they are three or more numbers above 0."""
     if len(sizes) < 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise ValueError(f"--shape takes three or more sizes above 0, got {','.join(sizes)}")
+        raise UserError(f"--shape takes three or more sizes above 0, got {','.join(sizes)}")
     return [int(size) for size in sizes]
 
 
 def check_names(names: Sequence[str]) -> Sequence[str]:
-    """The names; raises `ValueError` at the first unknown one."""
+    """The names unchanged. Raises `ValueError` at the first unknown one."""
     for name in names:
         if name not in NAMES:
             hint = nearest(name, NAMES) or f"; known: {', '.join(NAMES)}"
-            raise ValueError(f"--layers: unknown layer {name!r}{hint}")
+            raise UserError(f"--layers: unknown layer {name!r}{hint}")
     return names
 
 
@@ -181,9 +179,10 @@ def _times(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[f
 
 def table(measured: dict[str, Any]) -> str:
     """The results as aligned text."""
+    x, rounds = f"x {measured['shape']} {measured['dtype']}", measured["rounds"]
     lines = [
         f"{measured['device']}, JAX {measured['jax']}, {measured['date']}",
-        f"forward + backward, x {measured['shape']} {measured['dtype']}, median of {measured['rounds']} rounds",
+        f"forward + backward, {x}, median of {rounds} rounds",
         "",
         f"{'layer':<16} {'ms':>9} {'x reference':>12} {'temporary MB':>13} {'x reference':>12}",
     ]

@@ -1,10 +1,11 @@
-"""What a user of JAX would write to screen candidates: programs made for one graph, and nothing is skipped.
+"""Screening in plain JAX, as a user would write it: programs compiled for one graph, no test skipped.
 
-For each candidate and anchor a fresh `jax.jit` of the initialisation and of the training, with the graph's
-functions compiled in; on one anchor also of the stability test. All steps are taken on all anchors, whatever
-the losses. Weights, batches, crops and thresholds are those of the Evaluator: verdicts can be compared one by
-one. What is generous: a training is one program, a `fori_loop`, and not one dispatch a step; the stability
-test does end at a norm that is not a number; and reading the data is not counted.
+For each candidate and anchor it makes a fresh `jax.jit` of the initialization and of the training, with the
+functions of the graph compiled in, and on one anchor also of the stability test. Every training takes all its
+steps on all anchors, regardless of the losses. Weights, batches, crops and thresholds are those of the
+Evaluator, so that verdicts can be compared one by one. Three things favor plain JAX: a training is one
+program with a `fori_loop` instead of one dispatch a step, the stability test ends at a norm that is not a
+number, and the time to read the data is not counted.
 """
 
 import time
@@ -16,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from evonorms_jax import data
 from evonorms_jax.evolution import rejection
-from evonorms_jax.evolution.proxy import ProxyData, ProxyTask, make_proxy_task, proxy_data
+from evonorms_jax.evolution.evaluator import stability_batch
+from evonorms_jax.evolution.proxy import ProxyData, ProxyTask, anchor_keys, make_proxy_task, proxy_data
 from evonorms_jax.evolution.session import load_images, proxy_settings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.models.networks import Network
@@ -36,14 +37,14 @@ class AnchorTask(NamedTuple):
 
 
 class Screening(NamedTuple):
-    """All that it takes to screen a candidate.
+    """The tasks and tests of a search.
 
     Attributes:
-      tasks: of the anchors, the cheapest first.
+      tasks: tasks of the anchors, the cheapest first.
       stability_anchor: name of the anchor of the stability test.
-      stability_batch: its images `[B, H, W, C]`, cropped and normalised, and their labels `[B]`.
-      tests: `config.rejection`.
-      threshold: the accuracy asked for.
+      stability_batch: images of that test `[B, H, W, C]`, cropped and normalized, and their labels `[B]`.
+      tests: the group `config.rejection`.
+      threshold: accuracy required by the quality test.
     """
 
     tasks: Sequence[AnchorTask]
@@ -54,15 +55,16 @@ class Screening(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """The verdict on a candidate, its figures, and the seconds that each stage took, builds included.
+    """The verdict on a candidate, its measurements, and the seconds of each stage with its builds.
 
     Attributes:
-      outcome: as of an `Evaluation`.
-      evidence: what decided it.
-      norm: the largest gradient norm.
-      accuracies: by anchor.
-      stability_seconds: of the stability test, with the initialisation of its anchor.
-      quality_seconds: by anchor, with the initialisation of the others.
+      outcome: outcome, as in an `Evaluation`.
+      evidence: numbers that decided the outcome.
+      norm: largest gradient norm.
+      accuracies: accuracies by anchor.
+      stability_seconds: seconds of the stability test and of the initialization of its anchor.
+      quality_seconds: seconds by anchor. On all but the anchor of the stability test they include the
+        initialization.
     """
 
     outcome: str
@@ -78,7 +80,7 @@ class Plain(NamedTuple):
 
     @property
     def seconds_to_verdict(self) -> float:
-        """Seconds if nothing had been done after the first failed test."""
+        """Seconds until the first failed test had ended."""
         if self.outcome == "batch_dependent":
             return 0.0
         seconds = self.stability_seconds
@@ -95,30 +97,25 @@ def make_screening(config: ConfigDict, anchors: Sequence[Network]) -> Screening:
     """The screening of a search's config, with the seeds of its Evaluator.
 
     Args:
-      config: of the search.
-      anchors: from the cheapest to the dearest.
+      config: config of the search.
+      anchors: networks of the evaluator in its order, the cheapest first.
     """
     images, proxy = load_images(config), proxy_settings(config)
     on_device = jax.device_put(proxy_data(images, proxy.eval_batch_size), jax.devices()[0])
-    key = jax.random.key(config.seed, impl="rbg")
-    places = {name: place for place, name in enumerate(sorted(anchor.name for anchor in anchors))}
     tasks = []
     for anchor in anchors:
         task = make_proxy_task(
             anchor, images.num_classes, config.layer.to_dict(), proxy, images.train.images.shape[-1]
         )
-        keys = jax.random.split(jax.random.fold_in(key, places[anchor.name]))
-        tasks.append(AnchorTask(anchor.name, task, on_device, *keys))
-    tests, count = config.rejection, config.rejection.stability_batch_size
-    top, left = ((side - proxy.crop) // 2 for side in images.train.images.shape[1:3])
-    crops = images.train.images[:count, top : top + proxy.crop, left : left + proxy.crop]
-    batch = data.normalize(crops, images.mean, images.std), images.train.labels[:count]
+        tasks.append(AnchorTask(anchor.name, task, on_device, *anchor_keys(config.seed, anchor.name)))
+    tests = config.rejection
+    batch = stability_batch(on_device, proxy.crop, tests.stability_batch_size)
     threshold = tests.quality_threshold / images.num_classes
     return Screening(tasks, tests.stability_anchor or tasks[0].name, batch, tests, threshold)
 
 
 def examine(graph: Graph, screening: Screening) -> Plain:
-    """Screens a candidate with programs of its own."""
+    """Screens a candidate with newly compiled programs."""
     by_name = {anchor.name: anchor for anchor in screening.tasks}
     started = time.monotonic()
     states = {screening.stability_anchor: _init(graph, by_name[screening.stability_anchor])}
@@ -135,7 +132,7 @@ def examine(graph: Graph, screening: Screening) -> Plain:
 
 
 def without_early_end(task: ProxyTask) -> ProxyTask:
-    """The task with a training that takes all its steps, whatever the loss."""
+    """The task with a training that takes all its steps, even if the loss is not finite."""
 
     def train(candidate, state, data, key, stop):
         def step(number, state):
@@ -177,7 +174,7 @@ def _train(graph, anchor, state, steps):
 
 
 def _verdict(graph, screening, norm, accuracies):
-    """The tests in the order of the Evaluator."""
+    """Outcome and evidence of the tests, in the order of the Evaluator."""
     tests = screening.tests
     if not tests.allow_batch_dependent and (evidence := rejection.batch_dependent(graph)):
         return "batch_dependent", evidence

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.provenance import hardware, now, versions
 from experiments.flags import cores
 
@@ -32,7 +33,7 @@ def headline(machine: Mapping[str, Any]) -> str:
 
 def write(workdir: str, name: str, results: Mapping[str, Any]) -> epath.Path:
     """Writes the results as JSON to `name` in the directory, creates it if needed, and returns the path."""
-    path = epath.Path(workdir)
+    path = absolute(workdir)
     path.mkdir(parents=True, exist_ok=True)
-    (path / name).write_text(json.dumps(results, indent=1) + "\n")
+    write_whole(path / name, json.dumps(results, indent=1) + "\n")
     return path / name

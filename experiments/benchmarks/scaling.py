@@ -4,12 +4,12 @@
       --workdir=runs/benchmarks/scaling
 
 The same rounds of candidates, alternately a random graph and a mutated known layer, run on 1, 2, 4 and 8
-devices: CPU devices, or the accelerators of the machine. All evaluations must be equal except for their times.
-Otherwise the exit status is 1. The numbers of devices take turns round by round, and the turn begins with
-another number each time, so that other load on the machine affects all of them. Idle is the share of device
-time spent waiting for the last device of a call. The throughput excludes the builds. Each number of devices
-builds its own programs unless the compilation cache has them. A round must hold at least one candidate for each
-device, better several (`--config.evolution.round_size`).
+devices: CPU devices, or the accelerators of the machine. All evaluations must be equal except for their
+times. Otherwise the exit status is 1. The numbers of devices take turns round by round, and the turn begins
+with another number each time, so that other load on the machine affects all of them. Idle is the share of
+device time spent waiting for the last device of a call. The throughput excludes the builds. Each number of
+devices builds its own programs unless the compilation cache has them. A round must hold at least one
+candidate for each device, better several (`--config.evolution.round_size`).
 
 On two CPU cores the default takes about 20 minutes. `--rounds=1` runs a quarter of the candidates, and the
 `:quick` form of the config ends in one or two minutes. The goal on two cores is 1.6 times the throughput of
@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.session import SEARCH_BASELINES
 from experiments import flags
 from experiments.benchmarks import results
@@ -37,7 +38,7 @@ FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines the flags of this main. Importing the file defines none."""
+    """Defines the flags of this main. A function, so that tests can import the file."""
     flags.define_config()
     absl_flags.DEFINE_list("device_counts", "1,2,4,8", "Numbers of devices. The first is the reference.")
     absl_flags.DEFINE_integer(
@@ -61,7 +62,7 @@ def main(argv):
 def _counts(values: Sequence[str]) -> list[int]:
     for value in values:
         if not value.isdecimal() or not int(value):
-            raise ValueError(f"--device_counts takes whole numbers above 0, got {value!r}")
+            raise UserError(f"--device_counts takes whole numbers above 0, got {value!r}")
     return [int(value) for value in values]
 
 
@@ -74,11 +75,11 @@ def usable_counts(counts: Sequence[int], available: int, round_size: int) -> lis
     """
     usable = [count for count in counts if count <= available]
     if counts[0] not in usable:
-        raise ValueError(f"--device_counts starts with {counts[0]}, there are {available} devices")
+        raise UserError(f"--device_counts starts with {counts[0]}, there are {available} devices")
     if dropped := [str(count) for count in counts if count not in usable]:
         logging.warning("not measured: %s devices, there are %d", ", ".join(dropped), available)
     if max(usable) > round_size:
-        raise ValueError(
+        raise UserError(
             f"config.evolution.round_size must be at least {max(usable)}, a candidate for each device, "
             f"got {round_size}"
         )
@@ -89,7 +90,7 @@ def measure(config: ConfigDict, counts: Sequence[int], number_of_rounds: int) ->
     """Examines the same rounds on each number of devices and returns a JSON object.
 
     Raises:
-      ValueError: as `usable_counts`.
+      ValueError: if the devices or the round size do not fit, see `usable_counts`.
     """
     config = config.copy_and_resolve_references()
     config.executor = "universal"  # "auto" decides by measured times, which differ between runs
@@ -161,4 +162,4 @@ def check_same(measured: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main, example="experiments/configs/search_mnist5k.py")
+    flags.run(main, example="experiments/configs/search_mnist5k.py", holds="workdir")

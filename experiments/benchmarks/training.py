@@ -1,18 +1,19 @@
-"""Images a second of a full-size network with different layers in one run, and the share of a device's peak.
+"""Images per second of a full-size network with several layers in one run, and the share of the peak speed.
 
   python -m experiments.benchmarks.training --workdir=runs/benchmarks/training --peak_tflops=990
   python -m experiments.benchmarks.training --workdir=runs/benchmarks/training --model=mobilenet_v2 \\
       --batch_size=32 --image_size=96 --steps=2
 
-Whole training steps of `experiments/train.py` on made-up images that lie on the device, with the 1,000
-classes and 3 channels of ImageNet: what a network can take, whatever the reading of pictures gives. The
-layers take turns, round by round; the median of the rounds is reported. Operations are those of the traced
-step as XLA counts them, before it fuses any. The default batch is for an accelerator of 80 GB. Writes
+It runs the training steps of `experiments/train.py` on made-up images that are on the device already, with
+the 1,000 classes and 3 channels of ImageNet. It measures the network alone, without the input pipeline. The
+layers take turns round by round, and the median over the rounds is reported. Operations are those that XLA
+counts in the traced step before fusion. The default batch is for an accelerator of 80 GB. Writes
 training.json into the work directory.
 """
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,39 +25,55 @@ from rich.table import Table
 from evonorms_jax.models.networks import operations
 from evonorms_jax.training.task import Task, build_task
 from experiments import flags
-from experiments.benchmarks.candidates import headline, machine, write_figures
+from experiments.benchmarks import results
 from experiments.configs import train
 
-SOURCE = "synthetic:1000x3"  # as ImageNet
+SOURCE = "synthetic:1000x3"  # the classes and channels of ImageNet
 
-WORKDIR = flags.define_workdir("Where training.json is written.")
-MODEL = absl_flags.DEFINE_string("model", "resnet50", "A name of evonorms_jax.models.")
-LAYERS = absl_flags.DEFINE_list("layers", "bn_relu,evonorm_b0,evonorm_s0", "The first is compared with.")
-SIZE = absl_flags.DEFINE_integer("image_size", 224, "Side of the images.", lower_bound=1)
-BATCH = absl_flags.DEFINE_integer("batch_size", 512, "Over all devices.", lower_bound=1)
-DTYPE = absl_flags.DEFINE_string("dtype", "bfloat16", "Of activations: float32 or bfloat16.")
-STEPS = absl_flags.DEFINE_integer("steps", 10, "Of a round.", lower_bound=1)
-ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Of each layer.", lower_bound=1)
-PEAK = absl_flags.DEFINE_float("peak_tflops", None, "Of a device in this dtype; none leaves the share out.")
+FLAGS = absl_flags.FLAGS
+_SETTINGS = ("model", "image_size", "batch_size", "dtype", "steps", "rounds", "peak_tflops")
+
+
+def define_flags() -> None:
+    """Defines the flags of this main. A function, so that tests can import the file."""
+    flags.define_workdir("Directory for training.json.")
+    absl_flags.DEFINE_string("model", "resnet50", "A name of evonorms_jax.models.")
+    absl_flags.DEFINE_list("layers", "bn_relu,evonorm_b0,evonorm_s0", "Layers. The first is the reference.")
+    absl_flags.DEFINE_integer("image_size", 224, "Side of the images.", lower_bound=1)
+    absl_flags.DEFINE_integer("batch_size", 512, "Batch size over all devices.", lower_bound=1)
+    absl_flags.DEFINE_string("dtype", "bfloat16", "Dtype of activations: float32 or bfloat16.")
+    absl_flags.DEFINE_integer("steps", 10, "Number of steps in a round.", lower_bound=1)
+    absl_flags.DEFINE_integer("rounds", 5, "Number of rounds of each layer.", lower_bound=1)
+    absl_flags.DEFINE_float(
+        "peak_tflops", None, "Peak of a device in this dtype. Without it the share is not reported."
+    )
 
 
 def main(argv):
-    """Measures, prints the table, and writes the figures."""
+    """Measures, prints the table, and writes the results."""
     del argv
-    figures = measure(LAYERS.value, PEAK.value)
+    measured = measure(FLAGS.layers, {name: FLAGS[name].value for name in _SETTINGS})
     console = Console()
-    console.print(headline(figures["machine"]), highlight=False)
-    console.print(table(figures))
-    print(f"written to {write_figures(WORKDIR.value, 'training.json', figures)}")
+    console.print(results.headline(measured["machine"]), highlight=False)
+    console.print(table(measured))
+    print(f"written to {results.write(FLAGS.workdir, 'training.json', measured)}")
 
 
-def measure(layers: list[str], peak: float | None) -> dict[str, Any]:
-    """Seconds of a step for each layer, and what follows from them."""
-    runs = {layer: _Run(_config(layer)) for layer in layers}
-    for _ in range(ROUNDS.value):
+def measure(layers: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Times the training steps of each layer.
+
+    Args:
+      layers: names of layers. The first is the reference.
+      settings: values of the other flags by name.
+
+    Returns:
+      A JSON object with one row for each layer.
+    """
+    runs = {layer: _Run(_config(layer, settings)) for layer in layers}
+    for _ in range(settings["rounds"]):
         for run in runs.values():
-            run.round(STEPS.value)
-    first = statistics.median(next(iter(runs.values())).seconds)
+            run.round(settings["steps"])
+    first, peak = statistics.median(runs[layers[0]].seconds), settings["peak_tflops"]
     rows = []
     for layer, run in runs.items():
         seconds = statistics.median(run.seconds)
@@ -65,7 +82,7 @@ def measure(layers: list[str], peak: float | None) -> dict[str, Any]:
             {
                 "layer": layer,
                 "step_seconds": seconds,
-                "images_per_second": BATCH.value / seconds,
+                "images_per_second": settings["batch_size"] / seconds,
                 "ratio": seconds / first,
                 "build_seconds": run.build_seconds,
                 "operations": run.operations,
@@ -73,17 +90,16 @@ def measure(layers: list[str], peak: float | None) -> dict[str, Any]:
                 "peak_share": share,
             }
         )
-    settings = {flag.name: flag.value for flag in (MODEL, SIZE, BATCH, DTYPE, STEPS, ROUNDS, PEAK)}
-    return {"machine": machine(), "settings": settings | {"data": SOURCE}, "rows": rows}
+    return {"machine": results.machine(), "settings": {**settings, "data": SOURCE}, "rows": rows}
 
 
 class _Run:
-    """The training of one layer."""
+    """The training of one layer, with its times."""
 
     def __init__(self, config: ConfigDict):
         started = time.monotonic()
         self.task: Task = build_task(config)
-        self.batch = next(self.task.batches(0))
+        self.batch = next(self.task.feed.batches(0))
         self.state = self.task.init()
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self.state, metrics = self.task.train_step(self.state, self.batch)
@@ -94,7 +110,7 @@ class _Run:
         self.seconds: list[float] = []
 
     def round(self, steps: int) -> None:
-        """Adds the mean time of some steps."""
+        """Runs some steps and appends their mean time."""
         started = time.monotonic()
         for _ in range(steps):
             self.state, metrics = self.task.train_step(self.state, self.batch)
@@ -102,31 +118,31 @@ class _Run:
         self.seconds.append((time.monotonic() - started) / steps)
 
 
-def _config(layer: str) -> ConfigDict:
+def _config(layer: str, settings: Mapping[str, Any]) -> ConfigDict:
     config = train.get_config()
     config.update_from_flattened_dict(
         {
-            "model.name": MODEL.value,
+            "model.name": settings["model"],
             "layer.spec": layer,
             "layer.group_size": None,
-            "dtype": DTYPE.value,
-            "batch_size": BATCH.value,
-            "eval_batch_size": BATCH.value,
+            "dtype": settings["dtype"],
+            "batch_size": settings["batch_size"],
+            "eval_batch_size": settings["batch_size"],
             "data.source": SOURCE,
             "data.stream": True,
-            "data.crop": SIZE.value,
+            "data.crop": settings["image_size"],
         }
     )
     return config
 
 
-def table(figures: dict[str, Any]) -> Table:
-    """Images a second by layer."""
-    settings = figures["settings"]
+def table(measured: dict[str, Any]) -> Table:
+    """Images per second by layer."""
+    settings = measured["settings"]
     title = "{model}, {batch_size} images of {image_size} pixels, {dtype}".format(**settings)
     columns = ("images/s", "ms a step", "x the first", "share of peak", "build")
     shown = Table("layer", *columns, title=title)
-    for row in figures["rows"]:
+    for row in measured["rows"]:
         share = "-" if row["peak_share"] is None else f"{100 * row['peak_share']:.0f} %"
         speed = f"{row['images_per_second']:,.0f}", f"{1000 * row['step_seconds']:.1f}", f"{row['ratio']:.2f}"
         shown.add_row(row["layer"], *speed, share, f"{row['build_seconds']:.0f} s")
@@ -134,4 +150,5 @@ def table(figures: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    define_flags()
+    flags.run(main, holds="workdir")

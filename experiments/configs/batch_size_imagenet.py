@@ -3,9 +3,9 @@
     python -m experiments.tables --config=experiments/configs/batch_size_imagenet.py \\
         --workdir=gs://my-bucket/batch_size --commands
 
-Eight devices, whatever the number there really is: a batch of 8 x 128 to 8 x 4 images, the learning rate in
-proportion, the epochs of the recipes. `:quick` takes two layers and small made-up images. Not run by us in
-full.
+The batches are those of eight devices, 8 x 128 to 8 x 4 images, on any number of devices, with the learning
+rate in proportion and the epochs of the recipes. `:quick` trains two layers on small synthetic images. Not
+run by us in full.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from experiments.configs import transfer_imagenet
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     config = transfer_imagenet.get_config(form)
-    config.name = "images of a device, ImageNet"
+    config.name = f"images of a device, {'synthetic images' if form == 'quick' else 'ImageNet'}"
     config.layers = ("bn_relu", "gn_relu", "frn_tlu", "evonorm_s0", "evonorm_s1", "evonorm_s2")
     config.batches = (128, 32, 16, 8, 4)
     config.workers = 8

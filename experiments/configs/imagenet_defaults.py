@@ -1,13 +1,13 @@
-"""What the ImageNet recipes share. The keys are those of `train.py`; nothing is tuned for a layer.
+"""The settings that all ImageNet recipes share. The keys are those of `train.py`; no layer was tuned for.
 
 ImageNet is `tfds:imagenet2012`, prepared once as array_record. Its published validation split is the test
-part here; 10,000 images are held out of the training split to watch and to choose checkpoints by.
+part. 10,000 images of the training split are held out as validation part, by which checkpoints are chosen.
 
-A host that trains fast wants `--config.data.workers`, a process for each two or three of its cores, with as
-many `--config.data.threads`; `experiments.benchmarks.input_pipeline` measures what that gives.
+A host with fast devices needs `--config.data.workers`, a process for each two or three of its cores, with as
+many `--config.data.threads`. `experiments.benchmarks.input_pipeline` measures their speed.
 
-`--config.data.source=synthetic:1000x3` runs any recipe as it is, epochs as long as ImageNet's, on made-up
-images of its shape: what the devices can take, without ImageNet. Add `--config.epochs=0.1` to see its end.
+`--config.data.source=synthetic:1000x3` runs any recipe on synthetic images of ImageNet's shape, with epochs
+as long as ImageNet's, and so measures the devices without ImageNet. Add `--config.epochs=0.1` to shorten it.
 """
 
 from ml_collections import ConfigDict
@@ -22,11 +22,11 @@ def get_recipe(model: str, form: str, *, batch_size: int, epochs: int, image_siz
     """The recipe of a model before its optimizer is chosen.
 
     Args:
-      model: a name of evonorms_jax.models.
-      form: "full" or "quick", a few steps on small made-up images.
-      batch_size: over all devices.
-      epochs: of the full form.
-      image_size: side of the images, in training and evaluation.
+      model: name in evonorms_jax.models.
+      form: "full" or "quick", a few steps on small synthetic images.
+      batch_size: images of a step on all devices together.
+      epochs: length of the full form.
+      image_size: side of the images in training and evaluation.
     """
     quick = check_form(form)
     config = train.get_config()
@@ -57,5 +57,5 @@ def get_recipe(model: str, form: str, *, batch_size: int, epochs: int, image_siz
 
 
 def cap_statistics_batch(config: ConfigDict, size: int) -> None:
-    """Lets so many images share batch statistics, or the whole of a smaller batch."""
+    """Makes `size` images share batch statistics, or the whole batch if it is smaller."""
     config.statistics_batch = min(size, config.batch_size)

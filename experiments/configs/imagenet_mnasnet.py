@@ -3,12 +3,12 @@
     python -m experiments.train --config=experiments/configs/imagenet_mnasnet.py --workdir=runs/mnasnet \\
         --config.layer.spec=evonorm_b0
 
-SGD, 0.1 for 256 images, warm-up and a cosine to 0, as is believed of the paper, which does not say which
-MnasNet it means; epochs, label smoothing, dropout and weight decay are those of MnasNet's paper or our
+SGD, 0.1 for 256 images, warm-up and a cosine to 0: we believe that the paper does the same. It does not say
+which MnasNet it means. Epochs, label smoothing, dropout and weight decay are those of MnasNet's paper or our
 choice. Published top-1 (arXiv 2004.02967): BN-ReLU 77.6 %, EvoNorm-B0 77.9 %.
-`:quick` after the file is 16 steps of 32 made-up images, 32x32, to see that it runs.
+`:quick` after the file runs 16 steps of 32 synthetic images, 32x32, as a test.
 
-Hardware: as MobileNetV2. Not run by us.
+Hardware: the same as for MobileNetV2. We have not run it.
 """
 
 from ml_collections import ConfigDict

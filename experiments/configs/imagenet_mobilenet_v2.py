@@ -3,14 +3,14 @@
     python -m experiments.train --config=experiments/configs/imagenet_mobilenet_v2.py \\
         --workdir=runs/mobilenet --config.layer.spec=evonorm_b0
 
-SGD, 0.1 for 256 images, warm-up and a cosine to 0, as is believed of the paper; the number of epochs, label
-smoothing, dropout and weight decay are not known and are those of the MobileNets' own papers or our choice.
-Published top-1 (arXiv 2004.02967): BN-ReLU 76.2 %, EvoNorm-B0 77.7 %.
-`:quick` after the file is 16 steps of 32 made-up images, 32x32, to see that it runs.
+SGD, 0.1 for 256 images, warm-up and a cosine to 0: we believe that the paper does the same. Its number of
+epochs, label smoothing, dropout and weight decay are unknown; ours are those of the MobileNets' own papers or
+our choice. Published top-1 (arXiv 2004.02967): BN-ReLU 76.2 %, EvoNorm-B0 77.7 %.
+`:quick` after the file runs 16 steps of 32 synthetic images, 32x32, as a test.
 
-Hardware: a slice of 8 TPU chips. Not run by us. 0.30 G multiply-adds an image make 8e17 FLOP; such a
-network reaches some 10 % of the peak, which on a v5e-8 would be 1.5 hours: reading the images is likely to
-take longer.
+Hardware: a slice of 8 TPU chips. We have not run it. 0.30 G multiply-adds an image make 8e17 FLOP. Such a
+network reaches some 10 % of the peak, which would be 1.5 hours on a v5e-8. Reading the images probably takes
+longer.
 """
 
 from ml_collections import ConfigDict

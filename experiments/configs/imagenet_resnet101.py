@@ -4,10 +4,10 @@
         --config.layer.spec=evonorm_b0
 
 SGD with Nesterov momentum 0.9, 0.1 for 256 images, x0.1 at epochs 30, 60 and 80 of 90, weight decay 1e-4:
-the released ResNet code, as for ResNet-50. The paper has no figure for this model on ImageNet.
-`:quick` after the file is 16 steps of 32 made-up images, 32x32, to see that it runs.
+the recipe of the released ResNet code, as for ResNet-50. The paper has no result for this model on ImageNet.
+`:quick` after the file runs 16 steps of 32 synthetic images, 32x32, as a test.
 
-Hardware: as ResNet-50, for about twice as long: 7.8 G multiply-adds an image. Not run by us.
+Hardware: the same as for ResNet-50, twice as long: 7.8 G multiply-adds an image. We have not run it.
 """
 
 from ml_collections import ConfigDict

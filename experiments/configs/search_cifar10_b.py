@@ -2,8 +2,8 @@
 
     python -m experiments.search --config=experiments/configs/search_cifar10_b.py --workdir=runs/cifar10_b
 
-CIFAR-10 must be prepared for tensorflow_datasets as array_record. Made for an accelerator; not run in full
-by us. `:quick` shows that it runs, on synthetic images, in about a minute on two CPU cores.
+CIFAR-10 must be prepared for tensorflow_datasets as array_record. The search is made for an accelerator.
+We have not run it in full. `:quick` runs it on synthetic images in about a minute on two CPU cores.
 """
 
 from ml_collections import ConfigDict

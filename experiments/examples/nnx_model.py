@@ -1,8 +1,8 @@
-"""EvoNorm-B0 in a Flax NNX model of one's own: moving statistics, and weight decay that spares the norms.
+"""EvoNorm-B0 in a Flax NNX model: moving statistics, and weight decay that spares the norms.
 
     python -m experiments.examples.nnx_model
 
-On two CPU cores it takes about ten seconds, most of them to compile, and reaches 90 % or more.
+On two CPU cores it needs about ten seconds, most of them to compile, and reaches 90 % or more.
 """
 
 import itertools
@@ -37,7 +37,7 @@ class Net(nnx.Module):
 
 @nnx.jit
 def train_step(net, batch):
-    """One step of gradient descent, in place; the layers advance their moving statistics themselves."""
+    """One step of gradient descent, in place. The layers advance their moving statistics themselves."""
 
     def loss(net):
         return digits.cross_entropy(net(batch.images), batch.labels)

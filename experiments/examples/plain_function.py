@@ -1,10 +1,10 @@
-"""A layer as two pure functions, in a network that is a function of arrays: no module of Flax in it.
+"""A layer as two pure functions, in a network that is a plain function of arrays, without Flax modules.
 
     python -m experiments.examples.plain_function
 
-`compile_graph` takes a published layer of `CATALOG`, or an equation of your own such as
-`Graph.parse("x * sigmoid(v1 * x) / std_wh(x)")`. On two CPU cores it takes about ten seconds, most of them
-to compile, and reaches 90 % or more.
+`compile_graph` accepts a published layer of `CATALOG`, or your own equation, such as
+`Graph.parse("x * sigmoid(v1 * x) / std_wh(x)")`. On two CPU cores the example needs about ten seconds, most
+of them to compile, and reaches 90 % or more.
 """
 
 import jax
@@ -19,7 +19,7 @@ LAYER = compile_graph(CATALOG["evonorm_b0"])
 
 
 def init(key):
-    """(parameters, moving statistics); of each, one entry for every block."""
+    """(parameters, moving statistics), each with one entry for every block."""
     start = jax.nn.initializers.lecun_normal()
     *keys, last = jax.random.split(key, len(WIDTHS))
     blocks, stats = [], []
@@ -38,7 +38,7 @@ def forward(params, stats, x, *, train):
     new_stats = []
     for block, old in zip(params["blocks"], stats, strict=True):
         x = jax.lax.conv_general_dilated(x, block["kernel"], (2, 2), "SAME", dimension_numbers=layout)
-        # The affine is no part of the graph; given to the layer, it costs no pass over x of its own.
+        # The affine is not part of the graph. Inside the layer it needs no further pass over x.
         x, new = LAYER.apply(block["layer"], old, x, train=train, **block["affine"])
         new_stats.append(new)
     return x.mean((1, 2)) @ params["classifier"], new_stats
@@ -46,7 +46,7 @@ def forward(params, stats, x, *, train):
 
 @jax.jit
 def train_step(params, stats, batch):
-    """One step of gradient descent; the moving statistics that come back are a step further."""
+    """(parameters, moving statistics) after one step of gradient descent."""
 
     def loss(params):
         logits, new_stats = forward(params, stats, batch.images, train=True)

@@ -1,12 +1,12 @@
-# Sourced by launch/tpu_search.sh: the TPU as a queued resource with one node of the same name, and its workers.
-# A TPU VM that was made without a queued resource is used as well.
+# Sourced by launch/tpu_search.sh: the TPU, which is a queued resource with one node of the same name, and its workers.
+# A TPU VM without a queued resource is used as well.
 # shellcheck disable=SC2154 # name and option come from options.sh
 
 tpu() {
   run gcloud compute tpus "$@" --project="${option[project]}" --zone="${option[zone]}" --quiet
 }
 
-# Lists, and does not describe: what is absent is then an empty answer, and an error is an error.
+# `list` and not `describe`, because it answers with an empty line for an absent TPU and fails only on an error.
 request_state() {
   tpu queued-resources list --filter="name ~ /$name\$" --format="value(state.state)"
 }
@@ -15,23 +15,23 @@ node_state() {
   tpu tpu-vm list --filter="name ~ /$name\$" --format="value(state)"
 }
 
-# Prints READY, or another state of the node, or the state of the request for it; nothing if there is neither.
+# Prints READY, or another state of the node, or the state of the request for it, or an empty line without either.
 machine_state() {
   local request node
   request=$(request_state) || return
   node=$(node_state) || return
-  # A preempted node is seen before its request is SUSPENDED.
+  # The node is PREEMPTED some time before its request is SUSPENDED.
   case $request in
     "" | ACTIVE) echo "${node:-$request}" ;;
     *) echo "$request" ;;
   esac
 }
 
-# Returns when the TPU is READY: there already, waited for, or made anew where it was taken back.
+# Returns when the TPU is READY: an existing one, or a new one. A preempted one is deleted and requested again.
 ensure_machine() {
   local state seen=none since=$SECONDS created=false
   while :; do
-    # The first look must succeed; later ones may meet a network that is down.
+    # The first check must succeed. Later ones tolerate a network that is down.
     state=$(machine_state) || { [ "$seen" != none ] && state="no answer"; } || exit 1
     if [[ $state != "$seen" ]] || ((SECONDS - since >= 600)); then
       say "$name: ${state:-ABSENT}"
@@ -78,7 +78,7 @@ delete_machine() {
 on_workers() {
   local flags
   read -ra flags <<<"${option[ssh_flags]}"
-  # Without signs of life a connection to a machine that is gone would hang.
+  # Without keepalive messages, a connection to a lost machine would hang.
   tpu tpu-vm ssh "$name" --worker="$1" --command="$2" --ssh-flag=-oServerAliveInterval=30 "${flags[@]}"
 }
 

@@ -1,4 +1,5 @@
-# Sourced by launch/tpu_search.sh: its options, from the command line or the environment, and how commands are run.
+# Sourced by launch/tpu_search.sh: its options, from the command line or the environment, and functions that run or
+# print a command.
 # shellcheck disable=SC2034 # used there
 
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
@@ -6,21 +7,23 @@
   exit 1
 }
 
-# name|default|what it is; the environment variable is EVONORMS_TPU_NAME
+# name|default|meaning; the environment variable is EVONORMS_TPU_ and the name in capitals
 OPTIONS='project||Google Cloud project
 zone||zone with such a TPU, for example us-east5-b
 type||accelerator type, for example v6e-8 (one host) or v6e-64 (a pod slice)
-version||runtime version (the one for the type)
-bucket||bucket, or a folder in one, that gets the work directory gs://BUCKET/NAME
-name|evonorms-search|of the TPU and of the work directory
+version||runtime version (by default the one for the type)
+bucket||bucket, or a folder in one, for the work directory gs://BUCKET/NAME
+name|evonorms-search|name of the TPU and of the work directory
 config|experiments/configs/search_mnist5k.py|config file, in experiments/; FILE:quick is a short form
 data||gs:// folder that every worker copies to ~/tensorflow_datasets
-spot|false|spot capacity: cheaper, and taken back at any time
-worker|0|the worker that logs follows, or all
-poll|60|seconds between two looks at the TPU
+spot|false|spot capacity, which is cheaper and can be preempted at any time
+worker|0|number of the worker whose log is followed, or all
+poll|60|seconds between two checks of the state
 create_flags||more flags of gcloud compute tpus queued-resources create, split at spaces
 ssh_flags||more flags of gcloud compute tpus tpu-vm ssh and scp, for example --internal-ip
-dry_run|false|only prints the commands, as if there were no TPU yet'
+dry_run|false|prints the commands without running them, as if there were no TPU yet'
+# A bucket and a folder in it: https://cloud.google.com/storage/docs/buckets#naming
+GCS_PATH='^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/.*)?$'
 declare -A option=()
 overrides=() arguments=()
 
@@ -45,7 +48,7 @@ set_from_environment() {
   option[$1]=${!variable:-$2}
 }
 
-# Sets verb, option, overrides, and arguments: all but the verb.
+# Sets verb, option, overrides, and arguments, which are all words but the verb.
 read_options() {
   each_option set_from_environment
   verb=up
@@ -86,11 +89,16 @@ check_options() {
     [[ ${option[$key]} =~ ^(true|false)$ ]] || usage_error "--$key is true or false, got '${option[$key]}'"
   done
   [[ ${option[poll]} =~ ^[0-9]+$ ]] || usage_error "--poll takes whole seconds, got '${option[poll]}'"
+  [[ ${option[worker]} =~ ^([0-9]+|all)$ ]] || usage_error "--worker is a number or all, got '${option[worker]}'"
   name=${option[name]}
   [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] ||
     usage_error "--name takes small letters, digits and dashes, a letter first, got '$name'"
   bucket=${option[bucket]#gs://}
   bucket=${bucket%/}
+  [[ -z $bucket || $bucket =~ $GCS_PATH ]] ||
+    usage_error "--bucket is the name of a bucket, or gs://BUCKET/FOLDER, got '${option[bucket]}'"
+  [[ -z ${option[data]} || (${option[data]} == gs://* && ${option[data]#gs://} =~ $GCS_PATH) ]] ||
+    usage_error "--data is a folder in a bucket, gs://BUCKET/FOLDER, got '${option[data]}'"
   workdir=gs://$bucket/$name
   if [[ -n ${option[type]} && -z ${option[version]} ]]; then
     # https://cloud.google.com/tpu/docs/runtimes
@@ -102,12 +110,6 @@ check_options() {
       *) usage_error "--version=VALUE is required for the type '${option[type]}'" ;;
     esac
   fi
-}
-
-# Only what is copied to the workers can be a config there.
-check_config() {
-  local file=${option[config]%%:*}
-  [[ $file == experiments/* && -f $file ]] || usage_error "--config must be a file in experiments/, got '$file'"
 }
 
 say() {
@@ -124,7 +126,7 @@ usage_error() {
   exit 2
 }
 
-# Runs a command; a dry run prints it so that it can be pasted, past any $(...), and answers nothing.
+# Runs a command. A dry run prints it instead, ready to be pasted, even inside $(...), and has no output.
 exec 3>&1
 run() {
   if [ "${option[dry_run]}" = true ]; then
@@ -134,7 +136,7 @@ run() {
   fi
 }
 
-# The words as one line for a shell, here or on a worker: quotes, spaces, $ and parentheses come out as they went in.
+# The words as one line for a shell, here or on a worker. Quotes, spaces, $ and parentheses are preserved.
 quoted() {
   local word words=()
   for word; do

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What a worker of a TPU does; launch/tpu_search.sh copies the checkout there and calls this over ssh.
+# Runs on a worker of a TPU. launch/tpu_search.sh copies the checkout there and calls this script over ssh.
 #   set_up [DATA]  makes the environment, and copies the gs:// folder DATA to ~/tensorflow_datasets
-#   start ARG ...  searches in a session of its own; a search that is running goes on
-#   state          one line: running, or how the last search ended
-#   stop           ends the search as Ctrl-C does
+#   start ARG ...  starts the search in a session of its own, unless one is running
+#   state          prints one line: running, or the outcome of the last search
+#   stop           ends the search like Ctrl-C
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 set_up() {
-  # Ubuntu 22.04, which the images are made of, has Python 3.10; the package needs 3.11. uv brings a Python: without
-  # root, and without apt, whose lock the automatic upgrades of a new machine hold.
+  # The images are Ubuntu 22.04 with Python 3.10, and the package needs 3.11. uv installs a Python without root and
+  # without apt, whose lock is held by the automatic upgrades of a new machine.
   local uv=$HOME/.local/bin/uv
   if ! [ -x .venv/bin/python ]; then
     [ -x "$uv" ] || curl --location --silent --show-error --fail https://astral.sh/uv/install.sh | sh
@@ -24,8 +24,8 @@ set_up() {
   echo "$HOSTNAME: set up"
 }
 
-# setsid and flock are on every Linux; tmux need not be, and `systemd-run --user` wants lingering switched on. All
-# that the search starts inherits the lock: it is held, and the chips are in use, as long as any of it lives.
+# Every Linux has setsid and flock. tmux may be missing, and `systemd-run --user` needs lingering. All processes of
+# the search inherit the lock, so that it is held as long as one of them lives and uses the chips.
 start() {
   exec 9>>search.lock
   flock --nonblock 9 || {
@@ -34,15 +34,15 @@ start() {
   }
   rm -f search.pid
   setsid --fork launch/tpu/worker.sh keep_searching "$@" >>search.log 2>&1 </dev/null
-  timeout 30 bash -c 'until [ -s search.pid ]; do sleep 0.1; done' # for a stop right after
+  timeout 30 bash -c 'until [ -s search.pid ]; do sleep 0.1; done' # so that a stop finds it
   echo "$HOSTNAME: started, the log is ~/evonorms/search.log"
 }
 
-# Starts the search again when it fails, as it does on all hosts when one is lost. Repeated quick failures end it.
+# Starts the search again after a failure. If one host is lost, the search fails on all. Quick failures in a row end it.
 keep_searching() {
-  trap : INT # Ctrl-C is for the search, which saves and ends with 130
+  trap : INT # only the search reacts to Ctrl-C: it saves and exits with 130
   echo $$ >search.pid
-  echo interrupted >search.outcome # what is read if the machine goes down
+  echo interrupted >search.outcome # the outcome if the machine goes down
   export PYTHONUNBUFFERED=1
   local begun status failures=0 pause=${EVONORMS_TPU_PAUSE:-10}
   while :; do
@@ -80,7 +80,7 @@ state() {
 
 stop() {
   if running; then
-    kill -INT -- "-$(cat search.pid)" # setsid made it the leader of a group
+    kill -INT -- "-$(cat search.pid)" # setsid made it the leader of a process group
     flock --timeout 300 search.lock true || {
       echo "error: $HOSTNAME: still searching after 300 s" >&2
       exit 1

@@ -13,7 +13,7 @@ from evonorms_jax import data
 from evonorms_jax.data import pipeline
 from evonorms_jax.data.prepared import open_prepared
 from evonorms_jax.data.stream import Share
-from evonorms_jax.data.writing import write_set
+from experiments.benchmarks.prepared_set import write_set
 
 SIDE = 16
 BATCH = 12  # of two hosts: three stretches of two pictures each
@@ -29,14 +29,15 @@ def prepared(tmp_path_factory):
 
 
 def take(count, start, prepared, **settings):
-    settings |= {"image_size": SIDE, "augment": "randaugment", "host": 1, "hosts": 2, "data_dir": prepared}
-    batches = data.open_stream("tfds:photos", **settings).train_batches(BATCH, start)
+    settings |= {"crop": SIDE, "flip": True, "augment": "randaugment", "data_dir": prepared}
+    stream = data.open_stream(data.DataSettings("tfds:photos", **settings), share=data.Share(1, 2))
+    batches = stream.train_batches(BATCH, start)
     taken = list(itertools.islice(batches, count))
     batches.close()
     return taken
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_processes_change_nothing_and_a_resumed_stream_goes_on_exactly(prepared, workers):
     whole = take(6, 0, prepared, threads=3)
     resumed = take(4, 2, prepared, threads=2, workers=workers)
@@ -62,7 +63,7 @@ def test_processes_leave_devices_and_ctrl_c_to_the_main_one(prepared):
 
 
 def test_what_a_process_cannot_read_is_told_here(prepared):
-    settings = {"image_size": SIDE, "validation_size": 0, "data_dir": prepared, "workers": 1}
-    batches = data.open_stream("tfds:damaged", **settings).train_batches(1)
+    settings = {"crop": SIDE, "validation_size": 0, "data_dir": prepared, "workers": 1}
+    batches = data.open_stream(data.DataSettings("tfds:damaged", **settings)).train_batches(1)
     with pytest.raises(ValueError, match=r"^damaged/1.0.0, train: all pictures are damaged, the last is rec"):
         next(batches)

@@ -1,6 +1,7 @@
 """Sets in tfds's real on-disk format, written and read without TensorFlow and without network."""
 
 import json
+import re
 import shutil
 import socket
 
@@ -11,7 +12,8 @@ from PIL import Image
 
 from evonorms_jax import data
 from evonorms_jax.data import pictures
-from evonorms_jax.data.writing import write_set
+from evonorms_jax.data.prepared import open_prepared
+from experiments.benchmarks.prepared_set import write_set
 
 SIDE = 8
 FIRST_TEST = 100  # number of the first test image; those of train start at 0
@@ -201,3 +203,91 @@ def test_damaged_data_are_named(prepared, tmp_path):
     info.write_text(json.dumps(whole)[:-20])
     with pytest.raises(ValueError, match=r"dataset_info.json is damaged"):
         data.load("tfds:signs", data_dir=str(tmp_path))
+
+
+# -- One rule for the parts, in memory and in a stream
+
+
+@pytest.fixture(scope="module")
+def unlabelled_test(tmp_path_factory):
+    """Sets whose split `test` has -1 for every label, as ImageNet's and Places365's."""
+    root = tmp_path_factory.mktemp("unlabelled")
+    images = {
+        split: [(Image.fromarray(picture(first + number)), (first + number) % 3) for number in range(count)]
+        for split, first, count in (("train", 0, 40), ("validation", 60, 6))
+    }
+    test = [(Image.fromarray(picture(FIRST_TEST + number)), -1) for number in range(10)]
+    write_set(root, "places", images | {"test": test}, num_classes=3, shape=(SIDE, SIDE, 3))
+    only_train = {"train": images["train"], "test": test}
+    write_set(root, "hidden", only_train, num_classes=3, shape=(SIDE, SIDE, 3))
+    prepare(root)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("places", set(range(60, 66))), ("hidden", None), ("signs", set(range(100, 110)))]
+)
+def test_the_test_part_has_labels_and_is_the_same_in_memory_and_in_a_stream(unlabelled_test, name, expected):
+    settings = data.DataSettings(f"tfds:{name}", validation_size=4, crop=SIDE, data_dir=unlabelled_test)
+    loaded = data.load_images(settings, with_test=True)
+    assert numbers(loaded.test) == expected or (expected is None and len(loaded.test.images) == 4)
+    assert len(numbers(loaded.train) | numbers(loaded.validation)) == (36 if expected is None else 40)
+    assert data.load_images(settings).test is None
+    prepared = open_prepared(name, unlabelled_test)
+    parts = prepared.parts(settings, validation_size=4, least_validation=0)
+    stream = data.open_stream(settings)
+    assert stream.sizes == {part: len(stored.indices) for part, stored in parts.items()}
+    for part, held in zip(("train", "validation", "test"), loaded[2:5], strict=True):
+        records = prepared.records(parts[part].split).__getitems__(parts[part].indices.tolist())
+        shown = [int(pictures.decode(record.encoded, 3, None)[0, 0, 0]) for record in records]
+        assert shown == held.images[:, 0, 0, 0].tolist()
+        assert [record.label for record in records] == held.labels.tolist()
+
+
+# -- Files that were not copied whole
+
+
+DAMAGES = {
+    "emptied": lambda whole: b"",
+    "cut": lambda whole: whole[: len(whole) // 2],
+    "cut at the end": lambda whole: whole[:-100],
+    "zeroed": lambda whole: bytes(len(whole)),
+    "zeroed at the start": lambda whole: bytes(1000) + whole[1000:],
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "damage"),
+    [*((way, damage) for way in ("memory", "stream") for damage in DAMAGES), ("workers", "cut")],
+)
+def test_a_damaged_file_is_one_line_with_the_file_and_the_record(prepared, tmp_path, way, damage):
+    shutil.copytree(prepared / "signs", tmp_path / "signs")
+    (file,) = (tmp_path / "signs/1.0.0").glob("*-train.*")
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    settings = data.DataSettings(
+        "tfds:signs", crop=SIDE, data_dir=str(tmp_path), workers=int(way == "workers")
+    )
+    with pytest.raises(ValueError) as caught:
+        data.load_images(settings) if way == "memory" else next(data.open_stream(settings).train_batches(40))
+    message = str(caught.value)
+    pattern = rf"{re.escape(str(file))}: record \d+ of signs/1.0.0, train cannot be read, copy or prepare .*"
+    assert re.fullmatch(pattern, message), message
+
+
+def test_a_search_needs_no_sound_test_file_and_a_training_names_it(prepared, tmp_path):
+    shutil.copytree(prepared / "signs", tmp_path / "signs")
+    (file,) = (tmp_path / "signs/1.0.0").glob("*-test.*")
+    file.write_bytes(b"")
+    assert len(data.load("tfds:signs", data_dir=str(tmp_path)).train.images) == 36
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(str(file))}: record 0 of signs/1.0.0, test cannot be"
+    ):
+        data.load("tfds:signs", data_dir=str(tmp_path), with_test=True)
+
+
+def test_the_file_of_a_record_is_found_among_several(prepared):
+    records = open_prepared("signs", str(prepared)).records("train")
+    records._files, records._ends = ["first", "second", "third"], [3, 3, 7]
+    assert [records._damage(index, TypeError()).split(":")[0] for index in (0, 2, 3, 6)] == [
+        *("first", "first", "third", "third")
+    ]

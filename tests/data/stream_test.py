@@ -1,5 +1,6 @@
 """Streams: which picture comes when, on which host, and what happens to damaged ones."""
 
+import importlib
 import itertools
 import logging
 import subprocess
@@ -11,9 +12,8 @@ import pytest
 from support.data_sets import RARE, encode, examples, numbers, photograph
 
 from evonorms_jax import data
-from evonorms_jax.data.policies import RandAugment
 from evonorms_jax.data.prepared import open_prepared
-from evonorms_jax.data.writing import write_set
+from experiments.benchmarks.prepared_set import write_set
 
 ROOT = Path(__file__).parents[2]
 SIDE = 16
@@ -44,8 +44,9 @@ def prepared(tmp_path_factory):
 @pytest.fixture
 def open_set(prepared):
     def open_set(name="tested", **settings):
-        settings = {"image_size": SIDE, "threads": 3, "data_dir": str(prepared)} | settings
-        return data.open_stream(f"tfds:{name}", **settings)
+        fixed = {"crop": SIDE, "flip": True, "threads": 3, "data_dir": str(prepared)}
+        place = {key: settings.pop(key) for key in ("order_seed", "share") if key in settings}
+        return data.open_stream(data.DataSettings(f"tfds:{name}", **fixed | settings), **place)
 
     return open_set
 
@@ -71,8 +72,8 @@ def assert_equal(first, second):
 
 
 def test_a_stream_says_what_it_holds(open_set):
-    stream = open_set("photos", eval_size=20)
-    assert (stream.name, stream.num_classes, stream.image_size, stream.eval_size) == ("photos", 3, SIDE, 20)
+    stream = open_set("photos", image_size=20)
+    assert (stream.name, stream.num_classes, stream.eval_size) == ("photos", 3, 20)
     np.testing.assert_allclose(stream.mean, [123.675, 116.28, 103.53], rtol=1e-6)
     np.testing.assert_allclose(stream.std, [58.395, 57.12, 57.375], rtol=1e-6)
     assert stream.mean.dtype == stream.std.dtype == np.float32
@@ -140,7 +141,7 @@ def test_threads_change_nothing_and_a_resumed_stream_goes_on_exactly(open_set, a
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_the_shares_of_the_hosts_are_the_global_batches(open_set, hosts):
     whole = take(7, open_set("photos"))
-    shares = [take(7, open_set("photos", host=host, hosts=hosts)) for host in range(hosts)]
+    shares = [take(7, open_set("photos", share=data.Share(host, hosts))) for host in range(hosts)]
     for values, *parts in zip(whole, *shares, strict=True):
         own = [part.reshape(7, 4 // hosts, *part.shape[1:]) for part in parts]
         np.testing.assert_array_equal(values, np.concatenate(own, 1).reshape(values.shape))
@@ -155,17 +156,17 @@ def test_augmentation_is_drawn_afresh_and_changes_no_order(open_set):
     plain, augmented = (take(9, open_set(augment=augment)) for augment in ("none", "randaugment"))
     np.testing.assert_array_equal(plain.labels, augmented.labels)
     assert np.mean(np.any(plain.images != augmented.images, axis=(1, 2, 3))) > 0.5
-    nothing = RandAugment(layers=0)
-    assert_equal(plain, take(9, open_set(augment="randaugment", randaugment=nothing)))
+    nothing = open_set(augment="randaugment", randaugment={"layers": 0})
+    assert_equal(plain, take(9, nothing))
 
 
-def test_half_of_the_images_are_mirrored_and_parts_are_random(tmp_path):
+def test_half_of_the_images_are_mirrored_and_parts_are_random(open_set, tmp_path):
     ramp = np.tile(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], (64, 1, 3))  # dark on the left
     write_set(tmp_path, "ramp", {"train": [(encode(ramp), 0)]}, num_classes=3)
 
     def images(flip):
-        settings = {"image_size": SIDE, "validation_size": 0, "data_dir": str(tmp_path), "threads": 2}
-        return take(1, data.open_stream("tfds:ramp", flip=flip, **settings), 200).images.astype(int)
+        stream = open_set("ramp", flip=flip, validation_size=0, data_dir=str(tmp_path))
+        return take(1, stream, 200).images.astype(int)
 
     mirrored = images(True)[:, 0, 0, 0] > images(True)[:, 0, -1, 0]
     assert abs(mirrored.mean() - 0.5) < 0.15
@@ -179,7 +180,7 @@ def test_half_of_the_images_are_mirrored_and_parts_are_random(tmp_path):
 
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_evaluation_counts_every_picture_once(open_set, hosts):
-    streams = [open_set(host=host, hosts=hosts, threads=2) for host in range(hosts)]
+    streams = [open_set(share=data.Share(host, hosts), threads=2) for host in range(hosts)]
     parts = [evaluated(stream, "test") for stream in streams]
     own = 4 // hosts
     images, labels, weights = (
@@ -231,7 +232,7 @@ def test_the_next_picture_takes_the_place_of_a_damaged_one(open_set, prepared, t
     np.testing.assert_array_equal(batch.labels, expected % 3)
     (warning,) = warnings_of(caplog)
     record = list(stored).index(DAMAGED)
-    assert warning.startswith(f"photos/1.0.0, train, record {record} is damaged, the next one takes ")
+    assert warning.startswith(f"photos/1.0.0, train, record {record} is damaged, the next one replaces ")
 
 
 def test_a_damaged_picture_is_not_counted(open_set, caplog):
@@ -261,18 +262,19 @@ def test_a_label_out_of_range_is_named(open_set):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_size": 0}, "image_size must be at least 1, got 0"),
-        ({"eval_size": -1}, "eval_size must be at least 1, got -1"),
-        ({"threads": 0}, "threads must be at least 1, got 0"),
-        ({"workers": -1}, "workers must be at least 0, got -1"),
-        ({"host": 2, "hosts": 2}, "host must be from 0 to 1, .* got 2"),
+        ({"crop": 0}, "data.crop must be at least 1, got 0"),
+        ({"crop": None}, "needs data.crop and a seed from 0, got None and 0"),
+        ({"image_size": -1}, "data.image_size must be at least 1, got -1"),
+        ({"threads": 0}, "data.threads must be at least 1, got 0"),
+        ({"workers": -1}, "data.workers must be at least 0, got -1"),
+        ({"share": data.Share(2, 2)}, "host must be from 0 to 1, .* got 2"),
         ({"augment": "randaugmnt"}, "unknown augment 'randaugmnt', did you mean 'randaugment'?"),
         ({"augment": "?"}, r"unknown augment '\?'; there are none, randaugment, autoaugment"),
         ({"seed": -1}, "data.seed must be at least 0, got -1"),
-        ({"order_seed": -1}, "order_seed must be at least 0, got -1"),
-        ({"randaugment": RandAugment(-1, 9)}, "randaugment.layers .* at least 0, got -1 and 9"),
-        ({"randaugment": RandAugment(2, -0.5)}, "randaugment.magnitude must .* got 2 and -0.5"),
-        ({"randaugment": RandAugment(2, float("nan"))}, "got 2 and nan"),
+        ({"order_seed": -1}, "a seed from 0, got 16 and -1"),
+        ({"randaugment": {"layers": -1}}, "randaugment.layers .* at least 0, got -1 and 9"),
+        ({"randaugment": {"magnitude": -0.5}}, "randaugment.magnitude must .* got 2 and -0.5"),
+        ({"randaugment": {"magnitude": float("nan")}}, "got 2 and nan"),
         ({"train_size": 19}, "train_size=19 and validation_size=1: .* at most 18"),
         ({"validation_size": -1}, "validation_size=-1: they must be at least 1 and 0"),
         ({"name": "tsted"}, "no array_record data of tfds:tsted"),
@@ -285,7 +287,7 @@ def test_bad_settings_are_named(open_set, settings, message):
 
 
 def test_bad_requests_are_named(open_set):
-    stream = open_set(validation_size=0, hosts=3)
+    stream = open_set(validation_size=0, share=data.Share(0, 3))
     with pytest.raises(ValueError, match="multiple of the number of hosts, 3, got 4"):
         stream.train_batches(4)
     with pytest.raises(ValueError, match="multiple of the number of hosts, 3, got 0"):
@@ -299,18 +301,23 @@ def test_bad_requests_are_named(open_set):
     with pytest.raises(
         ValueError, match="streamed from tfds:NAME or synthetic:CLASSESx3 only, got 'mnist5k'"
     ):
-        data.open_stream("mnist5k", image_size=8)
+        data.open_stream(data.DataSettings("mnist5k", crop=8))
 
 
 @pytest.mark.parametrize("package", ["grain", "cv2", "simplejpeg"])
 def test_a_missing_package_says_what_to_install(open_set, monkeypatch, package):
-    for module in ("pipeline", "jpeg"):
-        monkeypatch.delitem(sys.modules, f"evonorms_jax.data.{module}", raising=False)
-        monkeypatch.delattr(data, module, raising=False)
     monkeypatch.setitem(sys.modules, package, None)  # makes its import fail
     message = rf"^streaming pictures needs {package}: pip install 'evonorms-jax\[imagenet\]'$"
     with pytest.raises(ModuleNotFoundError, match=message):
         open_set()
+
+
+def test_parts_of_photographs_need_no_package_of_the_extra(monkeypatch, rng):
+    for package in ("cv2", "simplejpeg"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "evonorms_jax.data.photographs", raising=False)
+    photographs = importlib.import_module("evonorms_jax.data.photographs")
+    assert photographs.random_resized(rng, 8, 9).height >= 1
 
 
 def test_those_who_do_not_stream_load_none_of_its_packages():

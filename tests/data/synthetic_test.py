@@ -17,7 +17,9 @@ def joined(batches):
 
 
 def test_made_up_images_are_streamed_as_many_as_imagenet_has():
-    stream = data.open_stream("synthetic:1000x3", image_size=8, eval_size=12, augment="autoaugment")
+    stream = data.open_stream(
+        data.DataSettings("synthetic:1000x3", crop=8, image_size=12, augment="autoaugment")
+    )
     assert stream.num_classes == 1000
     assert stream.sizes == {"train": 1_281_167 - 128, "validation": 128, "test": 128}
     batch = data.Batch(*joined(itertools.islice(stream.train_batches(200), 2)))
@@ -32,7 +34,8 @@ def test_made_up_images_are_streamed_as_many_as_imagenet_has():
 
 def test_hosts_share_made_up_images():
     def open_share(host, hosts):
-        return data.open_stream("synthetic:7x3", image_size=4, train_size=5, host=host, hosts=hosts)
+        settings = data.DataSettings("synthetic:7x3", crop=4, train_size=5)
+        return data.open_stream(settings, share=data.Share(host, hosts))
 
     whole = next(open_share(0, 1).train_batches(6, 3))
     shares = [next(open_share(host, 2).train_batches(6, 3)) for host in range(2)]
@@ -47,7 +50,7 @@ def test_hosts_share_made_up_images():
 @pytest.mark.parametrize(
     ("source", "settings", "message"),
     [
-        ("synthetic:10x1", {}, "streamed with 3 channels, which synthetic:10x1 has not"),
+        ("synthetic:10x1", {}, "a stream has 3 channels, synthetic:10x1 has 1"),
         ("synthetic:10", {}, "synthetic:CLASSESxCHANNELS, not synthetic:10"),
         ("synthetic:10x3", {"train_size": 0}, "train_size=0 and validation_size=128"),
         ("synthetic:10x3", {"validation_size": -1}, "validation_size=-1: they must be at least 1 and 0"),
@@ -55,7 +58,7 @@ def test_hosts_share_made_up_images():
 )
 def test_made_up_images_that_cannot_be_are_named(source, settings, message):
     with pytest.raises(ValueError, match=message):
-        data.open_stream(source, image_size=8, **settings)
+        data.open_stream(data.DataSettings(source, crop=8, **settings))
 
 
 # As a training opens them

@@ -1,4 +1,4 @@
-"""Shares, slots and the account of idle time."""
+"""Shares, slots, states and the account of idle time."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Measures(NamedTuple):
 
 
 def counted(shared, item, kept):
-    """Adds `shared` to what is kept, `item` times."""
+    """Adds `shared` to the state, `item` times."""
 
     def add(carry):
         return carry[0] + shared, carry[1] + 1
@@ -63,7 +63,7 @@ def test_every_item_gets_its_own_result_however_many_there_are(count, number):
         np.testing.assert_array_equal(results[i].fetch(), [2.0 * i, 2.0 * i])
 
 
-def test_what_is_kept_goes_into_the_next_call():
+def test_the_state_goes_into_the_next_call():
     _, program = make(2)
     first = run(program, [1, 4, 2])
     again = run(program, [3, 3, 0], kept=[result.fetch() for result in first])
@@ -81,7 +81,7 @@ def test_seconds_of_a_share_are_divided_by_the_work_done():
     assert long.seconds == pytest.approx(100 * short.seconds)
 
 
-def test_idle_is_what_the_devices_wait_for_the_last_one():
+def test_idle_time_is_spent_waiting_for_the_last_device():
     devices, _ = make(2)
     devices.count([2.0, 1.0])
     devices.count([0.0, 1.0])

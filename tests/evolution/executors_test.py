@@ -1,4 +1,4 @@
-"""How survivors are trained to the end: what `auto` chooses and says, and the account of compiled jobs."""
+"""Executors: the choices of `auto` and its log lines, and the account of compiled jobs."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ def job(stop, start=10, step_seconds=1.0):
 
 
 class Fake:
-    """An executor with steps of so many seconds; from NaN, no step is taken."""
+    """An executor whose steps take so many seconds. From a loss of NaN it takes no step."""
 
     def __init__(self, step_seconds, build=0.0, nan=False):
         self.step_seconds, self.build, self.nan, self.calls = step_seconds, build, nan, []
@@ -82,7 +82,7 @@ def test_jobs_without_a_measured_step_are_interpreted():
     assert (universal.calls, compiled.calls) == ([[10]], [])
 
 
-def test_what_compiled_jobs_leave_idle_is_counted(monkeypatch):
+def test_idle_time_of_compiled_jobs_is_counted(monkeypatch):
     """One job on two devices: one of them waits."""
     devices = Devices(1, jax.local_devices()[:2])
     shared = Shared({}, devices.replicate(jax.random.key(0)), devices.replicate(state(0)))

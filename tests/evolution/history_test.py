@@ -1,4 +1,4 @@
-"""Records of a history, on disk and back; the archive after every kind of accident."""
+"""Records of a history, on disk and back, and the archive after every kind of accident."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,8 @@ def record(index, mean=None, fingerprint=""):
 
 @pytest.fixture
 def workdir(tmp_path):
-    return claim_workdir(tmp_path / "run", {"seed": 0})
+    with claim_workdir(tmp_path / "run", {"seed": 0}) as path:
+        yield path
 
 
 def fill(workdir, records, checkpoint_at=()):
@@ -91,7 +92,7 @@ def test_nothing_is_lost_without_a_checkpoint(workdir):
 
 
 class NoCheckpoints:
-    """What a search in a bucket that is killed before its first checkpoint has of them."""
+    """The checkpoints of a search in a bucket that is killed before it saves one."""
 
     def __init__(self, _):
         pass

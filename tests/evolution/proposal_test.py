@@ -22,6 +22,7 @@ SETTINGS = EvolutionSettings(
     selection="pareto",
     tournament_fraction=0.25,
     mutations=2,
+    redraw=False,
     random_probability=0.5,
     round_size=4,
     num_nodes=10,
@@ -112,6 +113,16 @@ def test_half_of_the_children_are_random_and_the_rest_two_mutations_from_a_paren
             pairs = zip(proposal.graph.nodes, history[parent].graph.nodes, strict=True)
             assert sum(a != b for a, b in pairs) <= 2
     assert min(parents) >= 20, "only the most recent 20 are in the population"
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+def test_a_child_that_is_drawn_again_always_differs_from_its_parent(redraw):
+    """EvoNorm-B0 has dead nodes, so that some of its mutations change nothing."""
+    history = History(record(i, [0.5], CATALOG["evonorm_b0"]) for i in range(8))
+    settings = SETTINGS._replace(redraw=redraw, mutations=1, random_probability=0.0)
+    children = [propose(history, settings, seed, 8).graph for seed in range(60)]
+    same = sum(child.canonical == CATALOG["evonorm_b0"].canonical for child in children)
+    assert same == 0 if redraw else same > 5
 
 
 def test_proposals_depend_on_what_was_there_before_the_round_and_on_nothing_else():

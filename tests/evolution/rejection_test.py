@@ -1,4 +1,4 @@
-"""The tests that need no training, on graphs whose verdict is known; and the evidence of the others."""
+"""The tests that need no training, on graphs with a known verdict, and the evidence of the others."""
 
 import numpy as np
 import pytest
@@ -32,6 +32,29 @@ def test_published_layers_are_not_inert(name):
     assert rejection.inert(KNOWN[name]) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["mean_wh(x)", "std_bwh(x) + v1", "v1 / std_whc/g(x)", "mean_wh(exp(x)) - v0", "x - x + rms_whc(x)"],
+)
+def test_statistics_without_a_pixel_are_flat(text):
+    graph = Graph.parse(text)
+    assert rejection.inert(graph) is None
+    assert rejection.flat(graph) == {"reason": "the output does not vary over space"}
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "x * v0", "x * exp(-exp(1)) + mean_wh(x)", "exp(exp(exp(exp(square(x)))))"]
+)
+def test_a_pixel_in_the_output_is_not_flat(text):
+    """Nor is an output that is not finite, which is the matter of another test."""
+    assert rejection.flat(Graph.parse(text)) is None
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_published_layers_are_not_flat(name):
+    assert rejection.flat(KNOWN[name]) is None
+
+
 def test_about_two_thirds_of_random_graphs_are_inert(rng):
     share = np.mean([rejection.inert(random_graph(rng)) is not None for _ in range(600)])
     assert 0.6 < share < 0.78
@@ -48,7 +71,7 @@ def test_the_fingerprint_is_that_of_the_function(rng):
 def test_different_functions_have_different_fingerprints():
     texts = [*(str(graph) for graph in KNOWN.values()), "x + 0", "x + v0", "x * v1", "x * v0", "abs(x)"]
     texts += [f"{op.name}(x)" for op in OPS.values() if op.kind]
-    # The same in training; at inference one remembers a variance and the other two moments.
+    # The same in training. At inference one remembers a variance and the other two moments.
     texts += ["square(std_bwh(x))", "square(rms_bwh(x)) - square(mean_bwh(x))"]
     marks = {rejection.fingerprint(Graph.parse(text)) for text in texts}
     assert len(marks) == len(texts)

@@ -1,4 +1,4 @@
-"""The search from the command line: every config's quick form, kills, refusals, the report."""
+"""The search from the command line: kills, lost hosts, refusals, the report. See `session_test.py` too."""
 
 import contextlib
 import json
@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from support import mains
 
-from evonorms_jax import Graph
-
-# What two runs of the same history may differ in.
+# Keys in which two runs of the same history may differ.
 TIMINGS = ("seconds",)
 BUDGET = 60  # of the quick forms
 
@@ -70,13 +68,6 @@ def test_a_quick_search_examines_its_budget_and_reports(finished):
     assert f"{BUDGET}/{BUDGET} (100 %)" in done.stderr, "off a terminal the last state is a log line"
 
 
-def test_the_same_command_again_changes_nothing(finished):
-    workdir, _ = finished
-    before = history(workdir)
-    assert run(workdir).returncode == 0
-    assert history(workdir) == before
-
-
 def wait_for_records(workdir, count, *processes):
     while all(process.poll() is None for process in processes) and len(history(workdir)) < count:
         time.sleep(0.005)
@@ -84,28 +75,19 @@ def wait_for_records(workdir, count, *processes):
 
 def test_killed_and_interrupted_it_ends_with_the_same_history(finished, tmp_path):
     workdir = tmp_path / "run"
-    for after in (1, 9, 17):
-        process = start(workdir)
-        wait_for_records(workdir, after, process)
-        process.kill()
-        mains.finish(process)
-        assert after <= len(history(workdir)) < BUDGET
-    process = start(workdir)
+    process = start(workdir, "--cpu_devices=2")
+    wait_for_records(workdir, 9, process)
+    process.kill()
+    mains.finish(process)
+    assert 9 <= len(history(workdir)) < BUDGET
+    process = start(workdir, "--cpu_devices=2")
     wait_for_records(workdir, len(history(workdir)) + 1, process)
     process.send_signal(signal.SIGINT)
     done = mains.finish(process)
     assert done.returncode == 130
     assert "the same command goes on" in done.stderr and "Traceback" not in done.stderr
-    assert run(workdir).returncode == 0
+    assert run(workdir, "--cpu_devices=2").returncode == 0
     assert history(workdir) == history(finished[0])
-
-
-@pytest.mark.parametrize("devices", [1, 8])
-def test_the_number_of_devices_does_not_change_the_history(finished, tmp_path, devices):
-    done = run(tmp_path / "run", f"--cpu_devices={devices}")
-    assert done.returncode == 0, done.stderr
-    assert history(tmp_path / "run") == history(finished[0])
-    assert f"devices {devices} of kind cpu" in done.stderr
 
 
 @contextlib.contextmanager
@@ -129,18 +111,20 @@ def two_hosts(workdir, second=()):
                 process.kill()
 
 
-def test_a_lost_host_ends_the_run_with_one_line_and_two_go_on_to_the_same_history(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("lost", "after"), [(1, 5), pytest.param(0, 21, marks=pytest.mark.exhaustive)], ids=["follower", "leader"]
+)
+def test_a_lost_host_ends_the_run_with_one_line_and_two_go_on(finished, tmp_path, lost, after):
     workdir = tmp_path / "run"
-    for lost, after in ((1, 5), (0, 21)):
-        with two_hosts(workdir) as processes:
-            wait_for_records(workdir, after, *processes)
-            processes[lost].kill()
-            ends = [mains.finish(process) for process in processes]
-        assert ends[1 - lost].returncode == 1
-        (line,) = [line for line in ends[1 - lost].stderr.splitlines() if line.startswith("error:")]
-        assert f"process {lost}" in line and "start the same command again on all hosts" in line
-        assert "Traceback" not in ends[1 - lost].stderr
-        assert after <= len(history(workdir)) < BUDGET
+    with two_hosts(workdir) as processes:
+        wait_for_records(workdir, after, *processes)
+        processes[lost].kill()
+        ends = [mains.finish(process) for process in processes]
+    assert ends[1 - lost].returncode == 1
+    (line,) = [line for line in ends[1 - lost].stderr.splitlines() if line.startswith("error:")]
+    assert f"process {lost}" in line and "start the same command again on all hosts" in line
+    assert "Traceback" not in ends[1 - lost].stderr
+    assert after <= len(history(workdir)) < BUDGET
     with two_hosts(workdir) as processes:
         for process in processes:
             done = mains.finish(process)
@@ -149,15 +133,16 @@ def test_a_lost_host_ends_the_run_with_one_line_and_two_go_on_to_the_same_histor
     assert (workdir / "report" / "index.html").exists()
 
 
-def test_hosts_with_different_configs_are_refused(tmp_path):
-    with two_hosts(tmp_path / "run", second=("--config.seed=3",)) as processes:
-        for process in processes:
-            _, errors = process.communicate()
-            assert process.returncode != 0 and "Traceback" not in errors
-            assert "the config differs between process 0 and process 1" in errors
-    assert not (tmp_path / "run").exists()
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_number_of_devices_does_not_change_the_history(finished, tmp_path, devices):
+    done = run(tmp_path / "run", f"--cpu_devices={devices}")
+    assert done.returncode == 0, done.stderr
+    assert history(tmp_path / "run") == history(finished[0])
+    assert f"devices {devices} of kind cpu" in done.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "config", ["search_cifar10_b.py:quick", "search_cifar10_s.py:quick", "search_tfds.py:quick"]
 )
@@ -165,56 +150,14 @@ def test_the_quick_form_of_every_config_runs(config, tmp_path):
     done = run(tmp_path / "run", config=config)
     assert done.returncode == 0, done.stderr
     assert len(history(tmp_path / "run")) == BUDGET
-    if "_s.py" in config:
-        graphs = [Graph.from_json(r["graph"]) for r in history(tmp_path / "run") if r["scores"]]
-        assert not any(graph.batch_dependent for graph in graphs)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "outcomes"),
-    [
-        (("--config.method=random_search", "--config.budget=12"), {"inert"}),
-        (("--config.method=random", "--config.budget=40"), {"accepted"}),
-        (("--config.rejection.enabled=false", "--config.budget=3"), {"accepted", "diverged", "duplicate"}),
-        (("--config.evolution.seed_layers=('evonorm_b0','bn_silu')", "--config.budget=2"), {"accepted"}),
-    ],
-    ids=["random_search", "random", "no_rejection", "seed_layers"],
-)  # fmt: skip
-def test_methods_and_options(overrides, outcomes, tmp_path):
-    done = run(tmp_path / "run", *overrides)
-    assert done.returncode == 0, done.stderr
-    records = history(tmp_path / "run")
-    assert {r["outcome"] for r in records} & outcomes
-    if "--config.method=random" in overrides:
-        assert [r["outcome"] for r in records].index("accepted") == len(records) - 1
-    if "--config.rejection.enabled=false" in overrides:
-        assert {r["outcome"] for r in records} <= outcomes
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (("--config.seed=1",), "belongs to another config: seed is 0 there and 1 now"),
-        (("--config.evolution.populaton_size=3",), "did you mean 'population_size'"),
-        (("--config.proxy.steps=many",), "--config.proxy.steps takes a whole number, got 'many'"),
-        (("--config.anchors=('resnet_smal',)",), "did you mean 'resnet_small'"),
-        (("--config.method=evolve",), "method must be one of evolution, random_search, random"),
-        (("--config.evolution.selection=best",), "unknown evolution.selection 'best'"),
-        (("--config.data.source=mnist",), "did you mean 'mnist5k'"),
-        (("--config.data.crop=99",), "data.crop must be from 1 to"),
-        (("--config.rejection.quality_steps=0",), "rejection.quality_steps must be from 1 to proxy.steps"),
-        (("--config.evolution.seed_layers=('evonorm_c0',)",), "evolution.seed_layers must be of"),
-        (("--config.executor=fast",), "executor must be one of universal, compiled, auto, got 'fast'"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value[0].partition("=")[0],
-)
-def test_wrong_input_is_one_clear_line(finished, overrides, message):
+def test_the_work_directory_of_another_config_is_refused_in_one_line(finished):
     workdir, _ = finished
-    done = run(workdir, *overrides)
-    assert done.returncode != 0
+    done = run(workdir, "--config.seed=1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert message in line
-    assert "Traceback" not in done.stderr
+    assert "belongs to another config: seed is 0 there and 1 now" in line
     assert len(history(workdir)) == BUDGET
 
 
@@ -224,16 +167,3 @@ def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert line == "error: the figure needs matplotlib: pip install evonorms-jax[demo]"
     assert not (tmp_path / "run").exists()
-
-
-def test_missing_data_says_what_to_run(tmp_path):
-    done = run(
-        tmp_path / "run",
-        f"--config.data.data_dir={tmp_path}",
-        "--config.data.source=cifar10",
-        config="search_cifar10_b.py",
-    )
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert "download_and_prepare" in line
-    assert not (tmp_path / "run").exists(), "no work directory is left behind"

@@ -1,43 +1,106 @@
-"""A search before its first candidate: settings that are refused, baselines saved as they come."""
+"""Searches within this process: settings that are refused, baselines, methods, stops, histories."""
 
 import json
-import math
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import jax
 import pytest
 from support.search_configs import quick
 
+from evonorms_jax.data import DataNotFoundError
 from evonorms_jax.evolution import session
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.history import Evaluation
 from evonorms_jax.evolution.records import read_search
 from evonorms_jax.evolution.session import make_evaluator
+from evonorms_jax.runs.config_checks import load_config
+from evonorms_jax.runs.hosts import Hosts
+from evonorms_jax.search_space import Graph
+
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
+BUDGET = 60  # candidates of the quick forms
+
+
+def search(config, workdir, evaluator, hosts=None):
+    """Runs a search with programs that are built already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "make_evaluator", lambda *_: evaluator)
+        return session.run_search(config, str(workdir), hosts)
+
+
+def history(workdir):
+    """The lines of the history without times, in which two runs of the same history may differ."""
+    records = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def changed(**changes):
+    config = quick()
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config
+
+
+# -- Settings
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "limit"),
+    ("key", "value", "message"),
     [
-        ("seed", -1, "at least 0 and below 4294967296"),
-        ("layer.epsilon", math.nan, "at least 0"),
-        ("layer.epsilon", -1.0, "at least 0"),
-        ("proxy.learning_rate", math.nan, "above 0"),
-        ("proxy.weight_decay", math.nan, "at least 0"),
-        ("proxy.momentum", math.nan, "at least 0 and below 1"),
-        ("rejection.stability_steps", -1, "at least 0"),
+        ("seed", -1, "seed must be at least 0 and below 4294967296, got -1"),
+        ("data.seed", -2, "data.seed must be at least 0 and below 4294967296, got -2"),
+        ("proxy.replicas", 0, "proxy.replicas must be at least 1, got 0"),
+        ("proxy.eval_batch_size", 0, "proxy.eval_batch_size must be at least 1, got 0"),
+        ("rejection.quality_threshold", -0.5, "rejection.quality_threshold must be at least 0, got -0.5"),
+        ("layer.momentum", 1.5, "layer.momentum must be"),
+        ("layer.momentum", -0.1, "layer.momentum must be"),
+        ("anchors", ("resnet_smal",), "did you mean 'resnet_small'"),
+        ("method", "evolve", "method must be one of evolution, random_search, random"),
+        ("evolution.selection", "paretto", "unknown evolution.selection 'paretto'; did you mean 'pareto'"),
+        ("evolution.survival", "ageing", "unknown evolution.survival 'ageing'; did you mean 'aging'"),
+        ("search_space.ops", ("add", "sigmod"), "unknown op in search_space.ops 'sigmod'; did you mean"),
+        ("search_space.num_nodes", 11, "search_space.num_nodes must be from 1 to 10"),
+        ("data.source", "mnist", "did you mean 'mnist5k'"),
+        ("data.crop", 99, "data.crop must be from 1 to"),
+        ("rejection.quality_steps", 0, "rejection.quality_steps must be"),
+        ("rejection.quality_steps", 61, "rejection.quality_steps must be from 1 to proxy.steps"),
+        ("rejection.stability_anchor", "resnet_small", "rejection.stability_anchor must be one of"),
+        ("evolution.seed_layers", ("evonorm_c0",), "evolution.seed_layers must be of"),
+        ("executor", "fast", "executor must be one of universal, compiled, auto, got 'fast'"),
     ],
 )
-def test_a_number_out_of_range_is_refused_before_anything_is_trained(key, value, limit):
-    config = quick()
-    config.update_from_flattened_dict({key: value})
+def test_a_wrong_setting_is_one_line_before_anything_is_trained(key, value, message, tmp_path):
     with pytest.raises(ValueError) as raised:
-        make_evaluator(config)
-    assert str(raised.value) == f"{key} must be {limit}, got {value}"
+        session.run_search(changed(**{key: value}), str(tmp_path / "run"))
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists(), "no work directory is left behind"
 
 
-class Evaluator:
-    """Two devices, of which one waits half of the time; remembers which graphs it was given at a time."""
+def test_missing_data_is_told_before_a_work_directory_is_made(tmp_path):
+    config = changed(data__source="cifar10", data__data_dir=str(tmp_path), data__image_size=32)
+    with pytest.raises(DataNotFoundError, match="download_and_prepare"):
+        session.run_search(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+class Disagreeing(Hosts):
+    def check_same(self, name, value):
+        raise ValueError(f"{name} differs between process 0 and process 1")
+
+
+def test_hosts_with_different_configs_are_refused(evaluator, tmp_path):
+    with pytest.raises(ValueError, match="the config differs between process 0 and process 1"):
+        search(quick(), tmp_path / "run", evaluator, Disagreeing())
+    assert not (tmp_path / "run").exists()
+
+
+# -- Baselines
+
+
+class Untrained:
+    """Two devices, of which one waits half of the time. Remembers the graphs of each call."""
 
     def __init__(self):
         self.devices = Devices(1, jax.local_devices()[:2])
@@ -53,7 +116,7 @@ class Evaluator:
         return [Evaluation("inert", {})] * len(graphs)
 
 
-class Terminated(Evaluator):
+class Terminated(Untrained):
     """Is asked to stop while it evaluates."""
 
     def evaluate(self, graphs):
@@ -61,21 +124,160 @@ class Terminated(Evaluator):
         return super().evaluate(graphs)
 
 
-def test_baselines_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(
-    monkeypatch, tmp_path
-):
-    config, workdir = quick(), tmp_path / "run"
+def test_baselines_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in_between(tmp_path):
+    workdir = tmp_path / "run"
 
     def run(evaluator):
-        monkeypatch.setattr(session, "make_evaluator", lambda *_: evaluator)
-        done = session.run_search(config, str(workdir))
+        done = search(quick(), workdir, evaluator)
         layers = json.loads((workdir / "baselines.json").read_text())["layers"]
         return done, [layer["name"] for layer in layers], len(evaluator.calls)
 
     assert run(Terminated()) == (False, ["bn_relu", "gn_relu"], 1)
     assert not read_search(workdir).history
-    assert run(Evaluator()) == (True, list(session.SEARCH_BASELINES), 1)
-    search = read_search(workdir)
-    assert search.finished and search.idle_share == 0.25
-    assert run(Evaluator()) == (True, list(session.SEARCH_BASELINES), 0)
+    assert run(Untrained()) == (True, list(session.SEARCH_BASELINES), 1)
+    found = read_search(workdir)
+    assert found.finished and found.idle_share == 0.25
+    assert run(Untrained()) == (True, list(session.SEARCH_BASELINES), 0)
     assert read_search(workdir).idle_share == 0.25, "a run with nothing to do leaves it"
+
+
+# -- Histories
+
+
+@pytest.fixture(scope="module")
+def finished(evaluator, tmp_path_factory):
+    """The work directory of a quick search on two devices that was never stopped."""
+    workdir = tmp_path_factory.mktemp("search") / "run"
+    assert search(quick(), workdir, evaluator)
+    return workdir
+
+
+def test_a_quick_search_examines_its_budget(finished):
+    found = read_search(finished)
+    assert found.finished and not found.torn
+    assert [record.index for record in found.history] == list(range(BUDGET))
+    outcomes = {record.evaluation.outcome for record in found.history}
+    assert {"inert", "accepted"} <= outcomes
+    assert {record.proposal.origin for record in found.history} == {"random", "mutation"}
+    assert all(r.evaluation.scores for r in found.history if r.evaluation.outcome == "accepted")
+    assert found.saved and [layer.title for layer in found.baselines] == [
+        "BN-ReLU",
+        "GN-ReLU",
+        "EvoNorm-B0",
+        "EvoNorm-S0",
+    ]
+
+
+def test_the_same_search_again_changes_nothing(finished, evaluator):
+    before = history(finished)
+    assert search(quick(), finished, evaluator)
+    assert history(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "belongs to another config: seed is 0 there and 1 now"),
+        ({"search_space.num_nodes": 9}, "search_space.num_nodes is 10 there and 9 now"),
+        ({"search_space.ops": ("add", "max")}, "search_space.ops is ['add', 'mul'"),
+    ],
+)
+def test_the_work_directory_of_another_search_is_refused(finished, evaluator, changes, message):
+    before = history(finished)
+    with pytest.raises(ValueError) as raised:
+        search(changed(**changes), finished, evaluator)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert history(finished) == before
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_number_of_devices_does_not_change_the_history(finished, evaluator_on, tmp_path, devices):
+    assert search(quick(), tmp_path / "run", evaluator_on(devices))
+    assert history(tmp_path / "run") == history(finished)
+
+
+class Interrupted:
+    """An evaluator that gets Ctrl-C while it examines its n-th round."""
+
+    def __init__(self, evaluator, after):
+        self.devices, self.evaluate = evaluator.devices, evaluator.evaluate
+        self._evaluator, self._left = evaluator, after
+
+    def examine(self, graphs, history):
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self._evaluator.examine(graphs, history)
+
+
+def test_stopped_again_and_again_it_ends_with_the_same_history(finished, evaluator, tmp_path):
+    workdir, rounds = tmp_path / "run", 0
+    for after in (1, 2):
+        assert not search(quick(), workdir, Interrupted(evaluator, after))
+        rounds += after
+        assert len(history(workdir)) == rounds * quick().evolution.round_size
+    assert search(quick(), workdir, evaluator)
+    assert history(workdir) == history(finished)
+
+
+@pytest.mark.parametrize("kept", [1, 9, 17])
+def test_killed_within_a_round_it_ends_with_the_same_history(finished, evaluator, tmp_path, kept):
+    """Some lines of a round and half of the next one are on disk."""
+    workdir = Path(shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints")))
+    lines = (workdir / "history.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "history.jsonl").write_text("".join(lines[:kept]) + lines[kept][:60])
+    assert search(quick(), workdir, evaluator)
+    assert history(workdir) == history(finished)
+
+
+# -- Methods and options
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcomes"),
+    [
+        ({"method": "random_search", "budget": 12}, {"inert"}),
+        ({"method": "random", "budget": 40}, {"accepted"}),
+        ({"rejection.enabled": False, "budget": 3}, {"accepted", "diverged", "duplicate"}),
+        ({"evolution.seed_layers": ("evonorm_b0", "bn_silu"), "budget": 2}, {"accepted"}),
+        ({"evolution.selection": "nsga2", "evolution.survival": "nsga2", "budget": 32}, {"accepted"}),
+        (
+            {"search_space.ops": ("add", "div", "std_wh"), "search_space.num_nodes": 4, "budget": 16},
+            {"inert"},
+        ),
+    ],
+    ids=["random_search", "random", "no_rejection", "seed_layers", "nsga2", "search_space"],
+)
+def test_methods_and_options(changes, outcomes, evaluator, tmp_path, monkeypatch):
+    enabled = changes.get("rejection.enabled", True)
+    monkeypatch.setattr(evaluator, "_tests", evaluator._tests._replace(enabled=enabled))
+    assert search(changed(**changes), tmp_path / "run", evaluator)
+    records = history(tmp_path / "run")
+    found = [record["outcome"] for record in records]
+    assert set(found) & outcomes
+    if changes.get("method") == "random":
+        assert found.index("accepted") == len(found) - 1
+    else:
+        assert len(found) == changes["budget"]
+    if not enabled:
+        assert set(found) <= outcomes
+    if "search_space.ops" in changes:
+        nodes = [record["graph"]["nodes"] for record in records]
+        assert {len(each) for each in nodes} == {4}
+        assert {op for each in nodes for op, _ in each} == set(changes["search_space.ops"])
+
+
+@pytest.mark.parametrize("name", ["search_cifar10_b", "search_cifar10_s", "search_tfds"])
+def test_the_quick_form_of_every_config_runs(name, evaluator, tmp_path, monkeypatch):
+    """Its programs are those of the shared evaluator: the settings that they depend on are the same."""
+    config = load_config(f"{CONFIGS}/{name}.py:quick")
+    for group in ("data", "anchors", "layer", "proxy", "executor"):
+        assert config[group] == quick()[group], group
+    own = make_evaluator(config, devices=jax.local_devices()[:2])
+    monkeypatch.setattr(evaluator, "_tests", own._tests)
+    assert search(config, tmp_path / "run", evaluator)
+    assert len(history(tmp_path / "run")) == BUDGET
+    if name == "search_cifar10_s":
+        graphs = [Graph.from_json(r["graph"]) for r in history(tmp_path / "run") if r["scores"]]
+        assert graphs and not any(graph.batch_dependent for graph in graphs)

@@ -31,7 +31,7 @@ def few_digits(monkeypatch):
     monkeypatch.setattr(digits, "load", lambda: (few, few))
 
 
-def test_the_digits_are_normalised():
+def test_the_digits_are_normalized():
     train, validation = digits.load()
     assert train.images.shape == (4000, 14, 14, 1) and validation.images.shape == (500, 14, 14, 1)
     np.testing.assert_allclose([train.images.mean(), train.images.std()], [0, 1], atol=1e-3)
@@ -206,9 +206,9 @@ def test_the_layers_have_the_formula_parameters_and_state_of_their_row():
     assert set(named) == set(LAYERS)
 
 
-def test_the_measured_figures_are_those_of_the_readme():
-    readme = (ROOT / "README.md").read_text()
-    lines = readme[readme.index("| EvoNorm | B0 |") :].split("\n\n")[0].splitlines()
+def test_the_measured_figures_are_those_of_the_results():
+    results = (ROOT / "docs" / "results.md").read_text()
+    lines = results[results.index("| EvoNorm | B0 |") :].split("\n\n")[0].splitlines()
     head, _, time, memory = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     there = {name: cells for name, *cells in zip(head[1:], time[1:], memory[1:], strict=True)}
     here = {words(row[0])[0]: [cell.split(" ")[0] for cell in row[-2:]] for row in table("layer")[1:]}

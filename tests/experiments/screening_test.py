@@ -10,8 +10,7 @@ from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import CATALOG, Graph
 from experiments.benchmarks import plain_jax
 from experiments.benchmarks.candidates import evenly, mutants, random_graphs, rounds
-from experiments.benchmarks.screening_figures import compared, same_verdict
-from experiments.benchmarks.screening_parts import Times, parts
+from experiments.benchmarks.screening import Times, compared, parts, same_verdict
 
 # -- Candidates
 

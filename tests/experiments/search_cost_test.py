@@ -4,16 +4,17 @@ import pytest
 from support.search_configs import quick
 
 from evonorms_jax.evolution.history import Evaluation
-from experiments.benchmarks.cost_figures import mix_of_sample
-from experiments.benchmarks.cost_machines import Assumed, model
+from experiments.benchmarks.cost_model import mix_of_sample
 from experiments.benchmarks.search_cost import (
     AnchorCost,
+    Assumed,
     Machine,
     Mix,
     Protocol,
     at_speed,
     device_seconds,
     mix_of,
+    model,
     paper_candidates,
     training_operations,
 )

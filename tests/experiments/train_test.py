@@ -7,18 +7,39 @@ import socket
 
 import pytest
 from support import mains
-from support.train_runs import await_checkpoint, finish, manifests, run, saved_steps, start
+from support.train_runs import SETTINGS, await_checkpoint, finish, manifests, run, saved_steps, start
+
+from evonorms_jax.errors import UserError
+from evonorms_jax.training import loop
+from experiments.configs.train import get_config
 
 
-def interrupt(workdir, signum):
-    """Starts a run and sends it a signal once it has a new checkpoint; its exit status and log."""
+def interrupt(workdir, signum, meanwhile=lambda: None):
+    """Starts a run and sends it a signal once it has a new checkpoint; its exit status and log.
+
+    It stands still while `meanwhile` runs.
+    """
     before = manifests(workdir)
     with start(workdir) as child:
         await_checkpoint(workdir, child, before)
+        child.send_signal(signal.SIGSTOP)
+        meanwhile()
         child.send_signal(signum)
+        child.send_signal(signal.SIGCONT)
         _, err = child.communicate()
     assert not (workdir / "result.json").exists()
     return child.returncode, err
+
+
+def assert_refused(workdir):
+    """A second process in a work directory says which one holds it, and changes nothing."""
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.name != "lock.json"}
+    status, out, err = run(workdir)
+    assert (status, out) == (1, "")
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert re.match(rf"error: {workdir} is in use by process \d+ on .*, started \d{{4}}-", line)
+    after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.name != "lock.json"}
+    assert after == before
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +59,7 @@ def test_a_run_reports_what_it_reached(uninterrupted):
     assert 0 <= validation["accuracy"] <= 1 and 0 <= test["accuracy"] <= 1
     expected = f"validation accuracy {validation['accuracy']:.4f}, test accuracy {test['accuracy']:.4f}"
     assert out.startswith(expected)
-    assert re.search(r" 60/60 \(100 %\), .*model resnet_small \| layer evonorm_b0 .*\| loss ", err)
+    assert re.search(r" 60/60 \(100 %\), .*model resnet_tiny \| layer evonorm_b0 .*\| loss ", err)
     # One log line, and nothing from the libraries below.
     assert len(re.findall(r"^[IWE]\d{4}", err, re.M)) == 1 and "rbax" not in err
     assert saved_steps(workdir)[-3:] == [54, 57, 60] and set(saved_steps(workdir)[:-3]) <= {20, 40}
@@ -46,7 +67,7 @@ def test_a_run_reports_what_it_reached(uninterrupted):
 
 def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    status, err = interrupt(workdir, signal.SIGINT)
+    status, err = interrupt(workdir, signal.SIGINT, meanwhile=lambda: assert_refused(workdir))
     assert status == 130 and "Traceback" not in err
     assert re.fullmatch(r"stopped and saved at step \d+ of 60; .*", err.splitlines()[-1])
     status, _ = interrupt(workdir, signal.SIGKILL)
@@ -106,7 +127,6 @@ def test_a_checkpoint_is_evaluated_from_the_command_line(uninterrupted):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--checkpoint=last", "newest|best"),
         ("--part=training", "train|validation|test"),
         ("--data_dir=elsewhere", "is no work directory: it has no config.json"),
     ],
@@ -118,8 +138,10 @@ def test_what_cannot_be_evaluated_is_one_line(tmp_path, flag, message):
 
 
 def test_wrong_settings_claim_no_work_directory(tmp_path):
-    status, _, err = run(tmp_path / "run", **{"data.crop": 9})
-    assert status == 2 and err.splitlines()[-1] == "error: crop size must be from 1 to 8, got 9"
+    config = get_config("quick")
+    config.update_from_flattened_dict(SETTINGS | {"data.crop": 9})
+    with pytest.raises(UserError, match=r"^crop size must be from 1 to 8, got 9$"):
+        loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

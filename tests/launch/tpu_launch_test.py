@@ -1,6 +1,5 @@
 """launch/tpu_search.sh: the TPU that it gets, the commands that it runs or prints, and its command line."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -48,6 +47,7 @@ def test_from_nothing_to_a_search(cloud):
     assert [set(PLACE) <= set(call) for call in calls[1:]] == [True] * 4
     progress = re.findall(r"mine: (.+)", done.stderr)
     assert progress == ["ABSENT", "CREATING", "WAITING_FOR_RESOURCES", "CREATING", "READY"]
+    assert "'launch/tpu_search.sh check' tells in some minutes" in done.stderr
     assert cloud.outcomes() == ["finished", "finished"]
     for worker in fake_cloud.WORKERS:
         assert cloud.python(worker)[-1] == START
@@ -256,6 +256,70 @@ def test_a_dry_run_runs_nothing(cloud, command):
     assert not (cloud.checkout / "runs").exists() and not (cloud.checkout / "build").exists()
 
 
+# -- Checks before a TPU is paid for
+
+
+@pytest.mark.parametrize("command", ["up", "watch", "check"])
+def test_a_config_that_a_worker_would_refuse_costs_no_tpu(cloud, command):
+    cloud.set(broken="--check")
+    done = cloud.run(command, *NEEDED, *OVERRIDES, status=2)
+    assert done.stderr == "error: broken\n"
+    assert cloud.local_python() == [[*START, "--check", *OVERRIDES]]
+    assert cloud.calls(looks=True) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.evolution.selecton=pareto", "config.evolution.selecton: evolution has "),
+        (
+            "--config=experiments/configs/search_mnist5k.py:quik",
+            "--config=experiments/configs/search_mnist5k",
+        ),
+        ("--config.anchors=('resnet_smal',)", "unknown anchor 'resnet_smal': did you mean 'resnet_small'?"),
+    ],
+)
+def test_a_real_python_loads_the_config_with_its_overrides(cloud, argument, message):
+    for package in ("evonorms_jax", "experiments"):
+        shutil.copytree(ROOT / package, cloud.checkout / package, dirs_exist_ok=True)
+    done = cloud.run("up", *NEEDED, argument, status=2, PYTHON=sys.executable)
+    assert done.stderr.startswith("error: " + message) and done.stderr.count("\n") == 1
+    assert cloud.calls(looks=True) == []
+
+
+def test_without_a_python_that_has_the_package_the_config_is_checked_by_the_workers(cloud):
+    cloud.set(broken="buckets describe")
+    done = cloud.run("up", *NEEDED, status=1, PYTHON="/no/python")
+    assert "no Python here has the package, so the workers are the first to check the config" in done.stderr
+    assert names(cloud.calls()) == [BUCKET]
+
+
+@pytest.mark.parametrize("prefix", ["./", "experiments/../", "{checkout}/", "~/../../checkout/"])
+def test_a_config_is_found_by_any_path_into_the_checkout(cloud, prefix):
+    config = prefix.format(checkout=cloud.checkout) + "experiments/configs/search_mnist5k.py:quick"
+    done = cloud.run("up", *NEEDED, f"--config={config}", "--dry_run")
+    assert " --config=experiments/configs/search_mnist5k.py:quick --workdir=" in done.stdout
+
+
+def test_data_that_are_not_there_cost_no_tpu(cloud):
+    cloud.set(broken="storage ls")
+    done = cloud.run("up", *NEEDED, "--data=gs://d/sets", status=1)
+    assert "error: --data=gs://d/sets is not there" in done.stderr
+    assert names(cloud.calls()) == [BUCKET, "storage ls gs://d/sets"]
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_check_compiles_the_programs_for_the_type_of_the_launch(cloud, status):
+    if status:
+        cloud.set(broken="experiments.compile_check")
+    cloud.run("check", "--type=v5litepod-8", *OVERRIDES, PATH=f"{cloud.bin}:/usr/bin:/bin", status=status)
+    environment, install, compile_check = cloud.local_python()[1:]
+    assert environment[:2] == ["-m", "venv"] and install[-1] == ".[compile]"
+    place = ["--config=experiments/configs/search_mnist5k.py", "--topology=v5litepod-8"]
+    assert compile_check == ["-m", "experiments.compile_check", *place, *OVERRIDES]
+    assert cloud.calls(looks=True) == []
+
+
 # -- Results
 
 
@@ -267,16 +331,9 @@ def follow_logs_once(cloud):
 
 
 def report_on(cloud):
-    """Runs `report` where the environment is made already; gives the process and what its Python was told."""
-    place = cloud.checkout / ".venv" / "bin"
-    place.mkdir(parents=True)
-    shutil.copy(cloud.bin / "python", place)
-    (place / "activate").write_text(f"PATH={place}:$PATH\n")
-    home = cloud.cloud / "me"
-    home.mkdir()
-    needed = ("--bucket=gs://b/runs/", "--name=mine")
-    done = cloud.run("report", *needed, HOME=str(home), PYTHON=str(place / "python"))
-    return done, json.loads(fake_cloud.lines(home / "python")[-1])
+    """Runs `report`; gives the process and the last arguments of its Python."""
+    done = cloud.run("report", "--bucket=gs://b/runs/", "--name=mine")
+    return done, cloud.local_python()[-1]
 
 
 def test_logs_are_followed(cloud):
@@ -311,7 +368,7 @@ def test_help_lists_every_command_and_option(cloud, command):
     for name, default, explanation in options():
         line = f"{explanation} ({default})" if default else explanation
         assert re.search(rf"^  --{name} +EVONORMS_TPU_{name.upper()} +{re.escape(line)}$", text, re.M)
-    for command in ("up", "watch", "status", "logs", "stop", "fetch", "report", "delete", "help"):
+    for command in ("up", "check", "watch", "status", "logs", "stop", "fetch", "report", "delete", "help"):
         assert re.search(rf"^  {command} ", text, re.M)
 
 
@@ -343,11 +400,30 @@ def test_every_option_comes_from_the_environment_too(cloud):
         (["--type="], "--type=VALUE is required, or EVONORMS_TPU_TYPE in the environment"),
         (["--type=v9-8"], "--version=VALUE is required for the type 'v9-8'"),
         (["--name=My_search"], "--name takes small letters, digits and dashes"),
-        (["--config=/tmp/config.py"], "--config must be a file in experiments/, got '/tmp/config.py'"),
-        (["--config=experiments/no.py:quick"], "--config must be a file in experiments/, got"),
+        (
+            ["--config=/tmp/config.py"],
+            "--config must be a file in experiments/ of this checkout, got '/tmp/c",
+        ),
+        (["--config=../experiments/no.py"], "--config must be a file in experiments/ of this checkout, got"),
+        (
+            ["--config=experiments/no.py:quick"],
+            "--config must be a file in experiments/ of this checkout, got",
+        ),
+        (["--config=setup.py"], "--config must be a file in experiments/ of this checkout, got 'setup.py'"),
         (["--spot=yes"], "--spot is true or false, got 'yes'"),
         (["--poll=1m"], "--poll takes whole seconds, got '1m'"),
-        (["fetch", "--config.a=1"], "--config.a=1 goes with up and watch only"),
+        (["--worker=first"], "--worker is a number or all, got 'first'"),
+        (["--bucket=~/runs"], "--bucket is the name of a bucket, or gs://BUCKET/FOLDER, got '~/runs'"),
+        (["--bucket=/runs"], "--bucket is the name of a bucket, or gs://BUCKET/FOLDER, got '/runs'"),
+        (["--data=/data"], "--data is a folder in a bucket, gs://BUCKET/FOLDER, got '/data'"),
+        (["--data=~/x"], "--data is a folder in a bucket, gs://BUCKET/FOLDER, got '~/x'"),
+        (["--data=b/x"], "--data is a folder in a bucket, gs://BUCKET/FOLDER, got 'b/x'"),
+        (["--data=gs://"], "--data is a folder in a bucket, gs://BUCKET/FOLDER, got 'gs://'"),
+        (
+            ["--config.evolution.seed_layers=('bn_relu','runs/top.json#0')"],
+            "a seed layer must be in gs:// or in experiments/, where the workers find it, got 'runs/top",
+        ),
+        (["fetch", "--config.a=1"], "--config.a=1 goes with up, watch and check only"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(cloud, arguments, message):
@@ -363,6 +439,7 @@ def test_a_wrong_command_line_is_one_line(cloud, arguments, message):
         ("up", "project zone type bucket"),
         ("watch", "project zone type bucket"),
         *((command, "project zone") for command in ("status", "logs", "stop", "delete")),
+        ("check", "type"),
         ("fetch", "bucket"),
         ("report", "bucket"),
     ],

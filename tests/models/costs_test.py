@@ -3,7 +3,7 @@
 Nothing is computed here: a network is traced, and the matrix products and convolutions of the program are
 counted, one multiply-add for every weight and output position. What is element-wise (norms, activations,
 biases, pooling) is not counted, as in the figures below. Squeeze-excite works at one position and is below
-their rounding; the numbers of parameters in `models_test.py` see it.
+their rounding; the numbers of parameters in `networks_test.py` include it.
 """
 
 import functools
@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
-from support.model_probes import Constructor, Identity, shapes_of
+from support.model_probes import Constructor, Identity, exhaustive, shapes_of
 
 from evonorms_jax import models
 from evonorms_jax.models.mobile_networks import SCALINGS
@@ -88,13 +88,13 @@ def convolutions(name, side, depthwise=True):
         return multiply_adds(traced(name, side), depthwise)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", exhaustive(TORCHVISION))
 def test_multiply_adds_are_those_of_torchvision_to_the_last_digit(name):
     side, published = TORCHVISION[name]
     assert convolutions(name, side) / 1e9 == pytest.approx(published, abs=0.00051)
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", exhaustive(PAPERS))
 def test_multiply_adds_are_near_those_of_the_papers(name):
     """The EfficientNets within 5 %: B4 is 4.6 % above its paper's figure, B5 3.7 %, B7 2 %, the others less.
 
@@ -106,11 +106,7 @@ def test_multiply_adds_are_near_those_of_the_papers(name):
     assert convolutions(name, side) / 1e9 == pytest.approx(PAPERS[name], rel=tolerance)
 
 
-def test_every_full_size_model_is_counted():
-    assert set(TORCHVISION) | set(PAPERS) == set(models.MODELS)
-
-
-@pytest.mark.parametrize("name", ["resnet50", "mnasnet_a1"])
+@pytest.mark.parametrize("name", ["resnet_small", "mnasnet_small"])
 def test_a_cpu_multiplies_no_more(name):
     """Patches times a matrix are as many products as the convolution; depthwise ones are no matrix."""
-    assert multiply_adds(traced(name, 224)) == convolutions(name, 224, depthwise=False)
+    assert multiply_adds(traced(name, 12)) == convolutions(name, 12, depthwise=False)

@@ -14,6 +14,7 @@ from support.model_probes import (
     Constructor,
     Identity,
     calls_of,
+    exhaustive,
     normal,
     random_variables,
     shapes_of,
@@ -62,7 +63,7 @@ def sides_of(model, side):
     return list({name.split("_block")[0]: size for name, size in blocks}.values())
 
 
-@pytest.mark.parametrize("name", EVERY_NETWORK)
+@pytest.mark.parametrize("name", exhaustive(EVERY_NETWORK))
 def test_logits_in_both_modes_and_published_number_of_parameters(name):
     model = EVERY_NETWORK[name].build(Constructor(), num_classes=1000, dtype=jnp.bfloat16)
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
@@ -79,7 +80,7 @@ def test_logits_in_both_modes_and_published_number_of_parameters(name):
     logits, updates = jax.eval_shape(train, variables, images)
     assert (logits.shape, logits.dtype) == ((2, 1000), jnp.float32)
     assert jax.tree.structure(updates["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
-    if name in models.MODELS:
+    if name in PUBLISHED_PARAMETERS:
         count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
         assert count == PUBLISHED_PARAMETERS[name]
 
@@ -155,7 +156,7 @@ def test_small_anchors_have_few_sites_and_every_kind_of_them(name):
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "efficientnet_b0"])
+@pytest.mark.parametrize("name", SMALL)
 def test_layers_are_told_whether_the_model_trains(name, train):
     layers = site_layers(models.get_model(name).build(Constructor(), 10), train=train)
     assert {layer.use_running_average for layer in layers} == {not train}

@@ -5,33 +5,38 @@ The hosts are processes on this machine, with two devices each.
 
 import contextlib
 import json
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import queue
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from support import hosts_child
 from support.hosts_child import abridged, values
 
-from evonorms_jax.runs.connection import Link, dial
-from evonorms_jax.runs.processes import listen
-from evonorms_jax.runs.rendezvous import connect
+from evonorms_jax.runs.hosts import Connection
+from evonorms_jax.runs.rendezvous import connect, dial, listen
 
-CHILD = Path(__file__).parents[1] / "support" / "hosts_child.py"
-AGAIN = "start the same command again on all hosts to go on"
+AGAIN = "start the same command again on all hosts to resume"
 PATIENCE = 300  # s, after which something hangs
+# Children are forked off a process that has imported JAX: the import takes seconds, and there are a hundred.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([hosts_child.__name__])
 
 pytestmark = pytest.mark.slow
 
 
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "OMPI"))}
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PJRT_NPROC": "16"}
-    return kept | devices | {"JAX_PLATFORMS": "cpu"} | more
+@pytest.fixture(scope="module", autouse=True)
+def fork_server():
+    """The process that children are forked off, with the folders that it imports from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, Path(__file__).parents[1:3])))
+        multiprocessing.forkserver.ensure_running()
 
 
 def free_port() -> int:
@@ -44,26 +49,33 @@ def free_port() -> int:
 
 
 class Process:
-    """A child, of which one can wait for a step."""
+    """A child that takes steps, with its output and errors in files."""
 
-    def __init__(self, steps: str, arguments: dict, **variables: str):
-        command = [sys.executable, str(CHILD), json.dumps(arguments), *steps.split()]
-        self._child = subprocess.Popen(
-            command,
-            env=environment(**variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    def __init__(self, folder: Path, steps: str, arguments: dict, **variables: str):
+        self._output, self._errors = folder / "output", folder / "errors"
+        folder.mkdir()
+        self._child = FORKS.Process(
+            target=hosts_child.run,
+            args=(str(self._output), str(self._errors), variables, arguments, steps.split()),
         )
-        self.send_signal = self._child.send_signal
+        self._child.start()
+        self._read = 0
+
+    def send_signal(self, signum: int) -> None:
+        os.kill(self._child.pid, signum)
 
     def reach(self, step: str) -> None:
-        assert any(line == step + "\n" for line in self._child.stdout), self._child.communicate()
+        """Returns once the child begins the step; output up to there is forgotten."""
+        while f"{step}\n" not in (self._output.read_text() if self._output.exists() else ""):
+            assert self._child.is_alive(), self._errors.read_text()
+            time.sleep(0.01)
+        self._read = self._output.read_text().index(f"{step}\n") + len(step) + 1
 
     def end(self) -> tuple[int, str, str]:
         """Exit status, standard output after the step that was waited for, standard error."""
-        output, errors = self._child.communicate(timeout=PATIENCE)
-        return self._child.returncode, output, errors
+        self._child.join(PATIENCE)
+        assert self._child.exitcode is not None, "it hangs"
+        return self._child.exitcode, self._output.read_text()[self._read :], self._errors.read_text()
 
     def ended_with(self, line: str, expected: int = 1) -> str:
         """The exit status and this line, the only one of its kind and the last of all; the output."""
@@ -75,44 +87,54 @@ class Process:
 
     def stop(self) -> None:
         self._child.kill()
-        self._child.communicate()
+        self._child.join()
 
 
 @pytest.fixture
-def start() -> Iterator:
-    """Starts one process for each string of steps, with arguments of all or `each`, and gives them back."""
+def started(tmp_path) -> Iterator:
+    """Starts a process for each string of steps, and stops those that are left at the end."""
     processes = []
+
+    def start_all(steps: Sequence[str], arguments: Sequence[dict], variables: Sequence[dict]):
+        first = len(processes)
+        for own in zip(steps, arguments, variables, strict=True):
+            folder = tmp_path / str(len(processes))
+            processes.append(Process(folder, *own[:2], **own[2]))
+        return processes[first:]
+
+    yield start_all
+    for process in processes:
+        process.stop()
+
+
+@pytest.fixture
+def start(started):
+    """Starts one process for each string of steps, with arguments of all or `each`, and gives them back."""
 
     def start_all(*steps: str, each: tuple[dict, ...] = (), **common) -> list[Process]:
         address = f"127.0.0.1:{free_port()}"
-        for index, own in enumerate(steps):
-            arguments = {"coordinator_address": address, "num_processes": len(steps), "process_id": index}
-            arguments |= common | (each[index] if each else {})
-            processes.append(Process(own, arguments))
-        return processes
+        arguments = [
+            {"coordinator_address": address, "num_processes": len(steps), "process_id": index}
+            | common
+            | (each[index] if each else {})
+            for index in range(len(steps))
+        ]
+        return started(steps, arguments, [{}] * len(steps))
 
-    yield start_all
-    for process in processes:
-        process.stop()
+    return start_all
 
 
 @pytest.fixture
-def start_job() -> Iterator:
-    """Starts the processes of a Slurm job, which JAX finds out about as it does about a Cloud TPU pod."""
-    processes = []
+def start_job(started):
+    """Starts the processes of a Slurm job, which JAX finds as it finds a Cloud TPU pod."""
 
     def start_all(*steps: str, count: int | None = None, **arguments) -> list[Process]:
-        port = str(free_port())
-        for index, own in enumerate(steps):
-            job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
-            job |= {"SLURM_NTASKS": str(count or len(steps)), "SLURM_PROCID": str(index)}
-            variables = job | {"JAX_COORDINATOR_PORT": port}
-            processes.append(Process(own, {"automatic": True} | arguments, **variables))
-        return processes
+        job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+        job |= {"SLURM_NTASKS": str(count or len(steps)), "JAX_COORDINATOR_PORT": str(free_port())}
+        variables = [job | {"SLURM_PROCID": str(index)} for index in range(len(steps))]
+        return started(steps, [{"automatic": True} | arguments] * len(steps), variables)
 
-    yield start_all
-    for process in processes:
-        process.stop()
+    return start_all
 
 
 def results(process: Process) -> list:
@@ -198,8 +220,8 @@ def test_a_slow_host_is_not_lost(start):
     ("step", "reason"),
     [
         ("vanish", "lost process 1 (127.0.0.1): its connection closed"),
-        ("exit", "process 1 ended by SystemExit, see what it printed"),
-        ("fail", "process 1 ended by ZeroDivisionError, see what it printed"),
+        ("exit", "process 1 ended by SystemExit, see its output"),
+        ("fail", "process 1 ended by ZeroDivisionError, see its output"),
     ],
 )
 def test_a_host_that_ends_too_early_ends_the_others(start, step, reason):
@@ -287,7 +309,7 @@ def test_a_stranger_at_the_door_is_turned_away(start):
     for words in (b"", b"\n", b"GET / HTTP/1.1\r\n\r\n", b"=[1]\n", b"=17\n", b"x" * 1000):
         with dial("127.0.0.1", port, PATIENCE) as stranger:
             stranger.sendall(words)
-    _, second = start("gather", **address, process_id=1)
+    (second,) = start("gather", **address, process_id=1)
     assert results(first) == results(second)
 
 
@@ -297,11 +319,11 @@ def test_half_a_line_is_none():
         theirs = dial("127.0.0.1", listener.getsockname()[1], PATIENCE)
         ours, _ = listener.accept()
     reasons = queue.SimpleQueue()
-    link = Link(ours, "the peer", reasons.put, PATIENCE)
+    connection = Connection(ours, "the peer", reasons.put, PATIENCE)
     theirs.sendall(b"=12\n=34")
     theirs.close()
     assert reasons.get().startswith("lost the peer: its connection closed")
-    assert (link.received.get(), link.received.empty()) == (b"=12", True)
+    assert (connection.received.get(), connection.received.empty()) == (b"=12", True)
 
 
 def test_nobody_comes():

@@ -8,9 +8,11 @@ import pytest
 from support import mains
 
 from evonorms_jax.layers import load_layer
+from evonorms_jax.study import rerank
+from experiments.configs import rerank_mnist5k
 
 pytestmark = pytest.mark.slow
-# Real digits, few and small, and a network to match: what is tested is how the parts hang together.
+# Real digits, few and small, and a network to match, because the tests are about how the parts fit together.
 SMALL = (
     "steps=8",
     "optimizer.warmup_steps=2",
@@ -79,9 +81,11 @@ def test_a_search_is_reranked_though_it_was_killed(reranked):
     assert f"the best 1: {workdir}/reranked_layers.json" in output
 
 
-def test_what_is_done_is_not_in_the_list_of_commands(reranked, search):
-    workdir, _ = reranked
-    assert run("rerank", *reranking(search, workdir), "--commands") == ""
+def test_finished_trainings_are_not_in_the_list_of_commands(reranked, search, capsys):
+    config = rerank_mnist5k.get_config("quick")
+    config.networks, config.overrides = (NETWORK,), SMALL
+    rerank.run(config, search, reranked[0], commands=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_the_best_layer_is_a_row_of_a_table_and_its_checkpoint_can_be_read(reranked, tmp_path):
@@ -92,7 +96,8 @@ def test_the_best_layer_is_a_row_of_a_table_and_its_checkpoint_can_be_read(reran
     ]
     listed = run("tables", *arguments, "--commands").splitlines()
     assert len(listed) == 2 and all("--config.seed=3" in line for line in listed)
-    assert "BN-ReLU" in run("tables", *arguments)
+    shown = run("tables", *arguments)
+    assert "BN-ReLU" in shown and f"written to {tmp_path / 'table' / 'table'}.json" in shown
     rows = json.loads((tmp_path / "table" / "table.json").read_text())["rows"]
     assert list(rows) == ["BN-ReLU", layer]
 

@@ -43,6 +43,7 @@ class Cloud:
                 shutil.copy(file, copy)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("EVONORMS_")}
         self.environment |= {"PATH": f"{self.bin}:{os.environ['PATH']}", "EVONORMS_TPU_PAUSE": "0"}
+        self.environment |= {"HOME": str(self.cloud / "me"), "PYTHON": str(self.bin / "python")}
 
     def run(self, *arguments, status=0, **environment):
         done = subprocess.run(
@@ -92,7 +93,14 @@ class Cloud:
 
     def python(self, number=0):
         """The arguments of the Python calls on a worker; those of `-c`, which ask for the version, apart."""
-        calls = [json.loads(line) for line in fake_cloud.lines(self.worker(number) / "python")]
+        return self._python(self.worker(number))
+
+    def local_python(self):
+        """The same of the machine that launches."""
+        return self._python(self.cloud / "me")
+
+    def _python(self, home):
+        calls = [json.loads(line) for line in fake_cloud.lines(home / "python")]
         return [call for call in calls if call[0] != "-c"]
 
 

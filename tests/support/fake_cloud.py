@@ -9,8 +9,9 @@
                   without a line they exit with 0
   event           what happens, and after how many looks at the workers: "preempt 3" takes the TPU back,
                   "interrupt" kills the search on worker 1, "replace" gives it an empty disk too
-  broken          names of gcloud commands that fail, one a line
-  calls           the arguments of every gcloud call, as JSON; workers/N/python has those of its Python
+  broken          words of gcloud and Python commands that fail, one a line
+  calls           the arguments of every gcloud call, as JSON. workers/N/python has those of the Python of a
+                  worker, me/python those of the machine that launches.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ def install(cloud, folder):
     """Makes the commands in `folder`, and in `cloud` the folders of a cloud that has no TPU."""
     folder.mkdir()
     (cloud / "plan").mkdir(parents=True)
+    (cloud / "me").mkdir()
     for name in ("gcloud", "curl", "uv", "python"):
         file = folder / name
         # -I -S: twice as fast to start.
@@ -42,7 +44,7 @@ def gcloud(cloud, folder, arguments):
     log(cloud / "calls", arguments)
     flags = dict(word.split("=", 1) for word in arguments if word.startswith("--") and "=" in word)
     plain = [word for word in arguments if not word.startswith("-")]
-    if any(name in " ".join(plain) for name in lines(cloud / "broken")):
+    if is_broken(cloud, plain):
         return "ERROR: (gcloud) broken"
     match plain:
         case ["compute", "tpus", "queued-resources", "list"]:
@@ -64,6 +66,10 @@ def gcloud(cloud, folder, arguments):
         case _:
             return f"ERROR: unknown command {plain}"
     return 0
+
+
+def is_broken(cloud, arguments):
+    return any(name in " ".join(arguments) for name in lines(cloud / "broken"))
 
 
 def chosen(flags):
@@ -133,7 +139,11 @@ def curl(cloud, folder, arguments):
 
 def uv(cloud, folder, arguments):
     log(Path("../uv"), arguments)
-    place = Path(arguments[-1]) / "bin"
+    return make_environment(folder, arguments[-1])
+
+
+def make_environment(folder, name):
+    place = Path(name) / "bin"
     place.mkdir(parents=True)
     shutil.copy(folder / "python", place)
     (place / "activate").write_text(f"PATH={place.absolute()}:$PATH\n")
@@ -141,9 +151,14 @@ def uv(cloud, folder, arguments):
 
 
 def python(cloud, folder, arguments):
-    searches = arguments[:2] == ["-m", "experiments.search"]
-    what = (searches and take(cloud / "plan" / Path.home().name, leave=0)) or "0"
     log(Path.home() / "python", arguments)
+    if is_broken(cloud, arguments):
+        sys.stderr.write("a warning\nerror: broken\n")
+        return 2
+    if arguments[:2] == ["-m", "venv"]:
+        return make_environment(folder, arguments[-1])
+    searches = arguments[:2] == ["-m", "experiments.search"] and "--check" not in arguments
+    what = (searches and take(cloud / "plan" / Path.home().name, leave=0)) or "0"
     if what in ("wait", "import"):
         at_ctrl_c = signal.SIG_DFL if what == "import" else lambda *_: sys.exit(130)
         signal.signal(signal.SIGINT, at_ctrl_c)

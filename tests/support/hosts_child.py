@@ -1,8 +1,6 @@
-"""One process of a run over several hosts, for `hosts_test.py`: connects, then takes step after step.
+"""A process of a run over several hosts, for `hosts_test.py`: connects, then takes step after step.
 
-  python hosts_child.py '{"coordinator_address": "127.0.0.1:1234", ...}' STEP ...
-
-Each step is announced in a line, and what it gives stands in the next one.
+Each step prints its name, and its result in the next line.
 """
 
 import hashlib
@@ -10,6 +8,7 @@ import json
 import os
 import sys
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +60,24 @@ STEPS = {
 }
 
 
-def main(arguments: str, *steps: str) -> None:
-    with connect(**json.loads(arguments)) as hosts:
+def run(output: str, errors: str, variables: dict, arguments: dict, steps: list[str]) -> None:
+    """Takes the steps with two CPU devices and these variables; output and errors go to files."""
+    for stream, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
+    for name in [name for name in os.environ if name.startswith(("SLURM", "OMPI"))]:
+        del os.environ[name]
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PJRT_NPROC": "16"}
+    os.environ.update(devices | variables)
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        take_steps(arguments, steps)
+    except (ValueError, OSError) as error:  # as the mains of the experiments do
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+
+
+def take_steps(arguments: dict, steps: list[str]) -> None:
+    with connect(**arguments) as hosts:
         try:
             for step in steps:
                 print(step, flush=True)
@@ -72,9 +87,5 @@ def main(arguments: str, *steps: str) -> None:
             print("tidied up", flush=True)
 
 
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except (ValueError, OSError) as error:  # as the mains of the experiments do
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+# JAX warns of every fork; this process forks before a backend has started.
+warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")

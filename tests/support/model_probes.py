@@ -5,7 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import linen as nn
+
+# Deeper variants of networks that every run traces.
+DEEPER = {"resnet101", "mnasnet_b1", *(f"efficientnet_b{number}" for number in (1, 2, 3, 4, 6, 7))}
+
+
+def exhaustive(names):
+    """Names as parameters of a test, which runs on the deeper variants on demand."""
+    return [pytest.param(name, marks=pytest.mark.exhaustive if name in DEEPER else ()) for name in names]
 
 
 class BatchNormRelu(nn.Module):

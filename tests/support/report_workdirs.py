@@ -53,8 +53,7 @@ def made_up_history(number: int, outcomes: Sequence[str] = TRAINED) -> History:
 
 def write_workdir(path: Path, history: History, config=CONFIG) -> Path:
     """What a search with this history leaves in its work directory."""
-    workdir = claim_workdir(path, config)
-    with Archive(workdir, config["top_k"]) as archive:
+    with claim_workdir(path, config) as workdir, Archive(workdir, config["top_k"]) as archive:
         archive.restore()
         for record in history:
             archive.append([record])

@@ -1,6 +1,9 @@
 """Small trainings on made-up images for tests, in a process of their own, and what they leave behind."""
 
+import json
 import time
+
+import jax
 
 from support import mains
 
@@ -11,6 +14,7 @@ SETTINGS = {
     "log_every": 2,
     "eval_every": 20,
     "checkpoint_every": 3,
+    "model.name": "resnet_tiny",
     "data.source": "synthetic",
     "data.image_size": 8,
     "data.train_size": 64,
@@ -53,3 +57,32 @@ def await_checkpoint(workdir, child, before=frozenset()):
     while not manifests(workdir) - before:
         assert child.poll() is None, child.communicate()
         time.sleep(0.01)
+
+
+class SharedTasks:
+    """`build_task`, once for each config and number of devices, since building its programs is most of a run.
+
+    The functions of a task are pure, so trainings that stop and resume may share one.
+
+    Attributes:
+      devices: how many devices the next task trains on; None means as the caller says.
+      last: number of the step before which the power goes off, or None.
+    """
+
+    def __init__(self, build):
+        self._build, self._tasks = build, {}
+        self.devices = self.last = None
+
+    def __call__(self, config, devices=None):
+        devices = devices if self.devices is None else jax.devices()[: self.devices]
+        key = json.dumps([config.to_dict(), len(devices or ())], sort_keys=True)
+        if key not in self._tasks:
+            self._tasks[key] = self._build(config, devices)
+        task, last = self._tasks[key], self.last
+
+        def train_step(state, batch):
+            if int(state.step) == last:
+                raise OSError("power cut")
+            return task.train_step(state, batch)
+
+        return task if last is None else task._replace(train_step=train_step)

@@ -15,7 +15,8 @@ from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.training import loop
-from evonorms_jax.training.steps import TrainState
+from evonorms_jax.training.feed import Feed
+from evonorms_jax.training.steps import Images, TrainState
 from evonorms_jax.training.task import Task
 from experiments.configs.train import get_config
 
@@ -37,15 +38,15 @@ def stand_in(monkeypatch, loss_of, *, gradient_of=lambda step: 1.0, evaluate=Non
         return state._replace(step=jnp.int32(step)), metrics
 
     zero = TrainState(jnp.int32(0), {"kernel": jnp.zeros(3)}, {}, (), {})
+    images = Images((8, 8, 1), 4, np.zeros(1), np.ones(1))
     task = Task(
         init=lambda: zero,
-        batches=itertools.count,
         train_step=train_step,
         evaluate=evaluate or (lambda state, part, stop: {"loss": float(state.step), "accuracy": 0.25}),
+        feed=Feed("stand-in", images, {}, batches=itertools.count, evaluation=lambda part: part),
         learning_rate=lambda step: 0.1,
         target=zero,
         steps=steps,
-        data="stand-in",
     )
     monkeypatch.setattr(loop, "build_task", lambda *_: task)
 
@@ -111,7 +112,7 @@ def test_an_evaluation_without_a_finite_loss_is_a_result(config, monkeypatch, tm
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(config, monkeypatch, tmp_path, capfd, signum):
     stand_in(monkeypatch, signal_at(7, signum))
-    message = "stopped and saved at step 7 of 60; the same command goes on from there"
+    message = "stopped and saved at step 7 of 60; the same command resumes from there"
     with pytest.raises(KeyboardInterrupt, match=message):
         loop.train(config, tmp_path / "run")
     assert saved_steps(tmp_path / "run") == [3, 6, 7]

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from evonorms_jax.training.optimizer import make_optimizer, make_schedule, rmsprop, sgd
+from evonorms_jax.training.optimizer import OptimizerSettings, make_optimizer, make_schedule, rmsprop, sgd
 
 
 def rates(steps, **settings):
@@ -99,6 +99,18 @@ def test_rmsprop_is_that_of_tensorflow_1():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
 
 
+def settings(**changes):
+    fields = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0, "learning_rate": 0.8}
+    return OptimizerSettings(**fields | changes)
+
+
+def test_the_rate_grows_with_the_batch_and_the_warm_up_is_counted_in_epochs():
+    chosen = settings(reference_batch=256, warmup_epochs=2.0, warmup_steps=7)
+    _, schedule = make_optimizer(chosen, steps=100, batch_size=64, images=640)
+    found = [float(schedule(step)) for step in (0, 19, 50)]
+    np.testing.assert_allclose(found, [0.2 / 20, 0.2, 0.2], rtol=1e-5)
+
+
 def test_an_unknown_optimizer():
     with pytest.raises(ValueError, match="unknown optimizer 'adam'; there are sgd, rmsprop"):
-        make_optimizer("adam", optax.constant_schedule(0.1), momentum=0.9, weight_decay=0.0)
+        make_optimizer(settings(name="adam"), steps=1, batch_size=1, images=1)

@@ -3,10 +3,13 @@
 import jax
 import numpy as np
 import pytest
+from support.train_runs import SharedTasks
 
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.training import loop
 from experiments.configs.train import get_config
+
+BUILD = loop.build_task
 
 
 def small(**overrides):
@@ -32,21 +35,12 @@ def small(**overrides):
 
 @pytest.fixture
 def train(monkeypatch):
-    """`loop.train` on so many devices; the power goes off after a step, if one is given."""
-    build = loop.build_task
+    """`loop.train` on so many devices; the power goes off before a step, if one is given."""
+    shared = SharedTasks(loop.build_task)
+    monkeypatch.setattr(loop, "build_task", shared)
 
     def run(config, workdir, *, devices=1, last=None):
-        def on_devices(config):
-            task = build(config, jax.devices()[:devices])
-
-            def train_step(state, batch):
-                if int(state.step) == last:
-                    raise OSError("power cut")
-                return task.train_step(state, batch)
-
-            return task._replace(train_step=train_step)
-
-        monkeypatch.setattr(loop, "build_task", on_devices)
+        shared.devices, shared.last = devices, last
         return loop.train(config, workdir)
 
     return run
@@ -59,7 +53,7 @@ def newest(workdir):
 
 
 def test_what_went_on_ends_bit_for_bit_as_what_did_not_stop(train, tmp_path):
-    """With all that is random in a step or kept beside the parameters."""
+    """With every random draw of a step and every variable beside the parameters."""
     config = small(
         dtype="bfloat16",
         mixup=0.4,
@@ -79,7 +73,7 @@ def test_what_went_on_ends_bit_for_bit_as_what_did_not_stop(train, tmp_path):
 def test_another_number_of_devices_goes_on_with_it(train, tmp_path):
     """Statistics are of the whole batch; what differs is the order of sums."""
     config = small(**{"layer.spec": "evonorm_b0"})
-    whole = train(config, tmp_path / "whole")
+    whole = train(config, tmp_path / "whole", devices=2)
     with pytest.raises(OSError, match="power cut"):
         train(config, tmp_path / "broken", devices=2, last=5)
     result = train(config, tmp_path / "broken", devices=4)

@@ -1,5 +1,6 @@
 """A step of a training against its formula, and on any number of devices."""
 
+import functools
 import itertools
 import re
 
@@ -13,14 +14,16 @@ from flax import linen as nn
 from evonorms_jax import data
 from evonorms_jax.layers import norm_act
 from evonorms_jax.training.feed import Batching, resident_feed
-from evonorms_jax.training.mesh import check_divisible, data_mesh
+from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
 from evonorms_jax.training.optimizer import sgd
 from evonorms_jax.training.steps import (
     StepSettings,
+    correct,
     cross_entropy,
     make_evaluate,
     make_init,
     make_train_step,
+    one_hot,
 )
 
 KEY = jax.random.key(0)
@@ -43,13 +46,18 @@ class Network(nn.Module):
 
 @pytest.fixture(scope="module")
 def images():
+    return made_up()
+
+
+@functools.cache
+def made_up():
     return data.load("synthetic", train_size=64, validation_size=23, image_size=8)
 
 
-def training(images, layer="bn_relu", *, devices=None, dropout=0.0, crop=6, rate=RATE, **settings):
+def training(images, layer="bn_relu", *, devices=1, dropout=0.0, crop=6, rate=RATE, **settings):
     """The initial state, a function to the next one, and the jitted function in it with its batches."""
     settings = StepSettings(**settings)
-    mesh = data_mesh(devices, groups=settings.groups(16))
+    mesh = data_mesh(jax.devices()[:devices], groups=settings.groups(16))
     model, optimizer = Network(layer, dropout), sgd(lambda _: rate, momentum=0.0, weight_decay=0.0)
     feed = resident_feed(images, Batching(16, 16, crop=crop, flip=True), KEY, mesh)
     init = make_init(model, optimizer, feed.images, mesh, average=bool(settings.average_decay))
@@ -57,11 +65,12 @@ def training(images, layer="bn_relu", *, devices=None, dropout=0.0, crop=6, rate
     return init(KEY), lambda state: step(state, next(feed.batches(int(state.step))), KEY), step
 
 
-def history(images, *arguments, steps=4, **settings):
-    """Losses of some steps and the state after them."""
-    state, train_step, step = training(images, *arguments, **settings)
+@functools.cache
+def history(layer="bn_relu", *, devices=8, **settings):
+    """Losses of four steps and the state after them; tests share the programs."""
+    state, train_step, step = training(made_up(), layer, devices=devices, **settings)
     losses = []
-    for _ in range(steps):
+    for _ in range(4):
         state, metrics = train_step(state)
         losses.append(float(metrics["loss"]))
     assert step._cache_size() == 1
@@ -80,7 +89,7 @@ def test_a_step_follows_the_gradient_of_its_batch(images):
     images = images._replace(
         train=images.train._replace(images=np.maximum(pixels, pixels[:, :, ::-1])),
     )
-    state, train_step, _ = training(images, crop=8, devices=jax.devices()[:1])
+    state, train_step, _ = training(images, crop=8)
     params, stats = jax.tree.map(np.asarray, (state.params, state.batch_stats))
     order_key, _ = jax.random.split(KEY)
     chosen = data.batch_indices(order_key, 0, 64, 16)
@@ -104,20 +113,20 @@ def test_a_step_follows_the_gradient_of_its_batch(images):
     close(metrics["gradient_norm"], np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradient))))
 
 
-def test_eight_devices_do_what_one_does(images):
-    one, eight = (history(images, "evonorm_b0", devices=jax.devices()[:n], dropout=0.5) for n in (1, 8))
+def test_eight_devices_do_what_one_does():
+    one, eight = (history("evonorm_b0", devices=devices, dropout=0.5) for devices in (1, 8))
     assert len(set(one[0])) == 4
     assert_same(eight, one)
 
 
-@pytest.mark.parametrize("layer", ["evonorm_b0", "bn_relu"])
-def test_groups_have_statistics_of_their_own_on_any_number_of_devices(images, layer):
+@pytest.mark.parametrize("layer", ["evonorm_b0", pytest.param("bn_relu", marks=pytest.mark.exhaustive)])
+def test_groups_have_statistics_of_their_own_on_any_number_of_devices(layer):
     """Groups of 4 images: two devices share one of 8, two groups share one of 2."""
     cut = {"statistics_batch": 4, "dropout": 0.5}
-    one, two, eight = (history(images, layer, devices=jax.devices()[:n], **cut) for n in (1, 2, 8))
+    one, two, eight = (history(layer, devices=devices, **cut) for devices in (1, 2, 8))
     assert_same(two, one)
     assert_same(eight, one)
-    whole, _ = history(images, layer, dropout=0.5)
+    whole, _ = history(layer, dropout=0.5)
     assert abs(whole[0] - one[0][0]) > 1e-3
 
 
@@ -125,14 +134,14 @@ def test_a_group_is_a_batch_of_its_own(images):
     """The loss and the moving statistics are the means over the groups."""
     state, train_step, _ = training(images, crop=8, statistics_batch=4)
     variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
-    feed = resident_feed(images, Batching(16, 16, crop=8, flip=True), KEY, data_mesh())
+    feed = resident_feed(images, Batching(16, 16, crop=8, flip=True), KEY, data_mesh(jax.devices()[:1]))
     pixels, labels = next(feed.batches(0))
     x = data.normalize(pixels, images.mean, images.std)
     losses, means = [], []
     for group in range(0, 16, 4):
         part = slice(group, group + 4)
         logits, updated = Network("bn_relu").apply(variables, x[part], train=True, mutable=["batch_stats"])
-        losses.append(np.mean(cross_entropy(logits, labels[part])))
+        losses.append(np.mean(cross_entropy(logits, one_hot(labels[part], 4))))
         means.append(updated["batch_stats"])
     after, metrics = train_step(state)
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
@@ -142,26 +151,28 @@ def test_a_group_is_a_batch_of_its_own(images):
     )
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_batch_in_parts_gives_the_same(images, devices):
-    settings = {"devices": jax.devices()[:devices], "statistics_batch": 4, "dropout": 0.5, "mixup": 0.4}
-    whole, parts = (history(images, accumulate=accumulate, **settings) for accumulate in (1, 2))
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
+def test_a_batch_in_parts_gives_the_same(devices):
+    settings = {"devices": devices, "statistics_batch": 4, "dropout": 0.5, "mixup": 0.4}
+    whole, parts = (history(accumulate=accumulate, **settings) for accumulate in (1, 2))
     assert_same(parts, whole)
 
 
 def test_mixed_images_and_labels_go_together(images):
-    """Loss of share * x + (1 - share) * its neighbour's, with labels mixed likewise."""
-    state, train_step, _ = training(images, crop=8, devices=jax.devices()[:1], mixup=0.4)
+    """Loss of share * x + (1 - share) * its neighbor's, with labels mixed likewise, and then smoothed."""
+    settings = {"mixup": 0.4, "label_smoothing": 0.2}
+    state, train_step, _ = training(images, crop=8, **settings)
     variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
     feed = resident_feed(images, Batching(16, 16, crop=8, flip=True), KEY, data_mesh(jax.devices()[:1]))
     pixels, labels = next(feed.batches(0))
     x, targets = np.asarray(data.normalize(pixels, images.mean, images.std)), np.eye(4)[labels]
     share = float(jax.random.beta(jax.random.split(jax.random.fold_in(KEY, 0))[0], 0.4, 0.4))
-    neighbour = np.arange(16) ^ 1
-    assert 0.01 < share < 0.99 and np.any(labels != labels[neighbour])
-    mixed, soft = (share * each + (1 - share) * each[neighbour] for each in (x, targets))
+    neighbor = np.arange(16) ^ 1
+    assert 0.01 < share < 0.99 and np.any(labels != labels[neighbor])
+    mixed, soft = (share * each + (1 - share) * each[neighbor] for each in (x, targets))
     logits, _ = Network("bn_relu").apply(variables, jnp.float32(mixed), train=True, mutable=["batch_stats"])
     _, metrics = train_step(state)
+    soft = 0.8 * soft + 0.2 / 4
     expected = -np.mean(np.sum(soft * nn.log_softmax(logits), -1))
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
@@ -204,7 +215,7 @@ def test_groups_that_devices_cannot_share_are_an_error():
 
 
 def test_the_batch_is_split_over_the_devices(images):
-    state, _, step = training(images, "evonorm_b0", dropout=0.5)
+    state, _, step = training(images, "evonorm_b0", devices=8, dropout=0.5)
     batch = next(resident_feed(images, Batching(16, 16, crop=6, flip=True), KEY, data_mesh()).batches(0))
     program = step.lower(state, batch, KEY).compile().as_text()
     # The feature maps of a device hold 16 / 8 examples, and gradients are added up.
@@ -244,31 +255,41 @@ def test_crops_and_dropout_change_from_step_to_step(images, dropout, crop, varie
     assert len(set(losses)) == (3 if varies else 1)
 
 
-def test_label_smoothing():
+def test_cross_entropy_and_correct_answers():
     logits = jnp.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
-    labels = jnp.array([0, 1])
     log_p = np.asarray(nn.log_softmax(logits))
-    targets = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    expected = -np.sum(targets * log_p, axis=1)
-    np.testing.assert_allclose(cross_entropy(logits, labels, 0.3), expected, rtol=1e-5)
-    np.testing.assert_allclose(cross_entropy(logits, labels), [-log_p[0, 0], -log_p[1, 1]], rtol=1e-5)
+    targets = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], np.float32)
+    np.testing.assert_allclose(cross_entropy(logits, targets), -np.sum(targets * log_p, axis=1), rtol=1e-5)
+    hard = cross_entropy(logits, one_hot(jnp.array([0, 1]), 3))
+    np.testing.assert_allclose(hard, [-log_p[0, 0], -log_p[1, 1]], rtol=1e-5)
+    assert correct(logits, jnp.array([0, 1])).tolist() == [True, False]
+    # The largest of NaNs is number 0.
+    lost = jnp.array([[jnp.nan] * 3, [jnp.inf, 0.0, 0.0]])
+    assert correct(lost, jnp.array([0, 0])).tolist() == [False, False]
 
 
-def evaluate(images, state, *stop):
-    """Of the validation part: 23 images, 9 of 32 are filling."""
-    feed = resident_feed(images, Batching(16, 16, crop=8, flip=False), KEY, data_mesh())
-    run = make_evaluate(Network("bn_relu"), feed.images, data_mesh())
-    return run(state, feed.evaluation("validation"), *stop)
+@pytest.fixture(scope="module")
+def evaluate(images):
+    """Evaluates a state on the validation part of 23 images; 9 of 32 are filling."""
+    mesh = data_mesh()
+    feed = resident_feed(images, Batching(16, 16, crop=8, flip=False), KEY, mesh)
+    run = make_evaluate(Network("bn_relu"), feed.images, mesh)
+
+    def on_mesh(state, *stop):
+        state = jax.device_put(jax.device_get(state), replicated(mesh))
+        return run(state, feed.evaluation("validation"), *stop)
+
+    return on_mesh
 
 
 @pytest.mark.parametrize("average", [False, True])
-def test_evaluation_counts_every_image_once(images, average):
+def test_evaluation_counts_every_image_once(images, evaluate, average):
     state, _, _ = training(images)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if average:
         variables["params"] = jax.tree.map(lambda leaf: leaf * 0.5, state.params)
         state = state._replace(average=variables)
-    found = evaluate(images, state)
+    found = evaluate(state)
     x = data.normalize(images.validation.images, images.mean, images.std)
     logits = Network("bn_relu").apply(jax.device_get(variables), x, train=False)
     labels = images.validation.labels
@@ -278,18 +299,18 @@ def test_evaluation_counts_every_image_once(images, average):
 
 
 @pytest.mark.parametrize(("batches", "empty"), [(1, True), (2, False)])
-def test_an_evaluation_can_be_stopped_between_two_batches(images, batches, empty):
+def test_an_evaluation_can_be_stopped_between_two_batches(images, evaluate, batches, empty):
     """The validation part is two batches."""
     state, _, _ = training(images)
     asked = itertools.count()
-    found = evaluate(images, state, lambda: next(asked) >= batches)
+    found = evaluate(state, lambda: next(asked) >= batches)
     assert next(asked) == 2 and (found == {}) == empty
 
 
-def test_an_image_without_finite_logits_is_wrong(images):
+def test_an_image_without_finite_logits_is_wrong(images, evaluate):
     state, _, _ = training(images)
     lost = state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
-    found = evaluate(images, lost)
+    found = evaluate(lost)
     assert found["accuracy"] == 0 and np.isnan(found["loss"])
 
 

@@ -5,13 +5,15 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from support.data_sets import examples
+from support.train_runs import SharedTasks
 
-from evonorms_jax.data.writing import write_set
 from evonorms_jax.models import get_model
 from evonorms_jax.training import evaluation, loop
 from evonorms_jax.training.task import build_task
+from experiments.benchmarks.prepared_set import write_set
 from experiments.configs import (
     imagenet_efficientnet,
     imagenet_mnasnet,
@@ -63,14 +65,19 @@ def test_the_rate_scales_with_the_batch():
 def test_bfloat16_keeps_parameters_and_statistics_in_float32(layer):
     config = small(dtype="bfloat16", average_decay=0.9, **{"layer.spec": layer})
     task = build_task(config, jax.devices()[:1])
-    state = task.init()
-    state, metrics = task.train_step(state, next(task.batches(0)))
+    state, _ = jax.eval_shape(task.train_step, task.target, next(task.feed.batches(0)))
     held = (state.params, state.batch_stats, state.opt_state, state.average)
     assert {leaf.dtype for leaf in jax.tree.leaves(held)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
-    exact = build_task(small(average_decay=0.9, **{"layer.spec": layer}), jax.devices()[:1])
-    _, expected = exact.train_step(exact.init(), next(exact.batches(0)))
-    assert float(metrics["loss"]) == pytest.approx(float(expected["loss"]), rel=0.02)
-    assert float(metrics["loss"]) != float(expected["loss"])
+
+
+def test_bfloat16_computes_nearly_the_loss_of_float32():
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        task = build_task(small(dtype=dtype), jax.devices()[:1])
+        images, labels, _ = next(iter(task.feed.evaluation("validation")))
+        batches = [(images, labels, np.ones(len(labels), np.float32))]
+        losses.append(task.evaluate(task.init(), batches)["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
 
 
 @pytest.mark.parametrize(
@@ -130,27 +137,50 @@ def test_a_variant_that_is_none():
         imagenet_efficientnet.get_config("b8")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_step_of_the_largest_recipe_of_the_tables_on_eight_devices_can_be_traced():
     """To build EfficientNet-B5 for eight CPU devices takes minutes and gigabytes."""
     assert build_task(imagenet_efficientnet.get_config("b5-quick")).steps > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-def test_one_step_of_every_recipe_on_eight_devices(name):
-    config = RECIPES[name].get_config("quick")
+def one_step(config):
     config.statistics_batch = config.batch_size // 8
     task = build_task(config)
-    state, metrics = task.train_step(task.init(), next(task.batches(0)))
+    state, metrics = task.train_step(task.init(), next(task.feed.batches(0)))
     assert int(state.step) == 1 and jnp.isfinite(metrics["loss"])
 
 
-@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_small", "mnasnet_small", "efficientnet_small"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", RECIPES)
+def test_one_step_of_every_recipe_on_eight_devices(name):
+    one_step(RECIPES[name].get_config("quick"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_traced_on_eight_devices_with_a_one_block_network(name):
+    config = RECIPES[name].get_config("quick")
+    config.statistics_batch = config.batch_size // 8
+    config.model.update({"name": "resnet_tiny", "dropout_rate": None, "drop_connect_rate": None})
+    task = build_task(config)
+    assert task.steps == 16 and {leaf.sharding.mesh.size for leaf in jax.tree.leaves(task.target)} == {8}
+
+
+def test_one_step_of_the_longest_recipe_on_eight_devices_with_a_one_block_network():
+    """RMSProp, the moving average, smoothed labels, bfloat16, and a group of images for each device."""
+    config = imagenet_efficientnet.get_config("quick")
+    config.model.name, config.data.image_size, config.data.crop = "resnet_tiny", 8, 8
+    one_step(config)
+
+
+FAMILIES = ["resnet_tiny", "efficientnet_small"]
+FAMILIES += [pytest.param(f"{name}_small", marks=pytest.mark.exhaustive) for name in ("mobilenet", "mnasnet")]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_learns_sixteen_images_by_heart(name):
     overrides = {"model.name": name, "data.train_size": 16, "layer.spec": "evonorm_b0", "steps": 200}
     task = build_task(small(**overrides), jax.devices()[:1])
-    state, batches = task.init(), task.batches(0)
+    state, batches = task.init(), task.feed.batches(0)
     for _ in range(task.steps):
         state, metrics = task.train_step(state, next(batches))
     assert float(metrics["accuracy"]) == 1.0
@@ -189,32 +219,29 @@ def streamed(photographs, **overrides):
     return small(**settings | overrides)
 
 
-def test_a_training_on_photographs_is_resumed_as_if_it_had_not_stopped(photographs, tmp_path, monkeypatch):
-    """Where it is among the pictures follows from the step."""
-    config = streamed(photographs)
-    whole = loop.train(config, tmp_path / "whole")
+@pytest.fixture
+def tasks(monkeypatch):
+    """Trainings and evaluations of one config share their programs."""
+    shared = SharedTasks(build_task)
+    for module in (loop, evaluation):
+        monkeypatch.setattr(module, "build_task", shared)
+    return shared
+
+
+def test_a_training_on_photographs_is_resumed_as_if_it_had_not_stopped(photographs, tmp_path, tasks):
+    """Its place among the pictures follows from the step."""
+    tasks.devices = 1
+    whole = loop.train(streamed(photographs), tmp_path / "whole")
     assert whole.validation and whole.test
-    broken = streamed(photographs)
-    build = loop.build_task
-
-    def with_power_cut(config):
-        task = build(config)
-
-        def train_step(state, batch):
-            if int(state.step) == 4:
-                raise OSError("power cut")
-            return task.train_step(state, batch)
-
-        return task._replace(train_step=train_step)
-
-    monkeypatch.setattr(loop, "build_task", with_power_cut)
+    tasks.last = 4
     with pytest.raises(OSError, match="power cut"):
-        loop.train(broken, tmp_path / "broken")
-    monkeypatch.setattr(loop, "build_task", build)
-    assert loop.train(broken, tmp_path / "broken") == whole
+        loop.train(streamed(photographs), tmp_path / "broken")
+    tasks.last = None
+    assert loop.train(streamed(photographs), tmp_path / "broken") == whole
 
 
-def test_a_checkpoint_is_evaluated_on_any_part(tmp_path):
+def test_a_checkpoint_is_evaluated_on_any_part(tmp_path, tasks):
+    tasks.devices = 1
     result = loop.train(small(steps=6, **{"optimizer.warmup_steps": 1}), tmp_path / "run")
     step, found = evaluation.evaluate(tmp_path / "run", "test")
     assert (step, found) == (6, result.test)
@@ -230,7 +257,8 @@ def test_a_damaged_picture_is_told_where_all_are_held_in_memory(photographs):
         build_task(config)
 
 
-def test_no_validation_part_is_no_error(photographs, tmp_path):
+def test_no_validation_part_is_no_error(photographs, tmp_path, tasks):
+    tasks.devices = 1
     config = streamed(photographs, **{"data.validation_size": 0})
     result = loop.train(config, tmp_path / "run")
     assert result.validation == {} and result.test["accuracy"] >= 0
