@@ -1,6 +1,6 @@
 """A graph compiled to pure functions: one program, specialised to the graph.
 
-Shapes: x `[B, *S, C]` with one spatial axis or more; parameters and statistics `[C]`.
+Shapes: x `[B, *S, C]` with one spatial axis or more, parameters and statistics `[C]`.
 """
 
 from collections import Counter

@@ -1,7 +1,8 @@
 """Moments over an index set, as compiled layers take them.
 
-Shapes: `[B, *S, C]` is batch, any number of spatial axes, channels; any of these axes may have the size
-1 where a tensor is constant along it. Every moment keeps its reduced axes with size 1.
+Shapes: `[B, *S, C]` is batch, any number of spatial axes, channels. Any of these axes may have the size 1 if
+a tensor is constant along it, and all but C may have the size 0. Every moment keeps its reduced axes with
+size 1.
 
 Numerical details:
 - One pass over a tensor gives its moments per instance and channel, `[B, 1.., C]`. Those of the batch, of
@@ -254,7 +255,7 @@ class Moments:
 
 
 def _mean(values: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The mean over `axes`, kept with size 1; 0 over no element."""
+    """The mean over `axes`, kept with size 1. It is 0 over an empty set."""
     count = math.prod(values.shape[axis] for axis in axes)
     return jnp.sum(values, axes, keepdims=True) / max(count, 1)
 
@@ -292,11 +293,11 @@ def keep_only_moments(layer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def masked_input(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """Sets what lies outside the mask to 0, so that NaN there reaches neither values nor gradients.
+    """Sets x to 0 outside the mask, so that NaN there reaches neither values nor gradients.
 
     Args:
-      x: `[B, *S, C]`.
-      mask: bool, broadcastable to `[B, *S]`, True where a position is real; None keeps everything.
+      x: input `[B, *S, C]`.
+      mask: bool, broadcastable to `[B, *S]`, True where a position is real. Without a mask all are real.
 
     Returns:
       x, and the mask as bool `[B, *S, 1]` (or None).

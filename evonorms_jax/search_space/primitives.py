@@ -24,11 +24,11 @@ class Op(NamedTuple):
     Attributes:
       name: the name in files and in equations.
       arity: number of inputs, 1 or 2.
-      function: `(*inputs, epsilon) -> output`, element-wise, or None for an aggregation.
+      function: element-wise function `(*inputs, epsilon) -> output`. An aggregation has None.
       latex: LaTeX template with `{0}` and `{1}` for the inputs.
       commutative: whether the order of the inputs does not matter.
-      kind: "mean", "rms" or "std" for an aggregation, else None.
-      index_set: what the aggregation runs over, one of `moments.INDEX_SETS`, else None.
+      kind: "mean", "rms" or "std" of an aggregation.
+      index_set: name of an aggregation's index set in `moments.INDEX_SETS`.
     """
 
     name: str
@@ -46,15 +46,15 @@ class Op(NamedTuple):
 
 
 def _div(x, y, epsilon):
-    """x / y; a denominator smaller than epsilon in magnitude becomes +-epsilon, +epsilon at 0."""
+    """x / y, where a denominator smaller than epsilon in magnitude becomes +-epsilon, and +epsilon at 0."""
     guard = jnp.where(y < 0, -epsilon, epsilon).astype(y.dtype)
     return x / jnp.where(jnp.abs(y) < epsilon, guard, y)
 
 
 def _max(x, y, epsilon):
-    """max(x, y), and NaN if either is; the gradient goes to y where they are equal.
+    """max(x, y), and NaN if either is NaN. Where they are equal y receives the gradient.
 
-    `jnp.maximum` would share it out, and on a CPU write two arrays of weights for that.
+    `jnp.maximum` would divide it, for which XLA:CPU writes two arrays of weights.
     """
     del epsilon
     return jnp.where((x > y) | jnp.isnan(x), x, y)
@@ -65,7 +65,7 @@ def _log(x, epsilon):
 
 
 def _sqrt(x, epsilon):
-    """sign(x) sqrt(abs(x)), with the gradient 0 at 0 instead of an infinite one."""
+    """sign(x) sqrt(abs(x)). Its gradient at 0 is 0 instead of infinite."""
     del epsilon
     zero = x == 0
     # The inner `where` keeps the infinite derivative out of the backward pass, where 0 * inf is NaN.

@@ -1,7 +1,7 @@
 """NumPy float64 evaluation of a graph: the oracle of the tests, the fingerprint, the inertness check.
 
-Written from the formulas alone and sharing no arithmetic with the JAX ops, so that agreement of the two
-means something. Every node has the full shape of x; nothing is shared, shifted or fused.
+It is written from the formulas alone and shares no arithmetic with the JAX ops, so that their agreement is
+evidence. Every node has the full shape of x, and no computation is shared, shifted or fused.
 """
 
 import math
@@ -30,17 +30,17 @@ def evaluate_reference(
 
     Args:
       graph: the candidate.
-      x: `[B, *S, C]`, any dtype; computed in float64.
-      v0: `[C]` or a scalar, the trainable leaf that starts at 0.
-      v1: `[C]` or a scalar, the trainable leaf that starts at 1.
-      groups: channel groups wanted; the largest divisor of C not above it is used.
-      epsilon: the guard of div, log and the second-order moments.
-      mask: bool `[B, *S]`, True where a position is real; moments ignore the rest.
-      batch_moments: for inference, the raw moment `[C]` (mean, mean square or biased variance) to take for
-        the batch aggregation at a node index, in place of the batch's own.
+      x: input `[B, *S, C]` of any dtype, computed in float64.
+      v0: trainable leaf that starts at 0, `[C]` or a scalar.
+      v1: trainable leaf that starts at 1, `[C]` or a scalar.
+      groups: number of channel groups. The largest divisor of C that is not above it is used.
+      epsilon: guard of div, log and the second-order moments.
+      mask: bool `[B, *S]`, True where a position is real. Moments ignore the rest.
+      batch_moments: raw moments `[C]` (mean, mean square or biased variance) by node index. In inference they
+        replace the batch's own moments at the batch aggregations.
 
     Returns:
-      float64 `[B, *S, C]`; it may hold inf or NaN, without a warning.
+      float64 `[B, *S, C]`. It may hold inf or NaN, without a warning.
 
     Raises:
       ValueError: if `groups` is below 1.
@@ -59,7 +59,7 @@ def reference_batch_moments(
     epsilon: float = EPSILON,
     mask: np.ndarray | None = None,
 ) -> dict[int, np.ndarray]:
-    """Raw moments `[C]` of the live batch aggregations by node index: what inference remembers."""
+    """Raw moments `[C]` of the live batch aggregations by node index, which inference remembers."""
     values = _node_values(graph, x, v0, v1, groups, epsilon, mask, {})
     moments = {}
     with np.errstate(all="ignore"):

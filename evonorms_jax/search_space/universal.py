@@ -1,22 +1,25 @@
-"""One program for every graph: the graph is data, an interpreter on the device runs it.
+"""One program for every graph: the graph is data, and an interpreter on the device runs it.
 
-Building a program costs seconds, screening a candidate less: here a candidate is a handful of integers, so
-that one compiled model serves a whole search, and `jax.pmap` can give each device its own. The price is a
-slower step, two to three times that of a compiled graph in a small network on a CPU.
+Building a program takes seconds and screening a candidate takes less. Here a candidate is a handful of
+integers, so one compiled model serves a whole search, and `jax.pmap` can give each device its own candidate.
+The price is a slower step: two to three times that of a compiled graph in a small network on a CPU.
 
-Shapes: x `[B, *S, C]`; node values live in one buffer `[slots, B, S, C]` with the space flattened, slot by
-node index: the leaves x, 0, v0, v1, then the live nodes in order, then two that are free.
+Shapes: x `[B, *S, C]`. Node values live in one buffer `[slots, B, S, C]` with flattened space. Its slots are
+the leaves x, 0, v0 and v1, the live nodes in order, and two free ones.
 
-The interpreter has a backward pass of its own. A loop with a trip count that is data has no reverse-mode
-derivative, and one over all nodes would run the dead ones too. The backward pass walks a second tape, whose
-entries are the edges of the graph: each adds the cotangent that one node sends to one of its inputs. It keeps
-the buffer of the forward pass, 16 activations a layer: to rebuild it would make the program half as large
-again, to build and to run, and a proxy network is small. Cotangents go into the slots of values that no edge
-needs any more, since to clear a buffer is a good part of what a layer costs. Forward-mode differentiation of
-the backward pass works, so second derivatives do (`jax.jvp` of `jax.grad`).
+The interpreter has its own backward pass, because a loop with a data-dependent trip count has no reverse-mode
+derivative. The backward pass walks a second tape whose entries are the edges of the graph. Each entry adds
+the cotangent that one node sends to one of its inputs. Three choices serve speed:
+- The backward pass keeps the buffer of the forward pass, 16 activations for each layer. Rebuilding it would
+  make the program half as large again, to build and to run, and a proxy network is small.
+- Cotangents are written into the slots of values that no later edge reads. Clearing a buffer of their own
+  would be a large part of the cost of a layer.
+- Dead nodes are not on the tapes.
 
-Under `vmap` over candidates every op would run for every node: put candidates on devices or in sequence.
-Under `vmap` over replicas of one candidate nothing of the kind happens.
+Second derivatives work forward over reverse (`jax.jvp` of `jax.grad`).
+
+`vmap` over candidates would run every op for every node, so candidates run on several devices or in sequence.
+`vmap` over replicas of one candidate has no such cost.
 """
 
 import functools
@@ -50,18 +53,18 @@ def apply_encoded(
     epsilon: float = EPSILON,
     momentum: float = 0.9,
 ) -> tuple[jax.Array, jax.Array]:
-    """The output of the graph and the moving statistics, as a compiled graph gives them.
+    """Evaluates an encoded graph. The results are those of `compile_graph` for the same graph.
 
     Args:
-      encoded: the candidate, traced or not.
-      x: `[B, *S, C]`.
-      v0: `[C]`.
-      v1: `[C]`.
-      stats: `[CAPACITY, C]` raw moments by node; rows that are no batch aggregation mean nothing.
+      encoded: candidate, traced or not.
+      x: input `[B, *S, C]`.
+      v0: trainable leaf `[C]`.
+      v1: trainable leaf `[C]`.
+      stats: raw moments `[CAPACITY, C]` by node. Only the rows of batch aggregations are used.
       train: whether batch aggregations use the batch's own moments, and stats advance.
-      groups: channel groups; the largest divisor of C that is not above it is used.
-      group_size: channels of a group, wins over `groups` if given.
-      epsilon: the guard of div, log and the second-order moments.
+      groups: number of channel groups. The largest divisor of C that is not above it is used.
+      group_size: smallest number of channels in a group. If given, it replaces `groups`.
+      epsilon: guard of div, log and the second-order moments.
       momentum: decay of the moving statistics.
 
     Returns:
@@ -79,10 +82,10 @@ def apply_encoded(
 
 
 class _Interpreter(NamedTuple):
-    """The static settings, and one function an instruction.
+    """The static settings, and one function for each instruction.
 
-    A function takes `(a, b, index_set, stat)`, a and b `[B, S, C]` and stat `[C]`, and returns the value,
-    `[B, S, C]`, and the raw moment, `[C]`, if the instruction is an aggregation over the batch.
+    A function maps `(a, b, index_set, stat)`, with a and b `[B, S, C]` and stat `[C]`, to a value `[B, S, C]`
+    and a raw moment `[C]`. The moment matters only for an aggregation over the batch.
     """
 
     groups: int
@@ -135,7 +138,7 @@ class _Interpreter(NamedTuple):
         return chosen
 
     def project(self, values, entry: moments.IndexSet):
-        """Averages over the batch and the channels of an index set; a group's average is repeated."""
+        """Averages over the batch and the channels of an index set. A group's average is repeated."""
         if entry.channels == "group":
             grouped = values.reshape(*values.shape[:2], self.groups, -1)
             of_group = jnp.broadcast_to(jnp.mean(grouped, -1, keepdims=True), grouped.shape)
@@ -146,14 +149,14 @@ class _Interpreter(NamedTuple):
 
 
 def _zeros(shape, like):
-    """Zeros that XLA does not know to be constant.
+    """Zeros that XLA does not recognize as constant.
 
-    A constant buffer is made once, outside the training loop, and copied in every step: a read more.
+    XLA would make a constant buffer once, outside the training loop, and copy it in every step.
     """
     return jnp.full(shape, jnp.where(like[0, 0, 0] > jnp.inf, 1, 0).astype(like.dtype))
 
 
-# Plain indexing checks the bounds, which costs a pass over the buffer; these do not.
+# Plain indexing checks the bounds, which costs a pass over the buffer. These functions do not.
 def _slot(buffer, index):
     return jax.lax.dynamic_index_in_dim(buffer, index, 0, keepdims=False)
 
@@ -177,7 +180,7 @@ def _values(
     buffer = jnp.concatenate([leaves, _zeros((SLOTS - len(LEAVES), *x.shape), x)])
 
     def branch(name):
-        # Slices are taken inside the branch, where they fuse with the op.
+        # The slices are inside the branch, where XLA fuses them with the op.
         def run(buffer, inputs, index_set, stat):
             return interpreter.function(name)(*_slots(buffer, inputs), index_set, stat)
 
@@ -185,6 +188,7 @@ def _values(
 
     def step(number, carry):
         buffer, raw = carry
+        # The branch of the instruction runs alone: `code` is a scalar, so XLA keeps the conditional.
         value, moment = jax.lax.switch(
             encoded.code[number],
             [branch(name) for name in INSTRUCTIONS],
@@ -206,6 +210,7 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
         def run(buffer, inputs, index_set, stat, own):
             operands = _slots(buffer, inputs)
 
+            # The other operand is held fixed, and JAX derives the rule of this edge from the op itself.
             def of_target(target):
                 replaced = [*operands[:k], target, *operands[k + 1 :]]
                 return interpreter.function(name)(*replaced, index_set, stat)[0]
@@ -225,10 +230,11 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
             stats[number],
             own,
         )
-        # In the slot of a target that has received nothing yet lies a value.
+        # Until its first edge, a target's slot still holds a value of the forward pass.
         return _put(buffer, jnp.where(first, sent, _slot(buffer, target) + sent), target)
 
     buffer = jax.lax.fori_loop(0, encoded.num_edges, step, _put(buffer, g, SLOTS - 1))
+    # A leaf that no edge reaches has the gradient 0, and its slot (-1) must not be read as the last one.
     return [jnp.where(encoded.received[k] < 0, 0, _slot(buffer, encoded.received[k])) for k in range(3)]
 
 
@@ -239,8 +245,9 @@ def _run(interpreter, encoded, x, v0, v1, stats):
 
 def _forward(interpreter, encoded, x, v0, v1, stats):
     buffer, raw = _values(interpreter, encoded, x, v0, v1, stats)
-    # A branch, though there is one way only: XLA fuses a plain slice into what uses it, down to the backward
-    # pass of the network, and then that of the layer has to copy the buffer before it writes there.
+    # The condition always holds for a graph with a node. Without it XLA fuses the slice into its consumers,
+    # as far as the backward pass of the network, and the layer must then copy the buffer before it writes
+    # there.
     output = len(LEAVES) - 1 + encoded.length
     y = jax.lax.cond(encoded.length > 0, lambda: _slot(buffer, output), lambda: jnp.zeros_like(x))
     return (y, raw), (encoded, buffer, stats)

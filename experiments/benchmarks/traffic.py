@@ -4,8 +4,8 @@
   python -m experiments.benchmarks.traffic --networks=mobilenet_v2 --layers=evonorm_s0 --image_size=112
 
 It needs `libtpu` and no TPU: every program is compiled ahead of time for the chips of the topology. They
-share the batch, and the images of a chip share their batch statistics. Bytes are those of all fused operations, for
-a chip and a step. A layer is a name, a layer file or an equation such as "abs(x) / std_bwh(x)".
+share the batch, and the images of a chip share their batch statistics. Bytes are those of all fused
+operations, for a chip and a step. A layer is a name, a layer file or an equation, "abs(x) / std_bwh(x)".
 
 A program of ResNet-50 takes 2 to 4 minutes to compile on two idle CPU cores.
 """
