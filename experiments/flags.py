@@ -26,14 +26,24 @@ def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
     Returns:
       The holders of a locked `ConfigDict` and of a string.
     """
-    return (
-        flags.DEFINE_string("config", None, "Config file. FILE:quick is a form that ends in about a minute."),
-        define_workdir("Directory of the run, local or gs://. The same command again resumes it."),
+    text = "Directory of the run, local or gs://. The same command again resumes it."
+    return define_config_alone(), define_workdir(text)
+
+
+def define_config_alone() -> flags.FlagHolder:
+    """Defines `--config` and its overrides, for a main without a work directory."""
+    return flags.DEFINE_string(
+        "config", None, "Config file. FILE:quick is a form that ends in about a minute."
     )
 
 
 def define_workdir(help_text: str, name: str = "workdir") -> flags.FlagHolder:
     """Defines a required flag for a directory, by default `--workdir`."""
+    return define_required(name, help_text)
+
+
+def define_required(name: str, help_text: str) -> flags.FlagHolder:
+    """Defines a flag with a text that must be given."""
     _required.append(name)
     return flags.DEFINE_string(name, None, help_text)
 

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evonorms_jax.search_space.target import building_for
+
 
 class Output(NamedTuple):
     """The output of a program for one candidate.
@@ -134,7 +136,7 @@ class Program:
         arguments = (self._shared, active, self._stack(shares, items), held)
         if self._compiled is None:
             # Ahead of time, so that the build is not part of the measured time of the first call.
-            self._compiled = jax.pmap(self._share, devices=self._devices.devices).lower(*arguments).compile()
+            self._compiled = self._lower(*arguments).compile()
         started = time.monotonic()
         measures, kept = self._compiled(*arguments)
         seconds = self._devices.wait(jax.tree.leaves(measures)[0], started)
@@ -146,6 +148,20 @@ class Program:
             for slot, index in enumerate(share):
                 fetch = functools.partial(_fetch, kept, self._devices.devices[place], slot)
                 results[index] = Output(mine[slot], fetch, seconds[place] * spent[slot] / sum(spent))
+
+    def lower(self, item: Any) -> jax.stages.Lowered:
+        """The program for items like this one, to compile without running it. `shared` may hold shapes."""
+        slots = len(self._devices.devices), self._devices.slots
+
+        def in_every_slot(leaf):
+            return jax.ShapeDtypeStruct((*slots, *np.shape(leaf)), leaf.dtype)
+
+        active, items, kept = jax.tree.map(in_every_slot, (np.bool_(True), item, self._kept))
+        return self._lower(self._shared, active, items, kept)
+
+    def _lower(self, *arguments):
+        with building_for(self._devices.devices[0].platform):
+            return jax.pmap(self._share, devices=self._devices.devices).lower(*arguments)
 
     def _share(self, shared, active, items, kept):
         """The program of one device: the candidates in the active slots, one after the other."""

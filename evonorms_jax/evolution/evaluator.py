@@ -231,19 +231,32 @@ class Evaluator:
     @functools.cached_property
     def _stability_program(self) -> Program:
         anchor = self._programs[self._stability_anchor]
-        test = make_stability_test(
-            anchor.task,
-            steps=self._tests.stability_steps,
-            max_norm=self._tests.stability_norm,
-            step_size=self._tests.stability_step_size,
-        )
-
-        def climb(shared, encoded, kept):
-            template, images, labels = shared
-            return test(encoded, restart(template, encoded), images, labels), kept
-
         batch = stability_batch(self._data, self._proxy.crop, self._tests.stability_batch_size)
-        return Program(self.devices, climb, self.devices.replicate((anchor.template, *batch)))
+        shared = self.devices.replicate((anchor.template, *batch))
+        return stability_program(anchor.task, self._tests, shared, self.devices)
+
+
+def stability_program(task: ProxyTask, tests: RejectionSettings, shared: Any, devices: Devices) -> Program:
+    """The stability test of encoded graphs on all devices.
+
+    Args:
+      task: proxy task of the stability anchor.
+      tests: length, bound and step size of the ascent.
+      shared: start state, images and labels, from `Devices.replicate`.
+      devices: devices to run on.
+    """
+    test = make_stability_test(
+        task,
+        steps=tests.stability_steps,
+        max_norm=tests.stability_norm,
+        step_size=tests.stability_step_size,
+    )
+
+    def climb(shared, encoded, kept):
+        template, images, labels = shared
+        return test(encoded, restart(template, encoded), images, labels), kept
+
+    return Program(devices, climb, shared)
 
 
 def stability_batch(data: ProxyData, crop: int, count: int) -> tuple[np.ndarray, np.ndarray]:

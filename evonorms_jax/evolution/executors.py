@@ -20,6 +20,7 @@ from evonorms_jax.evolution.devices import Devices, Program, part
 from evonorms_jax.evolution.proxy import ProxyState, ProxyTask, restart
 from evonorms_jax.search_space import Graph
 from evonorms_jax.search_space.encoding import encode
+from evonorms_jax.search_space.target import building_for
 
 
 class Job(NamedTuple):
@@ -103,9 +104,13 @@ class Universal:
         self._template = devices.fetch(shared.template)
         self._program = Program(devices, train, shared, kept=self._template)
 
+    def lower(self, job: Job) -> jax.stages.Lowered:
+        """The program, to compile without running it. It is the same for all jobs."""
+        return self._program.lower(_item(job))
+
     def train(self, jobs: Sequence[Job]) -> list[TrainedCandidate]:
         """Trains the jobs, packed so that the devices finish at about the same time."""
-        items = [(encode(job.graph), np.int32(job.stop), np.bool_(job.state is not None)) for job in jobs]
+        items = [_item(job) for job in jobs]
         resumed = any(job.state is not None for job in jobs)
         results = self._program.run(
             items,
@@ -150,20 +155,38 @@ class Compiled:
         if state is None:
             state = restart(self._template, encode(job.graph))
 
-        def train(state, shared, stop):
-            shared = jax.tree.map(lambda leaf: leaf[0], shared)
-            return _train(self._task, job.graph, state, shared, stop)
-
         state, stop = jax.device_put((state, np.int32(job.stop)), device)
         arguments = state, self._shares[device], stop
         started = time.monotonic()
-        program = jax.jit(train).lower(*arguments).compile()
+        program = lower_for_one(self._task, job.graph, device.platform, *arguments).compile()
         built = time.monotonic()
         measures, state = jax.block_until_ready(program(*arguments))
         ended = time.monotonic()
         fetch = functools.partial(jax.tree.map, np.asarray, state)
         trained = _trained(jax.tree.map(np.asarray, measures), fetch, ended - started)
         return trained._replace(build_seconds=built - started)
+
+
+def lower_for_one(
+    task: ProxyTask, graph: Graph, platform: str, state: ProxyState, shared: Shared, stop: Any
+) -> jax.stages.Lowered:
+    """The program that trains one graph on one device. The arguments after the platform may hold shapes.
+
+    Args:
+      task: proxy task of an anchor.
+      graph: candidate that the program is made for.
+      platform: platform of the device, such as "tpu".
+      state: state in which the training starts.
+      shared: data, key and template with a leading axis of size 1, from `devices.part`.
+      stop: step after which the training ends, an int32 scalar.
+    """
+
+    def train(state, shared, stop):
+        shared = jax.tree.map(lambda leaf: leaf[0], shared)
+        return _train(task, graph, state, shared, stop)
+
+    with building_for(platform):
+        return jax.jit(train).lower(state, shared, stop)
 
 
 class Auto:
@@ -220,6 +243,10 @@ class Auto:
             self._ratio,
         )
         return choice
+
+
+def _item(job: Job):
+    return encode(job.graph), np.int32(job.stop), np.bool_(job.state is not None)
 
 
 def _train(task: ProxyTask, candidate, state: ProxyState, shared: Shared, stop):

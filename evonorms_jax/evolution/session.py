@@ -130,11 +130,16 @@ def make_evaluator(
         tests,
         config.layer.to_dict(),
         executor=config.executor,
-        slots=min(config.evolution.round_size, _MOST_SLOTS),
+        slots=slots(config),
         hosts=hosts,
         devices=devices,
         seed=config.seed,
     )
+
+
+def slots(config: ConfigDict) -> int:
+    """The most candidates that a device gets in one call."""
+    return min(config.evolution.round_size, _MOST_SLOTS)
 
 
 def load_images(config: ConfigDict, **options: Any) -> data.ImageData:

@@ -20,6 +20,7 @@ from flax.linen import dtypes
 from jax import lax
 
 from evonorms_jax.errors import UserError
+from evonorms_jax.search_space import target
 
 #: The ways to compute a convolution, see `convolve`.
 IMPLEMENTATIONS = ("lax", "matmul")
@@ -156,7 +157,7 @@ def _check_input(x, features, groups):
 def _resolve(implementation):
     """The implementation's name, with None settled by the backend that is being traced for."""
     if implementation is None:
-        return "matmul" if jax.default_backend() == "cpu" else "lax"
+        return "matmul" if target.platform() == "cpu" else "lax"
     if implementation not in IMPLEMENTATIONS:
         near = difflib.get_close_matches(implementation, IMPLEMENTATIONS, 1, cutoff=0.0)[0]
         raise UserError(

@@ -66,14 +66,12 @@ def index_set_named(name: str) -> IndexSet:
       ValueError: if there is none, or if it asks for more than an `IndexSet` can be.
     """
     if name not in INDEX_SETS:
-        raise ValueError(f"unknown index set {name!r}; known: {', '.join(INDEX_SETS)}")
+        raise UserError(f"unknown index set {name!r}; known: {', '.join(INDEX_SETS)}")
     index_set = INDEX_SETS[name]
     if index_set.channels not in ("one", "group", "all"):
-        raise ValueError(
-            f"index set {name!r}: channels must be one, group or all, got {index_set.channels!r}"
-        )
+        raise UserError(f"index set {name!r}: channels must be one, group or all, got {index_set.channels!r}")
     if index_set.batch and not index_set.space:
-        raise ValueError(f"index set {name!r} averages over the batch and so must average over space")
+        raise UserError(f"index set {name!r} averages over the batch and so must average over space")
     return index_set
 
 

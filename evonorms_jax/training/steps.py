@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from evonorms_jax.data import normalize
 from evonorms_jax.errors import UserError
+from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import grouped, put_batch, replicated
 
 
@@ -43,10 +44,10 @@ class StepSettings(NamedTuple):
     """How a step uses its batch. The fields are keys of the config.
 
     Attributes:
-      statistics_batch: images that share batch statistics, b. None means the whole batch. In the published
+      statistics_batch: images that share batch statistics, b, by default the whole batch. In the published
         trainings the images of a device share them. The result does not depend on the number of devices.
-      accumulate: number of parts A that a step works on one after the other, to save memory. It changes the
-        order of sums and leaves the rest of the arithmetic as it is.
+      accumulate: number of parts A that a step works on one after the other, to save memory. It changes only
+        the order of sums.
       label_smoothing: share s of the label that is spread evenly over all classes.
       mixup: alpha of Beta(alpha, alpha), from which the share of an image is drawn in its mixture with its
         neighbor in the batch (Zhang et al. 2018, arXiv 1710.09412); 0 turns it off.
@@ -117,7 +118,8 @@ def make_init(
     """Builds `init(key) -> TrainState` for the state before the first step. It consumes the key."""
 
     def init(key):
-        variables = model.init(key, jnp.zeros((1, *images.shape), jnp.float32), train=False)
+        with _building_for(mesh):
+            variables = model.init(key, jnp.zeros((1, *images.shape), jnp.float32), train=False)
         params, stats = variables["params"], variables.get("batch_stats", {})
         kept = {"params": params, "batch_stats": stats} if average else {}
         return TrainState(jnp.int32(0), params, stats, optimizer.init(params), kept)
@@ -153,7 +155,8 @@ def make_train_step(
         parts = _cut((x, targets, labels), settings, mesh)
         # Every part starts from the same moving statistics, as every device does.
         run = functools.partial(gradient_of, state.params, state.batch_stats, dropout_key)
-        loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
+        with _building_for(mesh):
+            loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
         change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
         average = _averaged(state, params, stats, settings.average_decay)
@@ -193,6 +196,33 @@ def _make_gradient(model: nn.Module):
     return of_part
 
 
+def make_sums(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
+    """Builds `sums(variables, (images, labels, weights)) -> {"loss", "accuracy", "images"}`, weighted sums.
+
+    They use whole images, the moving statistics and no label smoothing.
+    """
+
+    @jax.jit
+    def sums(variables, batch):
+        pixels, labels, weights = batch
+        with _building_for(mesh):
+            logits = model.apply(variables, normalize(pixels, images.mean, images.std), train=False)
+        loss = cross_entropy(logits, one_hot(labels, images.num_classes))
+        each = {"loss": loss, "accuracy": correct(logits, labels), "images": 1.0}
+        return {name: jnp.sum(values * weights) for name, values in each.items()}
+
+    return sums
+
+
+def evaluated_variables(state: TrainState) -> dict[str, Any]:
+    """The variables to evaluate with: the averaged ones if an average is kept."""
+    return state.average or {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _building_for(mesh: Mesh):
+    return building_for(mesh.devices.flat[0].platform)
+
+
 def make_evaluate(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, float]]:
     """Builds `evaluate(state, batches, stop) -> {"loss", "accuracy"}`: means over all images.
 
@@ -200,17 +230,10 @@ def make_evaluate(model: nn.Module, images: Images, mesh: Mesh) -> Callable[...,
     statistics, the averaged parameters if an average is kept, and no label smoothing. `stop()` is asked
     before every batch. If it returns true, or without any batch, the result is {}.
     """
-
-    @jax.jit
-    def sums(variables, batch):
-        pixels, labels, weights = batch
-        logits = model.apply(variables, normalize(pixels, images.mean, images.std), train=False)
-        loss = cross_entropy(logits, one_hot(labels, images.num_classes))
-        each = {"loss": loss, "accuracy": correct(logits, labels), "images": 1.0}
-        return {name: jnp.sum(values * weights) for name, values in each.items()}
+    sums = make_sums(model, images, mesh)
 
     def evaluate(state, batches, stop=lambda: False):
-        variables = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+        variables = evaluated_variables(state)
         totals = {"loss": 0.0, "accuracy": 0.0, "images": 0.0}
         for batch in batches:
             if stop():

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
 from evonorms_jax.data import DataSettings, Share, load_images, open_stream
@@ -17,9 +17,10 @@ from evonorms_jax.layers import norm_act
 from evonorms_jax.models import build_model
 from evonorms_jax.runs.ranges import COUNT, check_ranges
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
-from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated
+from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated, split
 from evonorms_jax.training.optimizer import OptimizerSettings, make_optimizer
 from evonorms_jax.training.steps import (
+    Images,
     Metrics,
     StepSettings,
     TrainState,
@@ -58,46 +59,91 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
 
     Args:
       config: config with the keys of `experiments/configs/train.py`.
-      devices: devices to train on. None means all devices of all hosts.
+      devices: devices to train on, by default all devices of all hosts.
 
     Raises:
       ValueError: if a setting is out of range or unknown, or the data cannot be read.
       DataNotFoundError: if the data are missing.
     """
     check_ranges(config, "training")
-    settings = StepSettings(**{name: config[name] for name in StepSettings._fields})
-    mesh = data_mesh(devices, groups=settings.groups(config.batch_size))
-    for name in ("batch_size", "eval_batch_size"):
-        check_divisible(name, config[name], mesh)
+    mesh = make_mesh(config, devices)
     init_key, train_key, data_key = jax.random.split(jax.random.key(config.seed), 3)
     feed = make_feed(config, data_key, mesh)
-    count = feed.sizes["train"]
-    steps = _steps(config, count)
-    model = _make_model(config, feed.images.num_classes)
-    optimizer, schedule = make_optimizer(
-        OptimizerSettings(**config.optimizer), steps=steps, batch_size=config.batch_size, images=count
-    )
-    init = make_init(model, optimizer, feed.images, mesh, average=bool(config.average_decay))
-    step = make_train_step(model, optimizer, feed.images, mesh, settings)
-    shapes = jax.eval_shape(init, init_key)
-    side, channels = config.data.crop, feed.images.shape[-1]
-    batch = (
-        jax.ShapeDtypeStruct((config.batch_size, side, side, channels), jnp.uint8),
-        jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
-    )
-    jax.eval_shape(step, shapes, batch, train_key)
-    whole = replicated(mesh)
+    programs = make_programs(config, feed.images, feed.sizes["train"], mesh)
+    jax.eval_shape(programs.train_step, programs.state, programs.batch, train_key)
     return Task(
-        init=functools.partial(init, init_key),
-        train_step=functools.partial(step, key=train_key),
-        evaluate=make_evaluate(model, feed.images, mesh),
+        init=functools.partial(programs.init, init_key),
+        train_step=functools.partial(programs.train_step, key=train_key),
+        evaluate=make_evaluate(programs.model, feed.images, mesh),
         feed=feed,
-        learning_rate=schedule,
-        target=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
-        ),
-        steps=steps,
+        learning_rate=programs.schedule,
+        target=programs.state,
+        steps=programs.steps,
     )
+
+
+class Programs(NamedTuple):
+    """The jitted functions of a training, with the shapes and shardings of their arguments.
+
+    Attributes:
+      model: network with its layers.
+      init: function of `make_init`.
+      train_step: function of `make_train_step`.
+      state: shapes of the state.
+      batch: shapes of the images and labels of a step.
+      schedule: learning rate by the number of a step.
+      steps: length of the training.
+    """
+
+    model: nn.Module
+    init: Callable[[jax.Array], TrainState]
+    train_step: Callable[..., tuple[TrainState, Metrics]]
+    state: TrainState
+    batch: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
+    schedule: optax.Schedule
+    steps: int
+
+
+def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of a config over devices, by default all of all hosts; errors as `build_task`."""
+    mesh = data_mesh(devices, groups=_step_settings(config).groups(config.batch_size))
+    for name in ("batch_size", "eval_batch_size"):
+        check_divisible(name, config[name], mesh)
+    return mesh
+
+
+def make_programs(config: ConfigDict, images: Images, train_size: int, mesh: Mesh) -> Programs:
+    """The functions of a training, independent of its images; errors as `build_task`.
+
+    Args:
+      config: config with the keys of `experiments/configs/train.py`.
+      images: shape of the images and number of classes.
+      train_size: number of training images, which sets the length of an epoch.
+      mesh: devices of the training. They may exist for a compiler only.
+    """
+    steps = _steps(config, train_size)
+    model = _make_model(config, images.num_classes)
+    optimizer, schedule = make_optimizer(
+        OptimizerSettings(**config.optimizer), steps=steps, batch_size=config.batch_size, images=train_size
+    )
+    init = make_init(model, optimizer, images, mesh, average=bool(config.average_decay))
+    step = make_train_step(model, optimizer, images, mesh, _step_settings(config))
+    pixels = (config.batch_size, config.data.crop, config.data.crop, images.shape[-1])
+    batch = jax.ShapeDtypeStruct(pixels, jnp.uint8), jax.ShapeDtypeStruct(pixels[:1], jnp.int32)
+    state = jax.eval_shape(init, jax.random.key(0))
+    return Programs(
+        *(model, init, step, shapes_on(state, replicated(mesh)), shapes_on(batch, split(mesh))),
+        *(schedule, steps),
+    )
+
+
+def shapes_on(tree: Any, sharding: Sharding) -> Any:
+    """Shapes of the leaves of a tree, all with one sharding."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _step_settings(config: ConfigDict) -> StepSettings:
+    return StepSettings(**{name: config[name] for name in StepSettings._fields})
 
 
 def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:

@@ -1,0 +1,157 @@
+"""Compiles programs for a slice and says what each takes of a chip.
+
+A task of any kind plugs in with a list of `TpuProgram`: see `search_programs.py` and `training_programs.py`.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from evonorms_jax.lowering.chips import Chip
+from evonorms_jax.lowering.cost import Cost, ProgramCost
+
+_MEMORY = ("argument", "output", "alias", "temp", "generated_code")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class TpuProgram(NamedTuple):
+    """A program to compile for a TPU.
+
+    Attributes:
+      name: such as "train step" or "resnet50_cifar: universal training".
+      lower: lowers it for the devices of a topology.
+      setting: setting to lower if it does not fit, such as "batch_size".
+      step: regular expression for the origin of the loop of which one iteration is a step; None where the
+        program is one step.
+      images: images of a step, on all devices of a training and on one of a search; 0 where that is no
+        measure of the program.
+      trips: iterations of loops whose number is data, by a regular expression for their origin.
+      candidates: candidates that a run trains in full on a device; 0 for other programs.
+    """
+
+    name: str
+    lower: Callable[[], jax.stages.Lowered]
+    setting: str
+    step: str | None = None
+    images: int = 0
+    trips: Mapping[str, float] = {}
+    candidates: int = 0
+
+
+class Footprint(NamedTuple):
+    """A program on one device, as XLA:TPU reports it. Sizes are in bytes.
+
+    Attributes:
+      name: name of the program.
+      setting: setting to lower if it does not fit.
+      compile_seconds: time that the compiler took here.
+      memory: HBM by purpose: argument, output, alias (outputs in place of arguments), temp, generated_code.
+      excess: HBM needed beyond that of the chip, 0 if it fits.
+      step: cost of a step.
+      run: cost of a run of the program, with all of its steps.
+      images: images of a step.
+      candidates: candidates that a run trains in full on a device.
+      once_only: origins of loops that are counted once, because nothing tells their number.
+    """
+
+    name: str
+    setting: str
+    compile_seconds: float
+    memory: dict[str, int]
+    excess: float
+    step: Cost
+    run: Cost
+    images: int
+    candidates: int
+    once_only: list[str]
+
+    @property
+    def total_memory(self) -> int:
+        """HBM that the program needs in all."""
+        return sum(self.memory.values()) - 2 * self.memory.get("alias", 0)
+
+    def to_json(self, chip: Chip) -> dict[str, Any]:
+        """A JSON object. Seconds and images per second are bounds by the data sheet of the chip."""
+        step, run = (roofline_seconds(cost, chip) for cost in (self.step, self.run))
+        return {
+            "program": self.name,
+            "compile_seconds": round(self.compile_seconds, 1),
+            "memory_bytes": self.memory,
+            "hbm_bytes": self.total_memory,
+            "chip_hbm_bytes": chip.hbm,
+            "excess_bytes": self.excess,
+            "step": self.step._asdict() | {"roofline_seconds": step},
+            "run": self.run._asdict() | {"roofline_seconds": run},
+            "bound_images_per_second": self.images / step if self.images and step else None,
+            "loops_counted_once": self.once_only,
+        }
+
+
+def roofline_seconds(cost: Cost, chip: Chip) -> float:
+    """max(FLOPs / peak, bytes / bandwidth): no run is shorter, if all bytes are those of HBM."""
+    return max(cost.flops / chip.flops, cost.bytes / chip.bandwidth)
+
+
+def measure(program: TpuProgram, chip: Chip) -> Footprint:
+    """Compiles a program and reads its footprint.
+
+    A program that the compiler refuses for its memory has a footprint with the excess alone.
+    """
+    started = time.monotonic()
+    try:
+        compiled = compile_ahead(program)
+    except jax.errors.JaxRuntimeError as error:
+        excess = _excess(str(error))
+        if excess is None:
+            raise
+        spent = time.monotonic() - started
+        unknown = Cost()
+        return Footprint(program.name, program.setting, spent, {}, excess, unknown, unknown, 0, 0, [])
+    return footprint(program, compiled, time.monotonic() - started, chip)
+
+
+def footprint(program: TpuProgram, compiled: jax.stages.Compiled, seconds: float, chip: Chip) -> Footprint:
+    """The footprint of a program that took so many seconds to compile."""
+    analysis = compiled.memory_analysis()
+    memory = {name: getattr(analysis, f"{name}_size_in_bytes") for name in _MEMORY}
+    cost = ProgramCost(compiled.as_text(), program.trips)
+    step = cost.total if program.step is None else cost.iteration(program.step)
+    found = Footprint(
+        *(program.name, program.setting, seconds, memory, 0),
+        *(step, cost.total, program.images, program.candidates, cost.once_only),
+    )
+    return found._replace(excess=max(0, found.total_memory - chip.hbm))
+
+
+def compile_ahead(program: TpuProgram) -> jax.stages.Compiled:
+    """Compiles a program; JAX's persistent cache is neither read nor written."""
+    with _without_cache():
+        return program.lower().compile()
+
+
+@contextlib.contextmanager
+def _without_cache():
+    """Keeps programs out of JAX's persistent cache: one for a TPU could not be read back without a TPU."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX asks once whether there is a cache
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
+def _excess(message: str) -> float | None:
+    """Bytes by which a program exceeds HBM, from the compiler's error; None for another error."""
+    size = r"([\d.]+)([KMGT]?)"
+    if match := re.search(rf"capacity by {size}", message):
+        return float(match[1]) * _UNITS[match[2]]
+    if match := re.search(rf"\({size}\) exceeds available HBM \({size}\)", message):
+        return float(match[1]) * _UNITS[match[2]] - float(match[3]) * _UNITS[match[4]]
+    return None

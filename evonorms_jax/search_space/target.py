@@ -1,0 +1,23 @@
+"""The platform that programs are traced for.
+
+Some computations have one form for TPU and another for CPU. A program can be traced on a CPU host and run
+on other devices, so the backend of the host does not tell which form is right. Whoever knows the devices of a
+program traces it inside `building_for`; the forms ask `platform`.
+"""
+
+import contextlib
+
+import jax
+
+# A part of the key of JAX's trace caches: what was traced for one platform is traced again for another.
+_platform = jax.make_user_context("")
+
+
+def building_for(platform: str) -> contextlib.AbstractContextManager[None]:
+    """A context in which programs are traced for a platform: "cpu", "gpu" or "tpu"."""
+    return _platform(platform)
+
+
+def platform() -> str:
+    """The platform of the innermost `building_for`, by default JAX's own."""
+    return _platform.value or jax.default_backend()
