@@ -16,9 +16,9 @@ needs any more, since to clear a buffer is a good part of what a layer costs. Fo
 the backward pass works, so second derivatives do (`jax.jvp` of `jax.grad`).
 
 On a TPU the program has a compact form with the same results. All element-wise instructions share one branch.
-It computes each of them in one pass and selects: fewer kernels are built, and memory bounds the pass anyway. The
-aggregations share another branch. The backward pass rebuilds the buffer from x, v0 and v1, so that one buffer
-exists at a time instead of one for each layer.
+It computes each of them in one pass and selects: fewer kernels are built, and memory bounds the pass anyway.
+The aggregations share another branch. The backward pass rebuilds the buffer from x, v0 and v1, so that one
+buffer exists at a time instead of one for each layer.
 
 Under `vmap` over candidates every op would run for every node: put candidates on devices or in sequence.
 Under `vmap` over replicas of one candidate nothing of the kind happens.
