@@ -116,10 +116,10 @@ def partition(
 
     Args:
         count: N.
-        train_size: images to train on. None means all that the other parts leave.
-        validation_size: images to validate on. None means a tenth of N.
+        train_size: images to train on, by default all that the other parts leave.
+        validation_size: images to validate on, by default a tenth of N.
         seed: seed of the division into train and validation. The test part is the same for all seeds.
-        cut_test: whether a tenth of N is set aside for testing. It is set aside even if nobody reads it.
+        cut_test: whether a tenth of N is set aside for testing, read or not.
         labels: class of each image `[N]`; if given, each part holds the classes in their overall proportions.
         least_validation: smallest validation part that the caller accepts.
 

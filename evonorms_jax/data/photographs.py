@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from evonorms_jax.data import pictures
+from evonorms_jax.errors import UserError
 
 AREA = (0.08, 1.0)  # range of a random part's share of the picture
 ASPECT = (3 / 4, 4 / 3)  # range of width / height
@@ -79,7 +80,7 @@ def evaluated_share(size: int) -> float:
 # -- Decoding
 
 
-class DamagedPictureError(ValueError):
+class DamagedPictureError(UserError):
     """The data are not a picture that can be decoded."""
 
 

@@ -127,7 +127,7 @@ class Prepared(NamedTuple):
 
         Args:
             settings: the sizes and the seed.
-            validation_size: images to validate on. None means a tenth of `train`.
+            validation_size: images to validate on, by default a tenth of `train`.
             least_validation: smallest validation part that the caller accepts.
 
         Raises:

@@ -27,12 +27,12 @@ class DataSettings(NamedTuple):
             tensorflow_datasets has prepared as array_record. `tfds:NAME` and `synthetic:CLASSESx3` can be
             streamed.
         seed: seed of the split into train and validation, at least 0. The test part is the same for all.
-        train_size: images to train on. None means all that the other parts leave.
-        validation_size: images to validate on. None means a tenth of all images in memory (128 of
+        train_size: images to train on, by default all that the other parts leave.
+        validation_size: images to validate on, by default a tenth of all images in memory (128 of
             `synthetic`) and a hundredth of `train` in a stream. A stream accepts 0.
-        image_size: side to which images are resized after a central square crop. None keeps the stored size.
-            In a stream it is the side in evaluation. None means `crop`.
-        data_dir: folder of tfds. None means $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
+        image_size: side to which images are resized after a central square crop, by default the stored size.
+            In a stream it is the side in evaluation, by default `crop`.
+        data_dir: folder of tfds, by default $TFDS_DATA_DIR, or else `~/tensorflow_datasets`.
         crop: side P of the images to train on.
         flip: whether half of the images are mirrored in training.
         stream: whether pictures are read during the training instead of being held in memory.

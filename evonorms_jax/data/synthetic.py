@@ -73,8 +73,8 @@ def open_synthetic(settings: DataSettings, share: Share) -> Stream:
     """Image n of a part is number n % 256 of a pool, in order and not augmented: a batch costs a copy.
 
     Args:
-        settings: the source with three channels. A size that is None is ImageNet's for training and 128
-            images for validation. The test part has 128.
+        settings: settings with a source of three channels. By default the training part has ImageNet's size.
+            The validation part has 128 images by default, and the test part always.
         share: part of each batch that this host reads.
 
     Raises:

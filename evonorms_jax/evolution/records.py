@@ -27,7 +27,7 @@ HISTORY_FILE, BASELINES_FILE, TOP_LAYERS_FILE, DEVICES_FILE = (
 )
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
     """The directory is not a sound work directory of a search. The message is one line."""
 
 

@@ -83,6 +83,8 @@ class FilterResponseNorm(Layer, kw_only=True):
 
         def forward(x, mask, scale, bias, tau):
             x, mask = masked_input(x, mask)
+            if x.size == 0:
+                return x.astype(dtype)
             x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             mean_square = Moments(x, mask=mask).mean_square(INSTANCE)
             y = affine(x, scale, bias, factor=1 / jnp.sqrt(mean_square + self.epsilon))
@@ -115,6 +117,9 @@ class _Baseline(Layer, kw_only=True):
         check_input(x)
         x, mask = masked_input(x, mask)
         norm = self._norm(x, use_running_average)
+        if x.size == 0:
+            # Flax's moments over no element are NaN. A single zero gives the parameters and the dtype.
+            return norm(jnp.zeros([max(size, 1) for size in x.shape], x.dtype))[tuple(map(slice, x.shape))]
         y = norm(x, mask=None if mask is None else self._moment_mask(x, mask))
         y = self.activation(y) if self.nonlinearity else y
         return y if mask is None else jnp.where(mask, y, 0)
@@ -134,7 +139,7 @@ class _Baseline(Layer, kw_only=True):
 
 
 class BatchNormAct(_Baseline):
-    """`activation(nn.BatchNorm(x))`; batch statistics `mean` and `var`.
+    """`activation(nn.BatchNorm(x))` with the batch statistics `mean` and `var`.
 
     Flax gives each device of `axis_name` the same weight, however many of its positions are masked.
     """
@@ -142,7 +147,7 @@ class BatchNormAct(_Baseline):
     def _norm(self, x, average):
         average = nn.merge_param("use_running_average", self.use_running_average, average)
         return nn.BatchNorm(
-            use_running_average=average,
+            use_running_average=average or x.size == 0,
             momentum=self.momentum,
             axis_name=self._axis_name(),
             **self._shared_fields(),

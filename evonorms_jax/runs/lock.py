@@ -110,7 +110,7 @@ def _acquire(path: epath.Path, me: Holder) -> None:
 
 
 def _living(path: epath.Path, seen: _Seen) -> Holder | str | None:
-    """The holder, or None if it is dead."""
+    """The holder, if it is alive."""
     holder = seen.holder
     if holder is not None and holder.machine == _machine():
         return holder if _ticks(holder.pid) == holder.ticks else None
@@ -184,7 +184,7 @@ def _text(me: Holder, updates: int = 0) -> str:
 
 
 def _look(path: epath.Path) -> _Seen | None:
-    """The lock as it is now, or None without a lock file."""
+    """The lock as it is now, if there is a file."""
     try:
         if is_local(path):
             with open(path) as file:  # opening asks a network file system for news

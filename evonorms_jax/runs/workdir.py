@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -70,7 +71,7 @@ def hold_folder(path: epath.PathLike) -> Iterator[epath.Path]:
     finally:
         if new and is_local(workdir):
             with contextlib.suppress(OSError):  # it is not empty
-                workdir.rmdir()
+                os.rmdir(workdir)  # epath would raise ValueError
 
 
 def check_config(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:

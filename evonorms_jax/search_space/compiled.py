@@ -1,7 +1,10 @@
 """A graph compiled to pure functions: one program, specialised to the graph.
 
-Shapes: x `[B, *S, C]` with one spatial axis or more; parameters and statistics `[C]`.
+Shapes: x `[B, *S, C]` with one spatial axis or more, parameters and statistics `[C]`.
 """
+
+from collections import Counter
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +13,22 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import moments
 from evonorms_jax.search_space.graph import Graph
 from evonorms_jax.search_space.norm_act import NormAct, Params, Stats, affine, check_input, per_channel
-from evonorms_jax.search_space.primitives import EPSILON, LEAF_INIT, LEAVES, OPS, ZERO
+from evonorms_jax.search_space.primitives import EPSILON, INPUT, LEAF_INIT, LEAVES, OPS, ZERO
 
-# The raw moment that inference remembers of a batch aggregation: its name and its start.
-_STATISTIC = {"mean": ("mean", 0.0), "rms": ("mean_square", 1.0), "std": ("var", 1.0)}
+
+class _RawMoment(NamedTuple):
+    """The moment that an aggregation is made of, which a batch aggregation remembers for inference."""
+
+    method: str  # of `Moments`
+    statistic: str  # name of the moving statistic
+    start: float  # its value before the first step
+
+
+_RAW_MOMENTS = {
+    "mean": _RawMoment("mean", "mean", 0.0),
+    "rms": _RawMoment("mean_square", "mean_square", 1.0),
+    "std": _RawMoment("variance", "var", 1.0),
+}
 
 
 def compile_graph(
@@ -27,8 +42,9 @@ def compile_graph(
     """Specialises a graph to a `NormAct`: pure, jittable, vmappable, twice differentiable.
 
     Only live nodes are traced, equal sub-expressions once. Everything is computed in float32 (float64 for
-    float64 inputs) and cast to the dtype of x at the end. The backward pass keeps x and the moments, which
-    are small, and recomputes the element-wise rest.
+    float64 inputs) and cast to the dtype of x at the end. The backward pass needs x and the moments, which
+    are small, and recomputes the element-wise rest (see `moments.keep_only_moments`). An array without an
+    element has an empty output and leaves the statistics unchanged, as a batch does that is masked entirely.
 
     Each live batch aggregation remembers its raw moment for inference:
     `stats <- momentum * stats + (1 - momentum) * moment`, under the names `mean` (starts 0), `mean_square`
@@ -59,8 +75,12 @@ def compile_graph(
             for i in canonical.live_nodes
             if i < len(LEAVES) and LEAVES[i] in LEAF_INIT
         }
-        starts = dict(_STATISTIC.values())
-        stats = {name: jnp.full((channels,), starts[kind], jnp.float32) for kind, name in statistics.values()}
+        kinds = {
+            name: OPS[canonical.nodes[index - len(LEAVES)].op].kind for index, name in statistics.items()
+        }
+        stats = {
+            name: jnp.full((channels,), _RAW_MOMENTS[kind].start, jnp.float32) for name, kind in kinds.items()
+        }
         return params, stats
 
     def apply(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None):
@@ -68,8 +88,10 @@ def compile_graph(
 
         def forward(params, stats, x, mask, scale, bias):
             x, mask = moments.masked_input(x, mask)
-            trace = _Trace(x, mask, params, epsilon, axis_name)
-            trace.groups = moments.resolve_groups(x.shape[-1], groups, group_size)
+            if x.size == 0:
+                return x.astype(dtype or x.dtype), stats
+            count = moments.resolve_groups(x.shape[-1], groups, group_size)
+            trace = _Trace(x, mask, params, epsilon, axis_name, count)
             y, factor, stats = trace.run(canonical, statistics, stats, train, momentum)
             return affine(y, scale, bias, mask, factor).astype(dtype or x.dtype), stats
 
@@ -78,14 +100,15 @@ def compile_graph(
     return NormAct(init, apply)
 
 
-def _statistic_names(canonical: Graph) -> dict[int, tuple[str, str]]:
-    """(raw moment, unique name) of each batch aggregation by node index."""
-    names: dict[int, tuple[str, str]] = {}
+def _statistic_names(canonical: Graph) -> dict[int, str]:
+    """The unique name of each batch aggregation's moving statistic by node index."""
+    names: dict[int, str] = {}
+    seen: Counter[str] = Counter()
     for index, (op, _) in enumerate(canonical.nodes, start=len(LEAVES)):
         if OPS[op].batch_dependent:
-            kind = _STATISTIC[OPS[op].kind][0]
-            number = sum(other == kind for other, _ in names.values())
-            names[index] = (kind, f"{kind}_{number}" if number else kind)
+            name = _RAW_MOMENTS[OPS[op].kind].statistic
+            names[index] = f"{name}_{seen[name]}" if seen[name] else name
+            seen[name] += 1
     return names
 
 
@@ -96,20 +119,25 @@ class _Trace:
     an op on aggregations no time.
     """
 
-    def __init__(self, x, mask, params, epsilon, axis_name):
+    def __init__(self, x, mask, params, epsilon, axis_name, groups):
         self.x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         self.mask = mask
         self.epsilon = epsilon
         self.axis_name = axis_name
-        self.groups = 1
-        self.values = {0: self.x, ZERO: per_channel(jnp.zeros((1,)), self.x)}
+        self.groups = groups
+        self.coarse = x.dtype == jnp.bfloat16
+        self.values = {INPUT: self.x, ZERO: per_channel(jnp.zeros((1,)), self.x)}
         self.values |= {LEAVES.index(k): per_channel(v, self.x) for k, v in params.items()}
         self.moments: dict[int, moments.Moments] = {}
 
     def moments_of(self, index: int) -> moments.Moments:
         if index not in self.moments:
             self.moments[index] = moments.Moments(
-                self.values[index], mask=self.mask, groups=self.groups, axis_name=self.axis_name
+                self.values[index],
+                mask=self.mask,
+                groups=self.groups,
+                axis_name=self.axis_name,
+                coarse=self.coarse and index == INPUT,
             )
         return self.moments[index]
 
@@ -130,11 +158,11 @@ class _Trace:
                 continue
             source = self.moments_of(inputs[0])
             if index in statistics and not train:
-                raw = per_channel(stats[statistics[index][1]], self.x)
+                raw = per_channel(stats[statistics[index]], self.x)
             else:
-                raw = getattr(source, _STATISTIC_METHOD[op.kind])(op.index_set)
+                raw = getattr(source, _RAW_MOMENTS[op.kind].method)(op.index_set)
             if index in statistics and train:
-                name = statistics[index][1]
+                name = statistics[index]
                 new_stats[name] = _advance(stats[name], raw, momentum, source.real_count)
             self.values[index] = raw if op.kind == "mean" else jnp.sqrt(raw + self.epsilon)
         return jnp.broadcast_to(self.values[last], self.x.shape), factor, new_stats
@@ -144,11 +172,13 @@ def _constant_over_space(value: jax.Array) -> bool:
     return all(size == 1 for size in value.shape[1:-1])
 
 
-_STATISTIC_METHOD = {"mean": "mean", "rms": "mean_square", "std": "variance"}
-
-
 def _advance(old: jax.Array, raw: jax.Array, momentum: float, real_count) -> jax.Array:
-    """Moving average of a raw moment; an empty batch (all masked) leaves it as it was."""
-    batch = jnp.broadcast_to(jax.lax.stop_gradient(raw).reshape(-1), old.shape).astype(old.dtype)
-    new = momentum * old + (1 - momentum) * batch
-    return new if real_count is None else jnp.where(real_count > 0, new, old)
+    """Moving average of a raw moment. A batch without a real position leaves it unchanged."""
+    raw = jnp.squeeze(jax.lax.stop_gradient(raw), tuple(range(raw.ndim - 1)))
+    batch = jnp.broadcast_to(raw, old.shape).astype(old.dtype)
+    if real_count is None:
+        return momentum * old + (1 - momentum) * batch
+    # Two weights, and not a choice between old and new, whose channels may lie on devices differently.
+    kept = jnp.where(real_count > 0, momentum, 1)
+    taken = jnp.where(real_count > 0, 1 - momentum, 0)
+    return kept * old + taken * batch

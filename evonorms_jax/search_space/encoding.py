@@ -15,24 +15,24 @@ CAPACITY = 10
 #: Activations of the buffer that runs an encoded graph: leaves, nodes, and two that are free at the start.
 SLOTS = len(LEAVES) + CAPACITY + 2
 
-#: An instruction is an element-wise op or a kind of aggregation; the index set is a field of its own.
+#: An instruction is an element-wise op or a kind of aggregation. The index set is a field of its own.
 INSTRUCTIONS = [op.name for op in OPS.values() if op.kind is None] + ["mean", "rms", "std"]
 #: An edge of the backward tape is an instruction and the number of the input that the cotangent goes to.
 EDGES = [(name, k) for name in INSTRUCTIONS for k in range(OPS[name].arity if name in OPS else 1)]
 
 
 class EncodedGraph(NamedTuple):
-    """A graph as arrays; a pytree of int32. Only the live part, equal sub-expressions merged.
+    """The live part of a graph as a pytree of int32 arrays. Equal sub-expressions are merged.
 
     Attributes:
       code: `[CAPACITY]` instruction of each node.
-      inputs: `[CAPACITY, 2]` slots of its inputs; the second repeats the first for unary ops.
-      index_set: `[CAPACITY]` number of the index set of an aggregation in `moments.INDEX_SETS`.
+      inputs: `[CAPACITY, 2]` slots of its inputs. The second repeats the first for unary ops.
+      index_set: `[CAPACITY]` position of an aggregation's index set in `moments.INDEX_SETS`.
       length: scalar, number of nodes.
       edges: `[2 * CAPACITY, 5]` backward tape: edge code, number of the node, slots of the cotangents of the
         node and of its target, whether it is the first edge to that target.
       num_edges: scalar.
-      received: `[3]` slots of the cotangents of x, v0 and v1 at the end of the tape, -1 for none.
+      received: `[3]` slots of the cotangents of x, v0 and v1 at the end of the tape, -1 if no edge sends one.
       statistic_start: `[CAPACITY]` start of the moving statistic, 0 for a mean and 1 otherwise.
     """
 
@@ -61,7 +61,7 @@ def encode(graph: Graph) -> EncodedGraph:
         op = OPS[name]
         code[number] = INSTRUCTIONS.index(op.kind or name)
         inputs[number] = sources if len(sources) == 2 else (*sources, *sources)
-        index_set[number] = moments.INDEX_SETS.index(op.index_set) if op.kind else 0
+        index_set[number] = _number(op.index_set) if op.kind else 0
         start[number] = op.kind != "mean"
     tape, slots = _backward_tape(nodes)
     edges = np.zeros((2 * CAPACITY, 5), np.int32)
@@ -72,13 +72,19 @@ def encode(graph: Graph) -> EncodedGraph:
     )
 
 
+def _number(index_set: str) -> int:
+    moments.index_set_named(index_set)
+    return list(moments.INDEX_SETS).index(index_set)
+
+
 def _backward_tape(nodes: Sequence[Node]) -> tuple[list[tuple[int, ...]], dict[int, int]]:
     """The edges of `EncodedGraph.edges`, and the slots of the cotangents that are left at the end, by leaf.
 
-    What a node sends to its inputs depends on their values, not on its own, which only its consumers need.
-    They come first: its slot is free when its turn comes, that of its cotangent after it. So a node frees two
-    slots and takes two at most, one of them before its second is free: one spare slot is enough, and one for
-    the cotangent of the output.
+    The cotangent that a node sends to an input depends on the values of its inputs and not on its own value.
+    Only its consumers need that value, and they come first on this tape. So the slot of a node's value is
+    free at the node's turn, and the slot of its cotangent after it. A node frees two slots and takes at most
+    two, one of them before its second is free. One spare slot is enough, and one more for the cotangent of
+    the output.
     """
     varies = [leaf != ZERO for leaf in range(len(LEAVES))]  # whether a gradient flows there
     for _, sources in nodes:

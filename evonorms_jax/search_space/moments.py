@@ -1,41 +1,87 @@
-"""Moments over an index set: the only place of the package that reduces an activation.
+"""Moments over an index set, as compiled layers take them.
 
-Shapes: `[B, *S, C]` is batch, any number of spatial axes, channels; any of these axes may have the size
-1 where a tensor is constant along it. Every moment keeps its reduced axes with size 1.
+Shapes: `[B, *S, C]` is batch, any number of spatial axes, channels. Any of these axes may have the size 1 if
+a tensor is constant along it, and all but C may have the size 0. Every moment keeps its reduced axes with
+size 1.
 
-One pass over a tensor gives its moments per instance and channel, `[B, 1.., C]`; those of the batch, of
-the layer and of groups are then exact combinations of these small arrays, by the law of total variance:
-`var(x) = mean_i(var_i + (mean_i - mean(x))^2)`. A layer with two index sets reads its input once.
+Numerical details:
+- One pass over a tensor gives its moments per instance and channel, `[B, 1.., C]`. Those of the batch, of
+  the layer and of groups are exact combinations of these small arrays, by the law of total variance:
+  `var(x) = mean_i(var_i + (mean_i - mean(x))^2)`. A layer with two index sets reads its input once.
+- The pass sums `x - pivot` and its square. A pivot near the data keeps the digits of a variance that is far
+  below the squared mean. `Moments._pivot` chooses it.
+- A variance is never negative, and a mean over no element is 0.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from evonorms_jax.errors import UserError
+
+
+class IndexSet(NamedTuple):
+    """The axes that a moment averages over.
+
+    Attributes:
+      batch: whether it averages over the batch. Such a set averages over space, too.
+      space: whether it averages over space.
+      channels: "one" for a moment of each channel, "group" for one of each group, "all" for one of all.
+      latex: the indices in an equation.
+    """
+
+    batch: bool
+    space: bool
+    channels: str
+    latex: str
+
 
 BATCH = "bwh"
 LAYER = "whc"
 INSTANCE = "wh"
 GROUP = "whc/g"
-#: Index sets of the aggregations: `bwh` batch, `whc` layer, `wh` instance, `whc/g` group.
-INDEX_SETS: tuple[str, ...] = (BATCH, LAYER, INSTANCE, GROUP)
+#: The index sets of the aggregations, in the order of the ops. This module, the universal program, the NumPy
+#: reference and the op table all read it: a new index set is one entry.
+INDEX_SETS: dict[str, IndexSet] = {
+    BATCH: IndexSet(batch=True, space=True, channels="one", latex="b,w,h"),
+    LAYER: IndexSet(batch=False, space=True, channels="all", latex="w,h,c"),
+    INSTANCE: IndexSet(batch=False, space=True, channels="one", latex="w,h"),
+    GROUP: IndexSet(batch=False, space=True, channels="group", latex="w,h,c/g"),
+}
 
-#: The residual name of every moment, for `jax.checkpoint` policies that keep nothing else.
+#: The residual name of every moment, for `jax.checkpoint` policies that keep no other value.
 RESIDUAL_NAME = "evonorm_moment"
 
 
+def index_set_named(name: str) -> IndexSet:
+    """The entry of `INDEX_SETS`.
+
+    Raises:
+      ValueError: if there is none, or if it asks for more than an `IndexSet` can be.
+    """
+    if name not in INDEX_SETS:
+        raise UserError(f"unknown index set {name!r}; known: {', '.join(INDEX_SETS)}")
+    index_set = INDEX_SETS[name]
+    if index_set.channels not in ("one", "group", "all"):
+        raise UserError(f"index set {name!r}: channels must be one, group or all, got {index_set.channels!r}")
+    if index_set.batch and not index_set.space:
+        raise UserError(f"index set {name!r} averages over the batch and so must average over space")
+    return index_set
+
+
 def resolve_groups(channels: int, groups: int = 32, group_size: int | None = None) -> int:
-    """Number of channel groups: the largest divisor of `channels` not above the one asked for.
+    """Number of channel groups: the largest divisor of `channels` not above the requested number.
 
     Args:
-      channels: C, at least 1.
-      groups: the number of groups wanted, at least 1; C=48 gives 24 for 32, C=17 gives 17.
-      group_size: if given, wins over `groups`: asks for groups of at least this many channels.
+      channels: number of channels C, at least 1.
+      groups: number of groups requested, at least 1. C=48 gives 24 for 32, C=17 gives 17.
+      group_size: smallest number of channels in a group. If given, it replaces `groups`.
 
     Raises:
       ValueError: if `groups` or `group_size` is below 1.
@@ -53,11 +99,12 @@ class Moments:
     """The moments of one tensor, each computed when first asked for and at most once.
 
     Args:
-      x: `[B, *S, C]`, floating point of at least 32 bits.
+      x: tensor `[B, *S, C]`, floating point of at least 32 bits.
       mask: bool `[B, *S, 1]`, True where a position is real, or None. Of a tensor that is constant over
         space only the number of real positions per instance matters.
-      groups: number of channel groups of the index set `whc/g`.
-      axis_name: the mapped axis over which batch moments are synchronised, or None.
+      groups: number of channel groups of the index sets over groups.
+      axis_name: mapped axis over which batch moments are synchronized, or None.
+      coarse: whether x was bfloat16, and so has 8 significant bits.
     """
 
     def __init__(
@@ -67,11 +114,13 @@ class Moments:
         mask: jax.Array | None = None,
         groups: int = 1,
         axis_name: str | None = None,
+        coarse: bool = False,
     ):
         self._x = x
         self._mask = mask
         self._groups = groups
         self._axis_name = axis_name
+        self._coarse = coarse
         self._space = tuple(range(1, x.ndim - 1))
         self._constant_over_space = all(x.shape[axis] == 1 for axis in self._space)
         self._known: dict[tuple[str, str], jax.Array] = {}
@@ -94,7 +143,7 @@ class Moments:
         if self._mask is None:
             return None
         count = jnp.sum(self._mask, dtype=jnp.float32)
-        return count if self._axis_name is None else jax.lax.psum(count, self._axis_name)
+        return count if self._axis_name is None else lax.psum(count, self._axis_name)
 
     @functools.cached_property
     def _weights(self) -> jax.Array | None:
@@ -105,33 +154,40 @@ class Moments:
 
     def _instance_average(self, values: jax.Array) -> jax.Array:
         if self._mask is None:
-            return jnp.mean(values, self._space, keepdims=True)
+            return _mean(values, self._space)
         total = jnp.sum(jnp.where(self._mask, values, 0), self._space, keepdims=True)
         return total / jnp.maximum(self._weights, 1)
 
     @functools.cached_property
     def _instance_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Per instance and channel, in one pass: s, `mu(x - s)`, and `s2 = mu((x-s)^2) - mu(x-s)^2`.
-
-        With any shift s near the data the difference loses nothing, whatever the mean of x. It must not be
-        rounded, as a mean would be: XLA may compute it twice, and differently. A position of x serves.
-        """
+        """Per instance and channel: pivot s, `mu(x - s)`, and `s2 = mu((x - s)^2) - mu(x - s)^2`."""
         if self._constant_over_space:
             return _residual(self._x), jnp.zeros_like(self._x), jnp.zeros_like(self._x)
-        shift = _residual(jax.lax.stop_gradient(self._first_position()))
-        offset = _residual(self._instance_average(self._x - shift))
-        # Not `x - shift` again: what two reductions share, XLA writes to memory on a CPU.
-        squares = _residual(self._instance_average(jnp.square(self._x + -shift)))
-        return shift, offset, jnp.maximum(squares - jnp.square(offset), 0)
+        pivot = _residual(self._pivot())
+        offset = _residual(self._instance_average(self._x - pivot))
+        # Not `x - pivot` again: XLA:CPU writes a tensor to memory that two reductions share.
+        squares = _residual(self._instance_average(jnp.square(self._x + -pivot)))
+        return pivot, offset, jnp.maximum(squares - jnp.square(offset), 0)
 
-    def _first_position(self) -> jax.Array:
-        """x at the first real position of every instance, `[B, 1.., C]`; 0 if there is none."""
-        if self._mask is None:
-            return self._x[(slice(None), *(slice(0, 1) for _ in self._space))]
-        positions = self._x.reshape(self._x.shape[0], -1, self._x.shape[-1])
-        first = jnp.argmax(self._mask.reshape(*positions.shape[:2], 1), 1, keepdims=True)
-        chosen = jnp.take_along_axis(positions, first, 1)
-        return chosen.reshape(-1, *(1 for _ in self._space), chosen.shape[-1])
+    def _pivot(self) -> jax.Array:
+        """A number near each instance and channel, `[B, 1.., C]`, without a gradient, or 0 (see below).
+
+        The pivot must be a value of x, not a rounded mean: XLA may compute a mean twice, and differently.
+
+        On a TPU the pivot of coarse x is 0. XLA:TPU sums x and x^2 while a convolution before them writes x.
+        A pivot taken from x prevents that and costs one more read. It would gain little: rounding x to 8 bits
+        has already changed the variance by about mean(x^2) / 2^19, and sums in float32 lose no more.
+        """
+        x = lax.stop_gradient(self._x)
+        if self._mask is None and x.size and not _sharded(x, self._space):
+            pivot = x[(slice(None), *(slice(0, 1) for _ in self._space))]
+        else:
+            # A maximum needs no position, so that space may be masked, sharded over devices, or empty.
+            largest = jnp.max(x, self._space, keepdims=True, initial=-jnp.inf, where=self._mask)
+            pivot = jnp.where(jnp.isfinite(largest), largest, 0)
+        if not self._coarse:
+            return pivot
+        return lax.platform_dependent(pivot, tpu=jnp.zeros_like, default=lambda pivot: pivot)
 
     @functools.cached_property
     def _instance_mean_square(self) -> jax.Array:
@@ -140,52 +196,74 @@ class Moments:
 
     def _over(self, index_set: str, moment: str) -> jax.Array:
         if (index_set, moment) not in self._known:
-            self._known[index_set, moment] = _residual(self._compute(index_set, moment))
+            compute = self._compute if index_set_named(index_set).space else self._compute_per_position
+            self._known[index_set, moment] = _residual(compute(INDEX_SETS[index_set], moment))
         return self._known[index_set, moment]
 
-    def _compute(self, index_set: str, moment: str) -> jax.Array:
+    def _compute(self, index_set: IndexSet, moment: str) -> jax.Array:
         if moment == "mean_square":
             value = self._combine(index_set, self._instance_mean_square)
         else:
-            shift, offset, variance = self._instance_moments
-            value = self._combine(index_set, shift + offset)
-            if moment == "variance" and index_set == INSTANCE:
+            pivot, offset, variance = self._instance_moments
+            value = self._combine(index_set, pivot + offset)
+            if moment == "variance" and index_set == INDEX_SETS[INSTANCE]:
                 value = variance
             elif moment == "variance":
-                # Not (shift + offset) - mean: at a mean of 1e4 the sum has lost digits of a deviation of 1.
-                distance = shift - self._expand(index_set, value) + offset
+                # Not (pivot + offset) - mean: at a mean of 1e4 the sum has lost digits of a deviation of 1.
+                distance = pivot - self._expand(index_set, value) + offset
                 value = self._combine(index_set, variance + jnp.square(distance))
         return self._expand(index_set, value)
 
-    def _combine(self, index_set: str, values: jax.Array) -> jax.Array:
-        """Averages `[B, 1.., C]` over what the index set adds to an instance."""
-        if index_set == INSTANCE:
-            return values
-        if index_set == BATCH:
-            return self._batch_average(values)
-        if index_set == GROUP and values.shape[-1] > 1:
-            grouped = values.reshape(*values.shape[:-1], self._groups, -1)
-            return jnp.mean(grouped, -1)
-        return jnp.mean(values, -1, keepdims=True)
+    def _compute_per_position(self, index_set: IndexSet, moment: str) -> jax.Array:
+        """A moment over channels alone, `[B, *S, C or 1]`; two passes, and no mask, which hides positions."""
+        if moment == "mean_square":
+            return self._expand(index_set, self._combine(index_set, jnp.square(self._x)))
+        mean = self._expand(index_set, self._combine(index_set, self._x))
+        if moment == "mean":
+            return mean
+        return self._expand(index_set, self._combine(index_set, jnp.square(self._x - mean)))
 
-    def _expand(self, index_set: str, values: jax.Array) -> jax.Array:
+    def _combine(self, index_set: IndexSet, values: jax.Array) -> jax.Array:
+        """Averages `[B, 1.., C]` over the batch and channels of the index set."""
+        if index_set.channels == "group" and values.shape[-1] > 1:
+            grouped = values.reshape(*values.shape[:-1], self._groups, values.shape[-1] // self._groups)
+            values = jnp.mean(grouped, -1)
+        elif index_set.channels != "one":
+            values = jnp.mean(values, -1, keepdims=True)
+        return self._batch_average(values) if index_set.batch else values
+
+    def _expand(self, index_set: IndexSet, values: jax.Array) -> jax.Array:
         """Repeats a value per group, `[B, 1.., G]`, for each channel of the group."""
         channels = self._x.shape[-1]
-        if index_set != GROUP or values.shape[-1] in (1, channels):
+        if index_set.channels != "group" or values.shape[-1] in (1, channels):
             return values
-        return jnp.repeat(values, channels // self._groups, axis=-1)
+        size = channels // self._groups
+        repeated = jnp.broadcast_to(jnp.expand_dims(values, -1), (*values.shape, size))
+        return repeated.reshape(*values.shape[:-1], channels)
 
     def _batch_average(self, values: jax.Array) -> jax.Array:
         if self._mask is None:
-            average = jnp.mean(values, 0, keepdims=True)
-            return average if self._axis_name is None else jax.lax.pmean(average, self._axis_name)
+            average = _mean(values, (0,))
+            return average if self._axis_name is None else lax.pmean(average, self._axis_name)
         # Devices see unequal masks: sums are added up before they are divided.
         # An instance without a real position may hold anything, and inf * 0 is NaN.
         weighted = jnp.where(self._weights > 0, values * self._weights, 0)
         total = jnp.sum(weighted, 0, keepdims=True)
         if self._axis_name is not None:
-            total = jax.lax.psum(total, self._axis_name)
+            total = lax.psum(total, self._axis_name)
         return total / jnp.maximum(self.real_count, 1)
+
+
+def _mean(values: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The mean over `axes`, kept with size 1. It is 0 over an empty set."""
+    count = math.prod(values.shape[axis] for axis in axes)
+    return jnp.sum(values, axes, keepdims=True) / max(count, 1)
+
+
+def _sharded(x: jax.Array, axes: tuple[int, ...]) -> bool:
+    """Whether one of the axes is split over an Explicit mesh axis, whose positions cannot be indexed."""
+    spec = jax.typeof(x).sharding.spec
+    return any(spec[axis] is not None for axis in axes if axis < len(spec))
 
 
 def _residual(moment: jax.Array) -> jax.Array:
@@ -194,20 +272,32 @@ def _residual(moment: jax.Array) -> jax.Array:
 
 
 def keep_only_moments(layer: Callable[..., Any]) -> Callable[..., Any]:
-    """The layer with a backward pass that keeps its arguments and moments and recomputes the rest.
+    """The layer with a backward pass that needs only its arguments and moments, and recomputes the rest.
 
-    What a moment costs is a pass over x; what the element-wise rest costs is arithmetic.
+    A moment costs a pass over x to recompute, and the element-wise rest costs only arithmetic.
+
+    XLA:CPU would keep the values of the forward pass that it finds computed twice. A barrier hides there that
+    they are the same. On a TPU such a barrier prevents fusion with the convolutions around the layer, which
+    costs a third more traffic. Without one, XLA:TPU recomputes the element-wise rest by itself.
     """
     policy = jax.checkpoint_policies.save_only_these_names(RESIDUAL_NAME)
-    return jax.checkpoint(layer, policy=policy)
+
+    @functools.partial(jax.checkpoint, policy=policy, prevent_cse=False)
+    def recomputed(*arguments):
+        apart = lax.platform_dependent(
+            *arguments, tpu=lambda *same: same, default=lambda *same: lax.optimization_barrier(same)
+        )
+        return layer(*apart)
+
+    return recomputed
 
 
 def masked_input(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """Sets what lies outside the mask to 0, so that NaN there reaches neither values nor gradients.
+    """Sets x to 0 outside the mask, so that NaN there reaches neither values nor gradients.
 
     Args:
-      x: `[B, *S, C]`.
-      mask: bool, broadcastable to `[B, *S]`, True where a position is real; None keeps everything.
+      x: input `[B, *S, C]`.
+      mask: bool, broadcastable to `[B, *S]`, True where a position is real. Without a mask all are real.
 
     Returns:
       x, and the mask as bool `[B, *S, 1]` (or None).

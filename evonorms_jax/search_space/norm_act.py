@@ -1,6 +1,6 @@
 """The contract of every layer, and its affine form: the layer without its nonlinearity.
 
-Shapes: x `[B, *S, C]` with one spatial axis or more; parameters and statistics `[C]`.
+Shapes: x `[B, *S, C]` with one spatial axis or more, parameters and statistics `[C]`.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class NormAct(NamedTuple):
       init: `(channels, dtype=float32) -> (params, stats)`, both dicts of `[C]` arrays.
       apply: `(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None) -> (y, stats)`, y
         with the shape of x and, unless given, its dtype. With `train` the batch's own moments are used and
-        stats advance; else stats are used as they are. `scale` and `bias`, `[C]`, are the affine outside
-        the layer, y * scale + bias: passed in here, it costs no pass and no memory of its own.
+        stats advance. Otherwise stats are used unchanged. `scale` and `bias`, `[C]`, are the affine map after
+        the layer, y * scale + bias, which costs no pass of its own here.
     """
 
     init: Callable[..., tuple[Params, Stats]]
@@ -34,9 +34,9 @@ class NormAct(NamedTuple):
 def affine(x: jax.Array, scale=None, bias=None, mask=None, factor=None) -> jax.Array:
     """`x * (factor * scale) + bias` in float32 or wider, and 0 where the mask `[B, *S, 1]` is False.
 
-    It is what stands outside a candidate, and all that is left of one without its non-linearity. `factor`,
-    constant over space, is what a normalization ends with: joined to gamma it costs each element one
-    product in all and, for the gradients of both, one sum over space.
+    Every candidate ends with it, and it is the whole of a candidate without its nonlinearity. `factor` is
+    constant over space, as the last step of a normalization. Joined to gamma it costs each element a single
+    product and, for the gradients of both, one sum over space.
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if scale is not None:
@@ -50,8 +50,8 @@ def affine(x: jax.Array, scale=None, bias=None, mask=None, factor=None) -> jax.A
 
 
 def per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """The vector `[C]` or `[1]` in the dtype and rank of x, to stand beside it."""
-    return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    """The vector `[C]` or `[1]` in the dtype and rank of x, ready to broadcast."""
+    return jnp.expand_dims(vector.astype(x.dtype), tuple(range(x.ndim - 1)))
 
 
 def check_input(x: jax.Array) -> None:
@@ -75,7 +75,7 @@ def _apply(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=N
         x, mask = masked_input(x, mask)
         return affine(x, scale, bias, mask).astype(dtype or x.dtype)
 
-    # There are no moments to keep; but x stays in its own dtype and not in the float32 of the product.
+    # There are no moments to keep. But the backward pass keeps x in its own dtype, not in float32.
     return keep_only_moments(forward)(x, mask, scale, bias), stats
 
 

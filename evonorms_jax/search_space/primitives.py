@@ -1,7 +1,7 @@
 """The op table: name, arity, function and printed form of every op of the search space.
 
 Source: arXiv 2004.02967, Table 1. A new element-wise op is one line of `_ELEMENTWISE` and one of
-`reference.py`; a new index set is one entry of `moments.INDEX_SETS`.
+`reference.py`. A new index set is one entry of `moments.INDEX_SETS`.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ class Op(NamedTuple):
     Attributes:
       name: the name in files and in equations.
       arity: number of inputs, 1 or 2.
-      function: `(*inputs, epsilon) -> output`, element-wise, or None for an aggregation.
+      function: element-wise function `(*inputs, epsilon) -> output`. An aggregation has None.
       latex: LaTeX template with `{0}` and `{1}` for the inputs.
       commutative: whether the order of the inputs does not matter.
-      kind: "mean", "rms" or "std" for an aggregation, else None.
-      index_set: what the aggregation runs over, one of `moments.INDEX_SETS`, else None.
+      kind: "mean", "rms" or "std" of an aggregation.
+      index_set: name of an aggregation's index set in `moments.INDEX_SETS`.
     """
 
     name: str
@@ -42,19 +42,19 @@ class Op(NamedTuple):
     @property
     def batch_dependent(self) -> bool:
         """Whether the output for one example depends on the other examples of the batch."""
-        return self.index_set == moments.BATCH
+        return self.index_set is not None and moments.index_set_named(self.index_set).batch
 
 
 def _div(x, y, epsilon):
-    """x / y; a denominator smaller than epsilon in magnitude becomes +-epsilon, +epsilon at 0."""
+    """x / y, where a denominator smaller than epsilon in magnitude becomes +-epsilon, and +epsilon at 0."""
     guard = jnp.where(y < 0, -epsilon, epsilon).astype(y.dtype)
     return x / jnp.where(jnp.abs(y) < epsilon, guard, y)
 
 
 def _max(x, y, epsilon):
-    """max(x, y), and NaN if either is; the gradient goes to y where they are equal.
+    """max(x, y), and NaN if either is NaN. Where they are equal y receives the gradient.
 
-    `jnp.maximum` would share it out, and on a CPU write two arrays of weights for that.
+    `jnp.maximum` would divide it, for which XLA:CPU writes two arrays of weights.
     """
     del epsilon
     return jnp.where((x > y) | jnp.isnan(x), x, y)
@@ -65,7 +65,7 @@ def _log(x, epsilon):
 
 
 def _sqrt(x, epsilon):
-    """sign(x) sqrt(abs(x)), with the gradient 0 at 0 instead of an infinite one."""
+    """sign(x) sqrt(abs(x)). Its gradient at 0 is 0 instead of infinite."""
     del epsilon
     zero = x == 0
     # The inner `where` keeps the infinite derivative out of the backward pass, where 0 * inf is NaN.
@@ -88,21 +88,23 @@ _ELEMENTWISE = (
 )
 
 
-def _aggregation(kind: str, symbol: str, index_set: str) -> Op:
-    indices = ",".join(index_set)
-    if index_set == "whc/g":
-        indices = "w,h,c/g"
-    latex = f"{symbol}_{{{{{indices}}}}}({{0}})"
+_SYMBOLS = {"mean": r"\mu", "rms": r"\nu", "std": "s"}
+
+
+def aggregation(kind: str, index_set: str) -> Op:
+    """The op that takes the moment `kind` (mean, rms or std) over an index set.
+
+    Raises:
+      ValueError: if there is no such index set.
+    """
+    indices = moments.index_set_named(index_set).latex
+    latex = f"{_SYMBOLS[kind]}_{{{{{indices}}}}}({{0}})"
     return Op(f"{kind}_{index_set}", 1, None, latex, kind=kind, index_set=index_set)
 
 
-_AGGREGATIONS = tuple(
-    _aggregation(kind, symbol, index_set)
-    for kind, symbol in (("mean", r"\mu"), ("rms", r"\nu"), ("std", "s"))
-    for index_set in moments.INDEX_SETS
-)
+_AGGREGATIONS = tuple(aggregation(kind, name) for kind in _SYMBOLS for name in moments.INDEX_SETS)
 
-#: Every op by name. The order is the op code of the universal executor.
+#: Every op by name.
 OPS: dict[str, Op] = {op.name: op for op in _ELEMENTWISE + _AGGREGATIONS}
 OP_NAMES: tuple[str, ...] = tuple(OPS)
 

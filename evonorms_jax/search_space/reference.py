@@ -1,15 +1,17 @@
 """NumPy float64 evaluation of a graph: the oracle of the tests, the fingerprint, the inertness check.
 
-Written from the formulas alone and sharing no arithmetic with the JAX ops, so that agreement of the two
-means something. Every node has the full shape of x; nothing is shared, shifted or fused.
+It is written from the formulas alone and shares no arithmetic with the JAX ops, so that their agreement is
+evidence. Every node has the full shape of x, and no computation is shared, shifted or fused.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.graph import Graph
+from evonorms_jax.search_space.moments import index_set_named
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 
 
@@ -28,17 +30,17 @@ def evaluate_reference(
 
     Args:
       graph: the candidate.
-      x: `[B, *S, C]`, any dtype; computed in float64.
-      v0: `[C]` or a scalar, the trainable leaf that starts at 0.
-      v1: `[C]` or a scalar, the trainable leaf that starts at 1.
-      groups: channel groups wanted; the largest divisor of C not above it is used.
-      epsilon: the guard of div, log and the second-order moments.
-      mask: bool `[B, *S]`, True where a position is real; moments ignore the rest.
-      batch_moments: for inference, the raw moment `[C]` (mean, mean square or biased variance) to take for
-        the batch aggregation at a node index, in place of the batch's own.
+      x: input `[B, *S, C]` of any dtype, computed in float64.
+      v0: trainable leaf that starts at 0, `[C]` or a scalar.
+      v1: trainable leaf that starts at 1, `[C]` or a scalar.
+      groups: number of channel groups. The largest divisor of C that is not above it is used.
+      epsilon: guard of div, log and the second-order moments.
+      mask: bool `[B, *S]`, True where a position is real. Moments ignore the rest.
+      batch_moments: raw moments `[C]` (mean, mean square or biased variance) by node index. In inference they
+        replace the batch's own moments at the batch aggregations.
 
     Returns:
-      float64 `[B, *S, C]`; it may hold inf or NaN, without a warning.
+      float64 `[B, *S, C]`. It may hold inf or NaN, without a warning.
 
     Raises:
       ValueError: if `groups` is below 1.
@@ -57,14 +59,14 @@ def reference_batch_moments(
     epsilon: float = EPSILON,
     mask: np.ndarray | None = None,
 ) -> dict[int, np.ndarray]:
-    """Raw moments `[C]` of the live batch aggregations by node index: what inference remembers."""
+    """Raw moments `[C]` of the live batch aggregations by node index, which inference remembers."""
     values = _node_values(graph, x, v0, v1, groups, epsilon, mask, {})
     moments = {}
     with np.errstate(all="ignore"):
         for index in graph.live_nodes:
             if index >= len(LEAVES) and OPS[graph.nodes[index - len(LEAVES)].op].batch_dependent:
                 op, (argument,) = graph.nodes[index - len(LEAVES)]
-                raw = _raw_moment(OPS[op].kind, "bwh", values[argument], groups, mask)
+                raw = _raw_moment(OPS[op].kind, OPS[op].index_set, values[argument], groups, mask)
                 moments[index] = raw.reshape(-1, raw.shape[-1])[0]
     return moments
 
@@ -101,10 +103,11 @@ def _raw_moment(kind: str, index_set: str, x: np.ndarray, groups: int, mask) -> 
     size = channels // max(g for g in range(1, min(groups, channels) + 1) if channels % g == 0)
     weights = np.broadcast_to(1.0 if mask is None else mask.astype(np.float64), x.shape)
     # [B, positions, groups, channels of a group]; an index set is a choice of these axes.
-    width = size if index_set == "whc/g" else channels if index_set == "whc" else 1
-    split = (batch, -1, channels // width, width)
+    wanted = index_set_named(index_set)
+    width = {"one": 1, "group": size, "all": channels}[wanted.channels]
+    split = (batch, math.prod(x.shape[1:-1]), channels // width, width)
     values, weights = x.reshape(split), weights.reshape(split)
-    axes = (0, 1) if index_set == "bwh" else (1, 3)
+    axes = (0,) * wanted.batch + (1,) * wanted.space + (3,)
     count = np.maximum(weights.sum(axes, keepdims=True), 1e-300)
 
     def average(v):

@@ -151,7 +151,7 @@ class _Parser:
 
     def read(self, expression: str) -> int:
         try:
-            tree = ast.parse(expression.replace("whc/g(", "whcg(").strip(), mode="eval")
+            tree = ast.parse(expression.replace("/g(", "__g(").strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError):
             raise UserError(f"not an equation: {self.source!r}") from None
         return self._visit(tree.body)
@@ -182,7 +182,7 @@ class _Parser:
         raise UserError(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}")
 
     def _call(self, name: str, args: list[ast.expr]) -> int:
-        op = self._lookup(name.replace("whcg", "whc/g"), {op: op for op in OPS}, "op")
+        op = self._lookup(name.replace("__g", "/g"), {op: op for op in OPS}, "op")
         if len(args) != OPS[op].arity:
             raise UserError(f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}")
         return self.node(op, tuple(self._visit(arg) for arg in args))

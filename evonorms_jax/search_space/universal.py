@@ -1,27 +1,30 @@
-"""One program for every graph: the graph is data, an interpreter on the device runs it.
+"""One program for every graph: the graph is data, and an interpreter on the device runs it.
 
-Building a program costs seconds, screening a candidate less: here a candidate is a handful of integers, so
-that one compiled model serves a whole search, and `jax.pmap` can give each device its own. The price is a
-slower step, two to three times that of a compiled graph in a small network on a CPU.
+Building a program takes seconds and screening a candidate takes less. Here a candidate is a handful of
+integers, so one compiled model serves a whole search, and `jax.pmap` can give each device its own candidate.
+The price is a slower step: two to three times that of a compiled graph in a small network on a CPU.
 
-Shapes: x `[B, *S, C]`; node values live in one buffer `[slots, B, S, C]` with the space flattened, slot by
-node index: the leaves x, 0, v0, v1, then the live nodes in order, then two that are free.
+Shapes: x `[B, *S, C]`. Node values live in one buffer `[slots, B, S, C]` with flattened space. Its slots are
+the leaves x, 0, v0 and v1, the live nodes in order, and two free ones.
 
-The interpreter has a backward pass of its own. A loop with a trip count that is data has no reverse-mode
-derivative, and one over all nodes would run the dead ones too. The backward pass walks a second tape, whose
-entries are the edges of the graph: each adds the cotangent that one node sends to one of its inputs. It keeps
-the buffer of the forward pass, 16 activations a layer: to rebuild it would make the program half as large
-again, to build and to run, and a proxy network is small. Cotangents go into the slots of values that no edge
-needs any more, since to clear a buffer is a good part of what a layer costs. Forward-mode differentiation of
-the backward pass works, so second derivatives do (`jax.jvp` of `jax.grad`).
+The interpreter has its own backward pass, because a loop with a data-dependent trip count has no reverse-mode
+derivative. The backward pass walks a second tape whose entries are the edges of the graph. Each entry adds
+the cotangent that one node sends to one of its inputs. Three choices serve speed:
+- The backward pass keeps the buffer of the forward pass, 16 activations for each layer. Rebuilding it would
+  make the program half as large again, to build and to run, and a proxy network is small.
+- Cotangents are written into the slots of values that no later edge reads. Clearing a buffer of their own
+  would be a large part of the cost of a layer.
+- Dead nodes are not on the tapes.
 
 On a TPU the program has a compact form with the same results. All element-wise instructions share one branch.
 It computes each of them in one pass and selects: fewer kernels are built, and memory bounds the pass anyway.
 The aggregations share another branch. The backward pass rebuilds the buffer from x, v0 and v1, so that one
 buffer exists at a time instead of one for each layer.
 
-Under `vmap` over candidates every op would run for every node: put candidates on devices or in sequence.
-Under `vmap` over replicas of one candidate nothing of the kind happens.
+Second derivatives work forward over reverse (`jax.jvp` of `jax.grad`).
+
+`vmap` over candidates would run every op for every node, so candidates run on several devices or in sequence.
+`vmap` over replicas of one candidate has no such cost.
 """
 
 import functools
@@ -58,24 +61,26 @@ def apply_encoded(
     epsilon: float = EPSILON,
     momentum: float = 0.9,
 ) -> tuple[jax.Array, jax.Array]:
-    """The output of the graph and the moving statistics, as a compiled graph gives them.
+    """Evaluates an encoded graph. The results are those of `compile_graph` for the same graph.
 
     Args:
-      encoded: the candidate, traced or not.
-      x: `[B, *S, C]`.
-      v0: `[C]`.
-      v1: `[C]`.
-      stats: `[CAPACITY, C]` raw moments by node; rows that are no batch aggregation mean nothing.
+      encoded: candidate, traced or not.
+      x: input `[B, *S, C]`.
+      v0: trainable leaf `[C]`.
+      v1: trainable leaf `[C]`.
+      stats: raw moments `[CAPACITY, C]` by node. Only the rows of batch aggregations are used.
       train: whether batch aggregations use the batch's own moments, and stats advance.
-      groups: channel groups; the largest divisor of C that is not above it is used.
-      group_size: channels of a group, wins over `groups` if given.
-      epsilon: the guard of div, log and the second-order moments.
+      groups: number of channel groups. The largest divisor of C that is not above it is used.
+      group_size: smallest number of channels in a group. If given, it replaces `groups`.
+      epsilon: guard of div, log and the second-order moments.
       momentum: decay of the moving statistics.
 
     Returns:
-      y with the shape and dtype of x, and the statistics.
+      y with the shape and dtype of x, and the statistics. Without an element in x they are unchanged.
     """
     groups = moments.resolve_groups(x.shape[-1], groups, group_size)
+    if x.size == 0:
+        return x, stats
     flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
     interpreter = _Interpreter(groups, epsilon, train, compact=platform() == "tpu")
     y, raw = _run(interpreter, encoded, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
@@ -85,10 +90,10 @@ def apply_encoded(
 
 
 class _Interpreter(NamedTuple):
-    """The static settings, and one function an instruction.
+    """The static settings, and one function for each instruction.
 
-    A function takes `(a, b, index_set, stat)`, a and b `[B, S, C]` and stat `[C]`, and returns the value,
-    `[B, S, C]`, and the raw moment, `[C]`, if the instruction is an aggregation over the batch.
+    A function maps `(a, b, index_set, stat)`, with a and b `[B, S, C]` and stat `[C]`, to a value `[B, S, C]`
+    and a raw moment `[C]`. The moment matters only for an aggregation over the batch.
     """
 
     groups: int
@@ -118,45 +123,56 @@ class _Interpreter(NamedTuple):
         del b
         raw = self.raw_moment(kind, a, index_set, stat)
         value = raw if kind == "mean" else jnp.sqrt(raw + self.epsilon)
-        return jnp.broadcast_to(value, a.shape), raw[0, 0]
+        # Only the moment of a set over the batch is remembered, and it is the same at every position.
+        return jnp.broadcast_to(value, a.shape), jnp.broadcast_to(raw, (*raw.shape[:2], a.shape[-1]))[0, 0]
 
     def raw_moment(self, kind: str, a, index_set, stat):
-        """`[B, 1, C]`. An average over an index set is a projection of the averages over instances."""
+        """`[B, 1, C]`, or `[B, S, C]` if one of the index sets has no space."""
         if kind == "rms":
-            raw = self.project(jnp.mean(jnp.square(a), 1, keepdims=True), index_set)
+            raw = self.average(jnp.square(a), index_set)
         else:
-            raw = mean = self.project(jnp.mean(a, 1, keepdims=True), index_set)
+            raw = mean = self.average(a, index_set)
             if kind == "std":
-                raw = self.project(jnp.mean(jnp.square(a - mean), 1, keepdims=True), index_set)
-        if self.train:
-            return raw
-        is_batch = index_set == moments.INDEX_SETS.index(moments.BATCH)
-        return jnp.where(is_batch, stat.reshape(1, 1, -1), raw)
+                raw = self.average(jnp.square(a - mean), index_set)
+        for number, entry in enumerate(moments.INDEX_SETS.values()):
+            if entry.batch and not self.train:
+                raw = jnp.where(index_set == number, stat.reshape(1, 1, -1), raw)
+        return raw
 
-    def project(self, values, index_set):
-        """Averages `[B, 1, C]` over what the index set adds to an instance, and repeats the result."""
-        grouped = values.reshape(*values.shape[:2], self.groups, -1)
-        of_group = jnp.broadcast_to(jnp.mean(grouped, -1, keepdims=True), grouped.shape)
-        averages = {
-            moments.BATCH: jnp.mean(values, 0, keepdims=True),
-            moments.LAYER: jnp.mean(values, -1, keepdims=True),
-            moments.GROUP: of_group.reshape(values.shape),
-        }
-        chosen = values
-        for name, average in averages.items():
-            chosen = jnp.where(index_set == moments.INDEX_SETS.index(name), average, chosen)
+    def average(self, values, index_set):
+        """The average of `[B, S, C]` over the index set, which is data.
+
+        Every index set of the paper averages over space, so that is done once. The choice between the sets is
+        then one between small arrays.
+        """
+        over_space = jnp.mean(values, 1, keepdims=True)
+        chosen = over_space
+        for number, entry in enumerate(moments.INDEX_SETS.values()):
+            average = self.project(over_space if entry.space else values, entry)
+            if average is not over_space:
+                chosen = jnp.where(index_set == number, average, chosen)
         return chosen
+
+    def project(self, values, entry: moments.IndexSet):
+        """Averages over the batch and the channels of an index set. A group's average is repeated."""
+        if entry.channels == "group":
+            grouped = values.reshape(*values.shape[:2], self.groups, -1)
+            of_group = jnp.broadcast_to(jnp.mean(grouped, -1, keepdims=True), grouped.shape)
+            values = of_group.reshape(values.shape)
+        elif entry.channels == "all":
+            values = jnp.mean(values, -1, keepdims=True)
+        return jnp.mean(values, 0, keepdims=True) if entry.batch else values
 
 
 def _zeros(shape, like):
-    """Zeros that XLA does not know to be constant.
+    """Zeros that XLA does not recognize as constant.
 
-    A constant buffer is made once, outside the training loop, and copied in every step: a read more.
+    XLA would make a constant buffer once, outside the training loop, and copy it in every step.
     """
     return jnp.full(shape, jnp.where(like[0, 0, 0] > jnp.inf, 1, 0).astype(like.dtype))
 
 
-# Plain indexing checks the bounds, which costs a pass over the buffer; these do not.
+# Plain indexing checks the bounds, which costs a pass over the buffer. These functions do not.
 def _slot(buffer, index):
     return jax.lax.dynamic_index_in_dim(buffer, index, 0, keepdims=False)
 
@@ -202,13 +218,14 @@ def _values(
     buffer = jnp.concatenate([leaves, _zeros((SLOTS - len(LEAVES), *x.shape), x)])
 
     def run(name, buffer, inputs, index_set, stat):
-        # Slices are taken inside the branch, where they fuse with the op.
+        # The slices are inside the branch, where XLA fuses them with the op.
         return interpreter.function(name)(*_slots(buffer, inputs), index_set, stat)
 
     groups = interpreter.branches(INSTRUCTIONS, lambda name: name)
 
     def step(number, carry):
         buffer, raw = carry
+        # The branch of the instruction runs alone: `code` is a scalar, so XLA keeps the conditional.
         value, moment = _switch(
             groups,
             encoded.code[number],
@@ -230,6 +247,7 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
     def run(edge, buffer, inputs, index_set, stat, own):
         (name, k), operands = edge, _slots(buffer, inputs)
 
+        # The other operand is held fixed, and JAX derives the rule of this edge from the op itself.
         def of_target(target):
             replaced = [*operands[:k], target, *operands[k + 1 :]]
             return interpreter.function(name)(*replaced, index_set, stat)[0]
@@ -250,10 +268,11 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
             stats[number],
             own,
         )
-        # In the slot of a target that has received nothing yet lies a value.
+        # Until its first edge, a target's slot still holds a value of the forward pass.
         return _put(buffer, jnp.where(first, sent, _slot(buffer, target) + sent), target)
 
     buffer = jax.lax.fori_loop(0, encoded.num_edges, step, _put(buffer, g, SLOTS - 1))
+    # A leaf that no edge reaches has the gradient 0, and its slot (-1) must not be read as the last one.
     return [jnp.where(encoded.received[k] < 0, 0, _slot(buffer, encoded.received[k])) for k in range(3)]
 
 
@@ -264,8 +283,9 @@ def _run(interpreter, encoded, x, v0, v1, stats):
 
 def _forward(interpreter, encoded, x, v0, v1, stats):
     buffer, raw = _values(interpreter, encoded, x, v0, v1, stats)
-    # A branch, though there is one way only: XLA fuses a plain slice into what uses it, down to the backward
-    # pass of the network, and then that of the layer has to copy the buffer before it writes there.
+    # The condition always holds for a graph with a node. Without it XLA fuses the slice into its consumers,
+    # as far as the backward pass of the network, and the layer must then copy the buffer before it writes
+    # there.
     output = len(LEAVES) - 1 + encoded.length
     y = jax.lax.cond(encoded.length > 0, lambda: _slot(buffer, output), lambda: jnp.zeros_like(x))
     return (y, raw), (encoded, (x, v0, v1) if interpreter.compact else buffer, stats)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 
 import numpy as np
 from etils import epath
@@ -50,21 +49,14 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> None:
         raise UserError(f"{workdir} is the work directory of a single run: choose another one")
     baselines = check_settings(config)
     with hold_folder(workdir):
-        _run(config, workdir, baselines, figures)
-
-
-def _run(
-    config: ConfigDict, workdir: epath.Path, baselines: Mapping[str, Graph], figures: ModuleType
-) -> None:
-    """`run` in a directory that is held, with the module that draws."""
-    runner = ProxyTraining(config, workdir / "retraining")
-    searches = run_searches(config, workdir)
-    runs = itertools.chain.from_iterable(apply_methods(config, searches).values())
-    chosen = [run.chosen.graph for run in runs if run.chosen is not None]
-    made = make_cells(config, [*baselines.values(), *chosen])
-    cells.run(runner, made)
-    results = make_results(config, searches, baselines, runner, made)
-    publish(workdir, NAME, results, make_table(results), figures.draw_comparison(results))
+        runner = ProxyTraining(config, workdir / "retraining")
+        searches = run_searches(config, workdir)
+        runs = itertools.chain.from_iterable(apply_methods(config, searches).values())
+        chosen = [run.chosen.graph for run in runs if run.chosen is not None]
+        made = make_cells(config, [*baselines.values(), *chosen])
+        cells.run(runner, made)
+        results = make_results(config, searches, baselines, runner, made)
+        publish(workdir, NAME, results, make_table(results), figures.draw_comparison(results))
 
 
 def check_settings(config: ConfigDict) -> dict[str, Graph]:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.runs.config_checks import load_config, nearest
+from evonorms_jax.runs.lock import WorkdirInUseError
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.study.cells import Cell, Runner, left
 from evonorms_jax.study.table import LOST, Json, Metric
@@ -149,7 +150,8 @@ class FullTraining(Runner):
             logging.info("%s", name)
             try:
                 self.trainer.train(cell.training.config(), self.folder / cell.name)
-            except FloatingPointError as error:
+            except (FloatingPointError, WorkdirInUseError) as error:
+                # The loss was not finite, or another process trains this cell: the others can go ahead.
                 logging.warning("%s: %s", name, error)
             yield
 

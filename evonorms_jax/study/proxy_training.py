@@ -70,13 +70,12 @@ class ProxyTraining(Runner):
         return row and {"test": {"accuracy": row["scores"][cell.column]}, "date": row["date"]}
 
     def train(self, cells: Sequence[Cell]) -> Iterator[None]:
-        with claim_workdir(self._workdir, _settings(self._config)) as workdir:
-            yield from self._train(workdir / RETRAINED, cells)
-
-    def _train(self, path: epath.Path, cells: Sequence[Cell]) -> Iterator[None]:
         length = f"{self._config.retraining.steps} steps on each of {', '.join(_anchors(self._config))}"
         before = len(self._done)
-        with Display(f"{self._config.name}, trained again") as display:
+        with (
+            claim_workdir(self._workdir, _settings(self._config)) as workdir,
+            Display(f"{self._config.name}, trained again") as display,
+        ):
 
             def show(label: str, text: str) -> None:
                 rows = [(label, text), ("length", length)]
@@ -87,7 +86,8 @@ class ProxyTraining(Runner):
                 show("preparing", f"building the programs for {len(graphs)} layers with seed {seed}")
                 for rows in _train(self._config, seed, graphs):
                     self._done |= {(row["layer"], row["seed"]): row for row in rows}
-                    write_whole(path, json.dumps({"trainings": [*self._done.values()]}, indent=1) + "\n")
+                    trainings = {"trainings": [*self._done.values()]}
+                    write_whole(workdir / RETRAINED, json.dumps(trainings, indent=1) + "\n")
                     show("last ones", ", ".join(map(_describe, rows)))
                     yield
 

@@ -43,6 +43,8 @@ def run(config: ConfigDict, search: str, workdir: epath.PathLike, *, commands: b
         return
     with hold(workdir):
         cells.run(runner, made)
+        if missing := len(cells.left(runner, made)):
+            raise UserError(f"{missing} trainings run in other processes: wait, and give the command again")
         results = rank(config, layers, runner, made)
         write_whole(workdir / LAYERS, layer_file(results["layers"][: config.best]))
         publish(workdir, NAME, results, make_table(results))

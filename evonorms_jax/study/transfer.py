@@ -62,7 +62,7 @@ def run(
 
 
 def make_runner(config: ConfigDict, workdir: epath.Path) -> FullTraining:
-    """The runner of the config's task; `ValueError` if the task or one of its metrics is unknown."""
+    """The runner of the config's task. An unknown task or metric raises `ValueError`."""
     if config.task not in TRAINERS:
         raise UserError(f"task must be one of {', '.join(TRAINERS)}, got {config.task!r}")
     trainer = TRAINERS[config.task]

@@ -162,7 +162,7 @@ class _Run(NamedTuple):
             self.checkpoints.save(step, record=self.record, arrays=state, score=score)
 
     def add_score(self, step: int, score: float | None) -> None:
-        """Gives the checkpoint of a step its score, unless that is None."""
+        """Gives the checkpoint of a step its score, if there is a score."""
         if self.writes and score is not None:
             self.flush()
             self.checkpoints.add_score(step, score)
@@ -221,7 +221,7 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
         save = stop or due or done % config.checkpoint_every == 0
         rows.pop("state", None)
 
-        # -- Its metrics. They are checked before every checkpoint, so that none holds a lost training
+        # -- Its metrics, checked before every checkpoint, so that no checkpoint holds a lost training
         if save or done % config.log_every == 0:
             means = _means(recent, done)
             means["learning_rate"] = float(task.learning_rate(done - 1))

@@ -47,7 +47,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -
     """A mesh `[group, member]` over D devices.
 
     Args:
-      devices: devices of the mesh. None means all devices of all hosts.
+      devices: devices of the mesh, by default all devices of all hosts.
       groups: groups of images that a step works on at a time, a multiple or a divisor of D.
 
     Raises:

@@ -99,9 +99,9 @@ class OptimizerSettings(NamedTuple):
       learning_rate: peak of the schedule.
       schedule: name in `SCHEDULES`.
       warmup_steps: length of the warm-up.
-      warmup_epochs: length of the warm-up in epochs; overrides `warmup_steps` unless it is None.
-      reference_batch: batch size for which `learning_rate` is given: the rate grows with the batch. None
-        takes the rate as it is.
+      warmup_epochs: length of the warm-up in epochs, which overrides `warmup_steps`.
+      reference_batch: batch size for which `learning_rate` is given, so that the rate grows with the batch.
+        By default the rate does not depend on the batch.
     """
 
     name: str

@@ -44,10 +44,10 @@ class StepSettings(NamedTuple):
     """How a step uses its batch. The fields are keys of the config.
 
     Attributes:
-      statistics_batch: images that share batch statistics, b. None means the whole batch. In the published
+      statistics_batch: images that share batch statistics, b, by default the whole batch. In the published
         trainings the images of a device share them. The result does not depend on the number of devices.
-      accumulate: number of parts A that a step works on one after the other, to save memory. It changes the
-        order of sums and leaves the rest of the arithmetic as it is.
+      accumulate: number of parts A that a step works on one after the other, to save memory. It changes only
+        the order of sums.
       label_smoothing: share s of the label that is spread evenly over all classes.
       mixup: alpha of Beta(alpha, alpha), from which the share of an image is drawn in its mixture with its
         neighbor in the batch (Zhang et al. 2018, arXiv 1710.09412); 0 turns it off.

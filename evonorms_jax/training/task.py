@@ -59,7 +59,7 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
 
     Args:
       config: config with the keys of `experiments/configs/train.py`.
-      devices: devices to train on. None means all devices of all hosts.
+      devices: devices to train on, by default all devices of all hosts.
 
     Raises:
       ValueError: if a setting is out of range or unknown, or the data cannot be read.

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags as absl_flags
 from absl import logging
 from ml_collections import ConfigDict
@@ -182,7 +183,7 @@ def _universal_seconds(
 ) -> float:
     """Mean seconds of a graph in the universal program, with all steps on all anchors."""
     unlimited = config.copy_and_resolve_references()
-    unlimited.rejection.stability_norm = float("inf")
+    unlimited.rejection.stability_norm = float(np.finfo(np.float32).max)  # a config must be finite
     evaluator = make_evaluator(unlimited, devices=device)
     places = Devices(1, device)
     executors = []

@@ -18,10 +18,10 @@ def get_config(form: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # seed of the initial parameters, the order of the images, crops, flips and dropout
     config.steps = 1000
-    config.epochs = config_dict.placeholder(float)  # length in epochs; overrides steps unless it is None
+    config.epochs = config_dict.placeholder(float)  # length in epochs, which overrides steps
     config.batch_size = 64  # images of a step on all devices together
     config.eval_batch_size = 256
-    config.statistics_batch = config_dict.placeholder(int)  # images that share batch moments; None means all
+    config.statistics_batch = config_dict.placeholder(int)  # images that share batch moments, or all
     config.accumulate = 1  # parts of a batch that are worked on one after the other, to save memory
     config.dtype = "float32"  # dtype of activations, or "bfloat16"; parameters and statistics stay float32
     config.label_smoothing = 0.0
@@ -41,7 +41,7 @@ def get_config(form: str = "full") -> ConfigDict:
     # runs/mnist5k/top_layers.json#0, and fields of the layer.
     config.layer = ConfigDict({"spec": "evonorm_b0", "epsilon": 1e-5, "momentum": 0.9})
     config.layer.groups = 32
-    config.layer.group_size = 8  # channels of a group; overrides groups unless it is None
+    config.layer.group_size = 8  # channels of a group, which overrides groups
 
     # The fields of evonorms_jax.data.DataSettings, which describes each. Sources are mnist5k, cifar10,
     # synthetic, synthetic:CLASSESxCHANNELS (ImageNet: 1000x3) and tfds:NAME. None keeps the set's own size.
@@ -63,7 +63,7 @@ def get_config(form: str = "full") -> ConfigDict:
     # The fields of OptimizerSettings in evonorms_jax/training/optimizer.py.
     config.optimizer = ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4})  # or "rmsprop"
     config.optimizer.learning_rate = 0.1
-    config.optimizer.reference_batch = config_dict.placeholder(int)  # batch of this rate, or None
+    config.optimizer.reference_batch = config_dict.placeholder(int)  # batch for which this rate is meant
     # Or "constant", "step" (x0.1 at 1/3, 2/3 and 8/9) or "exponential" (x0.97, 146 times).
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100

@@ -1,4 +1,4 @@
-"""Augmentation and batches: what a training loop on the device sees."""
+"""Augmentation and batches as a training loop on the device sees them."""
 
 import jax
 import jax.numpy as jnp

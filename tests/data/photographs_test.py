@@ -23,7 +23,7 @@ def always(box):
     return lambda height, width: box
 
 
-# Where
+# -- Parts
 
 
 def test_random_parts_cover_the_ranges_of_area_and_aspect(rng):
@@ -67,7 +67,7 @@ def test_scaled_boxes_stay_within_the_picture(rng):
         assert 0 <= top < top + high <= rows and 0 <= left < left + wide <= columns
 
 
-# What
+# -- Decoding
 
 
 @pytest.mark.parametrize("kind", ["colour", *RARE])

@@ -1,4 +1,4 @@
-"""Pictures read by several processes: the same batches, and nothing else of a training happens there."""
+"""Pictures read by several processes give the same batches, and leave devices and signals alone."""
 
 import itertools
 import os
@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from jax._src import xla_bridge  # nothing public tells whether devices were touched
+from jax._src import xla_bridge  # JAX has no public test of whether devices were touched
 from support.data_sets import examples
 
 from evonorms_jax import data

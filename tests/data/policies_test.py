@@ -1,4 +1,4 @@
-"""RandAugment and AutoAugment: every operation, the magnitudes, and what is drawn."""
+"""RandAugment and AutoAugment: every operation, the magnitudes, and the draws."""
 
 import numpy as np
 import pytest

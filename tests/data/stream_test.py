@@ -1,4 +1,4 @@
-"""Streams: which picture comes when, on which host, and what happens to damaged ones."""
+"""Streams: the order of pictures, the shares of hosts, and the replacement of damaged pictures."""
 
 import importlib
 import itertools

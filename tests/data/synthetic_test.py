@@ -1,4 +1,4 @@
-"""Streams of made-up images, and what a training refuses to stream."""
+"""Streams of synthetic images, and the settings that a training refuses to stream."""
 
 import itertools
 

@@ -216,7 +216,8 @@ def test_replicas_are_trained_side_by_side():
     config.proxy.replicas = 2
     images, proxy = load_images(config), proxy_settings(config)
     task = make_proxy_task(get_anchor("resnet_tiny"), images.num_classes, {"group_size": 4}, proxy, 1)
-    data, graph = proxy_data(images, proxy.eval_batch_size), Graph.parse("x * sigmoid(x)")
+    data = jax.device_put(proxy_data(images, proxy.eval_batch_size))
+    graph = Graph.parse("x * sigmoid(x)")
 
     init_key, train_key = anchor_keys(0, "resnet_tiny")
 

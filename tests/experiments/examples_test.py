@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "choosing_a_layer.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 EXAMPLES = sorted(p.stem for p in (ROOT / "experiments/examples").glob("*.py") if "def main" in p.read_text())
+HEAVY = {"convert_batchnorm"}  # trains two networks
 
 
 @pytest.fixture
@@ -39,7 +40,10 @@ def test_the_digits_are_normalized():
     assert batch.images.shape == (100, 14, 14, 1) and batch.labels.shape == (100,)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.exhaustive) if name in HEAVY else name for name in EXAMPLES],
+)
 def test_the_example_runs_and_learns(name, few_digits, capsys):
     """Thirty steps on a hundred digits: more of them right than chance has it, in inference."""
     example = importlib.import_module(f"experiments.examples.{name}")

@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
+import os
 from ml_collections import ConfigDict, config_dict
+
+os.environ["EXECUTED"] = os.environ.get("EXECUTED", "") + "x"
 
 def get_config(form="full"):
     if form not in ("full", "quick"):
@@ -52,6 +55,7 @@ def main(argv):
         case "lost":
             distributed.global_state.num_processes = 2
             raise jax.errors.JaxRuntimeError("INTERNAL: what else there is")
+        case "once": print(os.environ["EXECUTED"])
         case "settings": print(jax.config.jax_compilation_cache_dir)
         case _: print(json.dumps(CONFIG.value.to_dict()))
 
@@ -119,7 +123,8 @@ OTHERS = {
     "absent": ["--config=config.py", "--workdir=absent"],
     **{name: ["--config=config.py", f"--workdir={name}"] for name in ("memory", "error", "lost")},
     "stopped": ["--config=config.py", "--workdir=stopped"],
-    "settings": ["--config=config.py", "--workdir=settings"],
+    "negated": [*GOOD, "--config.flip=true", "--noconfig.flip", "--config.anchors=('c', 'd')"],
+    **{name: ["--config=config.py", f"--workdir={name}"] for name in ("once", "settings")},
 }
 
 
@@ -198,6 +203,16 @@ def test_overrides_reach_the_config(outcomes):
         "width": 2.0,
         "proxy": {"steps": 7, "learning_rate": 0.1},
     }
+
+
+def test_a_truth_value_can_be_negated_and_a_tuple_given_as_one_text(outcomes):
+    status, out, _ = outcomes["negated"]
+    assert status == 0
+    assert json.loads(out)["flip"] is False and json.loads(out)["anchors"] == ["c", "d"]
+
+
+def test_the_config_file_is_executed_once(outcomes):
+    assert outcomes["once"][:2] == [0, "x\n"]
 
 
 def test_help_tells_flags_keys_and_values(outcomes):

@@ -1,4 +1,4 @@
-"""The benchmark of the input pipeline runs and reports every way; times are never asserted."""
+"""The benchmark of the input pipeline runs and reports every way. Times are never asserted."""
 
 import io
 import json
@@ -29,37 +29,25 @@ def test_both_decoders_show_the_same(rng):
     assert np.abs(images[0] - images[1]).mean() < 8 < 30 < np.abs(images[0] - images[1][::-1]).mean()
 
 
-def run(*flags):
-    return mains.run("benchmarks.input_pipeline", *flags)
-
-
-def test_the_command_prints_every_way_and_writes_the_figures(tmp_path):
+def test_the_command_prints_every_way_and_writes_the_results(tmp_path):
     flags = ["--pictures=4", "--rounds=1", "--size=32", "--images_per_second=500", f"--workdir={tmp_path}"]
-    result = run(*flags, "--counts=1", "--seconds=0")
+    result = mains.run("benchmarks.input_pipeline", *flags, "--counts=1", "--seconds=0")
     assert result.returncode == 0, result.stderr
-    figures = json.loads((tmp_path / "input_pipeline.json").read_text())
-    ways = [(row["decoder"], row["augment"]) for row in figures["rows"]]
+    measured = json.loads((tmp_path / "input_pipeline.json").read_text())
+    ways = [(row["decoder"], row["augment"]) for row in measured["rows"]]
     ours, pillow = input_pipeline.OURS, input_pipeline.PILLOW
     assert ways == [(ours, "none"), (ours, "randaugment"), (pillow, "none"), (pillow, "randaugment")]
-    for row in figures["rows"]:
+    for row in measured["rows"]:
         assert row["per_core"] > 0 and abs(row["cores"] * row["per_core"] - 500) < 1e-6
-    ways = [(row["augment"], row["kind"], row["count"]) for row in figures["pipeline"]]
+    ways = [(row["augment"], row["kind"], row["count"]) for row in measured["pipeline"]]
     kinds = ("threads", "processes")
     assert ways == [(augment, kind, 1) for augment in ("none", "randaugment") for kind in kinds]
-    for row in figures["pipeline"]:
+    for row in measured["pipeline"]:
         assert row["per_second"] > 0 and abs(row["cores"] * row["per_second"] - 500) < 1e-6
-    assert [row["scaling"] for row in figures["pipeline"][::2]] == [1, 1]
+    assert [row["scaling"] for row in measured["pipeline"][::2]] == [1, 1]
     assert "500 images/s is an assumption" in result.stdout and "written to" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--counts=2,0", "--counts takes whole numbers above 0, got '0'"),
-        ("surplus", "unexpected argument 'surplus'"),
-    ],
-)
-def test_a_wrong_flag_is_one_clear_line(flag, message, tmp_path):
-    result = run(flag, f"--workdir={tmp_path}")
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: ") and message in result.stderr
+def test_a_wrong_number_of_threads_is_named():
+    with pytest.raises(ValueError, match="--counts takes whole numbers above 0, got '0'"):
+        input_pipeline._counts(["2", "0"])

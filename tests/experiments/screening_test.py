@@ -1,12 +1,15 @@
-"""The screening benchmark: plain JAX sees what the search sees, and verdicts are compared as they should."""
+"""The screening benchmark: plain JAX gets the inputs of the search, and verdicts are compared by rule."""
 
 import jax
 import numpy as np
 import pytest
-from support.search_configs import digits, quick
+from support import one_block
+from support.search_configs import digits
 
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
+from evonorms_jax.evolution.proxy import anchor_keys
 from evonorms_jax.evolution.session import make_evaluator
+from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import CATALOG, Graph
 from experiments.benchmarks import plain_jax
 from experiments.benchmarks.candidates import evenly, mutants, random_graphs, rounds
@@ -37,42 +40,40 @@ def test_a_choice_is_spread_evenly():
 # -- Plain JAX
 
 
-@pytest.fixture(scope="module")
-def screening():
-    config = quick()
+config, fast_builds = one_block.config, one_block.fast_builds
+
+
+@pytest.mark.parametrize("anchor", ["one_block", pytest.param("resnet_tiny", marks=pytest.mark.exhaustive)])
+def test_plain_jax_has_the_weights_batches_and_thresholds_of_the_evaluator(config, anchor):
+    config.anchors = (anchor,)
+    config.rejection.quality_steps = 13  # an accuracy before convergence tells which images were seen
+    config.rejection.quality_threshold = 0.0
     evaluator = make_evaluator(config, devices=jax.local_devices()[:1])
-    return evaluator, plain_jax.make_screening(config, evaluator.anchors)
-
-
-@pytest.mark.slow
-def test_plain_jax_sees_the_weights_batches_and_thresholds_of_the_evaluator(screening):
-    evaluator, screening = screening
-    graph, tests = CATALOG["evonorm_s0"], screening.tests.copy_and_resolve_references()
-    tests.quality_steps = 13  # the accuracy is on its way, and says which images were seen
-    plain = plain_jax.examine(graph, screening._replace(tests=tests, threshold=0.0))
-    ((norm, _),) = evaluator.stability([graph])
-    (curves,) = evaluator.learning_curves([graph], [13])
+    screening = plain_jax.make_screening(config, evaluator.anchors)
+    plain = plain_jax.examine(CATALOG["evonorm_s0"], screening)
+    ((norm, _),) = evaluator.stability([CATALOG["evonorm_s0"]])
+    (curves,) = evaluator.learning_curves([CATALOG["evonorm_s0"]], [13])
     assert plain.norm == pytest.approx(norm, rel=1e-3)
-    assert plain.accuracies["resnet_tiny"] == pytest.approx(curves["resnet_tiny"][0], abs=0.04)
+    assert plain.accuracies[anchor] == pytest.approx(curves[anchor][0], abs=0.04)
     assert screening.threshold == evaluator.threshold
     assert plain.outcome == "accepted" and plain.seconds == plain.seconds_to_verdict > 0
 
 
-def test_plain_jax_has_the_keys_of_the_evaluator_on_several_anchors():
+def test_plain_jax_has_the_keys_and_the_order_of_several_anchors():
     config = digits("resnet_small", "resnet_tiny")
-    evaluator = make_evaluator(config)
-    screening = plain_jax.make_screening(config, evaluator.anchors)
+    screening = plain_jax.make_screening(
+        config, [get_anchor(name) for name in ("resnet_tiny", "resnet_small")]
+    )
     assert [anchor.name for anchor in screening.tasks] == ["resnet_tiny", "resnet_small"]
     assert screening.stability_anchor == "resnet_tiny"
     for anchor in screening.tasks:
-        keys = jax.random.split(evaluator._keys[anchor.name])
-        assert (jax.random.key_data(keys[0]) == jax.random.key_data(anchor.init_key)).all()
-        assert (jax.random.key_data(keys[1]) == jax.random.key_data(anchor.train_key)).all()
+        keys = anchor_keys(config.seed, anchor.name)
+        for key, own in zip(keys, (anchor.init_key, anchor.train_key), strict=True):
+            assert (jax.random.key_data(key) == jax.random.key_data(own)).all()
 
 
-@pytest.mark.slow
-def test_plain_jax_takes_all_steps_whatever_the_loss(screening):
-    anchor = screening[1].tasks[0]
+def test_plain_jax_takes_all_steps_whatever_the_loss(config):
+    (anchor,) = plain_jax.make_screening(config, [one_block.NETWORK]).tasks
     graph = Graph.parse("exp(exp(exp(exp(x))))")
     state = jax.jit(lambda key: anchor.task.init(graph, key))(anchor.init_key)
     ended = []

@@ -1,7 +1,7 @@
 """The cost model, by hand-computed numbers."""
 
 import pytest
-from support.search_configs import quick
+from support import one_block
 
 from evonorms_jax.evolution.history import Evaluation
 from experiments.benchmarks.cost_model import mix_of_sample
@@ -19,6 +19,8 @@ from experiments.benchmarks.search_cost import (
     training_operations,
 )
 
+config, fast_builds = one_block.config, one_block.fast_builds
+
 # Two anchors, of which one is worth a build and the other is not.
 ANCHORS = (
     AnchorCost("a", operations=1e9, validation=10, universal=2.0, compiled=1.0, build=50.0),
@@ -31,7 +33,7 @@ PROTOCOL = Protocol(steps=100, stability_batch=1 / 8)
 ASSUMED = Assumed(0.5, 3.0, gpu_tflops=2.0, gpu_share=0.5, tpu_price=1.0, tpu_tflops=4.0, tpu_share=0.25)
 
 
-def test_what_becomes_of_candidates():
+def test_the_mix_of_a_history_by_hand():
     evaluations = [
         Evaluation("inert", {}),
         Evaluation("duplicate", {}, duplicate_of=3),
@@ -48,9 +50,8 @@ def test_what_becomes_of_candidates():
         mix_of([], stability_steps=10, quality_steps=30, replicas=1)
 
 
-@pytest.mark.slow
-def test_candidates_examined_here_give_a_mix_as_well():
-    mix = mix_of_sample(16, quick())
+def test_candidates_examined_here_give_a_mix_as_well(config):
+    mix = mix_of_sample(16, config)
     assert mix.examined == 16 and mix.untrained + mix.rejected + mix.trained == 1
     assert min(mix.untrained, mix.trained) > 0
     assert 0 < mix.stability_steps <= 10 * (mix.rejected + mix.trained)

@@ -78,8 +78,9 @@ def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(uninterrup
     assert (workdir / "result.json").read_text() == expected
 
 
-DYING = """
+TROUBLED = """
 import os
+import resource
 import signal
 from evonorms_jax.training import loop
 from experiments import flags, train
@@ -87,18 +88,18 @@ from experiments import flags, train
 build = loop.build_task
 
 
-def dying_task(config):
+def troubled_task(config):
     task = build(config)
 
     def train_step(state, batch):
         if int(state.step) == 23:
-            os.kill(os.getpid(), signal.SIGKILL)
+            TROUBLE
         return task.train_step(state, batch)
 
     return task._replace(train_step=train_step)
 
 
-loop.build_task = dying_task
+loop.build_task = troubled_task
 flags.run(train.main, example="experiments/configs/train.py")
 """
 
@@ -106,9 +107,25 @@ flags.run(train.main, example="experiments/configs/train.py")
 def test_a_run_killed_while_it_saves_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     """It saves every step in the background, so that one is half written when the process dies."""
     workdir = tmp_path / "run"
-    status, _, _ = finish(start(workdir, program=("-c", DYING), checkpoint_every=1))
+    killed = TROUBLED.replace("TROUBLE", "os.kill(os.getpid(), signal.SIGKILL)")
+    status, _, _ = finish(start(workdir, program=("-c", killed), checkpoint_every=1))
     assert status == -signal.SIGKILL
     assert max(saved_steps(workdir)) in (22, 23)
+    status, _, err = run(workdir)
+    assert status == 0 and not re.search(r" 0/60 ", err)
+    expected = (uninterrupted[0] / "result.json").read_text()
+    assert (workdir / "result.json").read_text() == expected
+
+
+def test_a_full_disk_is_one_line_and_with_room_the_same_command_ends_as_if_it_had_not_been(
+    uninterrupted, tmp_path
+):
+    workdir = tmp_path / "run"
+    full = TROUBLED.replace("TROUBLE", "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))")
+    status, out, err = finish(start(workdir, program=("-c", full)))
+    assert (status, out) == (1, "") and "Traceback" not in err, err
+    assert re.fullmatch(rf"error: {workdir}/\S+: File too large", err.splitlines()[-1]), err
+    assert err.count("error: ") == 1
     status, _, err = run(workdir)
     assert status == 0 and not re.search(r" 0/60 ", err)
     expected = (uninterrupted[0] / "result.json").read_text()

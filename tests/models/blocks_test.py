@@ -1,4 +1,4 @@
-"""Inside the networks: the order of their sites, where there is a residual, what is dropped."""
+"""Inside the networks: the order of the sites, the places of residuals, and dropping."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from evonorms_jax.models.resnet import BottleneckBlock
 
 
 def block_order(model, block):
-    """Names of what one block calls, in order."""
+    """Names of the modules that one block calls, in order."""
     return [m.name for m in calls_of(model) if m.parent is not None and m.parent.name == block]
 
 

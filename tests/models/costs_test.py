@@ -1,8 +1,8 @@
-"""The full-size models cost what was published of them: multiply-adds, counted from shapes.
+"""The full-size models have their published costs: multiply-adds, counted from shapes.
 
-Nothing is computed here: a network is traced, and the matrix products and convolutions of the program are
-counted, one multiply-add for every weight and output position. What is element-wise (norms, activations,
-biases, pooling) is not counted, as in the figures below. Squeeze-excite works at one position and is below
+The tests compute no layer: a network is traced, and the matrix products and convolutions of the program are
+counted, one multiply-add for every weight and output position. Element-wise operations (norms, activations,
+biases, pooling) are not counted, as in the figures below. Squeeze-excite works at one position and is below
 their rounding; the numbers of parameters in `networks_test.py` include it.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures of graphs: the layout keeps its promises, and nothing of the graph is missing."""
+"""Pictures of graphs: the layout keeps its invariants, and every node is drawn."""
 
 import re
 from itertools import pairwise

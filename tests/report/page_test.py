@@ -1,4 +1,4 @@
-"""The page of the report: what it says of a search in any state, and that a browser shows it."""
+"""The page of the report: its content for a search in any state, and its layout in a browser."""
 
 import datetime
 import html
@@ -218,7 +218,7 @@ def browse(page, width, folder, *flags):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no chromium or google-chrome is installed")
-    # The window of a browser has a least width, a frame has none.
+    # A frame can be narrower than the least width of a browser window.
     page = html.escape(page.replace("</head>", MEASURE + "</head>"))
     style = "<style>:root { color-scheme: light dark }</style>"
     frame = f'<iframe width="{width}" height="1000" frameborder="0" srcdoc="{page}"></iframe>'

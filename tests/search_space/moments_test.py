@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from evonorms_jax.search_space.moments import (
     BATCH,
@@ -140,6 +141,39 @@ def test_a_moment_is_computed_once(rng):
     for index_set in INDEX_SETS:
         for kind in KINDS:
             assert getattr(moments, kind)(index_set) is getattr(moments, kind)(index_set)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_pivot_of_0_serves_bfloat16_as_well_as_one_near_the_data(masked, rng, monkeypatch):
+    """The form for a TPU against the form for other platforms; means up to 100 deviations, and a constant."""
+    ratios = np.asarray([0, 1, 3, 10, 30, 100], np.float32)
+    x = jnp.asarray(rng.normal(ratios, 1, (4, 14, 14, 6)), jnp.bfloat16).astype(jnp.float32)
+    x = x.at[0].set(x[0, 0, 0])
+    mask = jnp.asarray(rng.random((4, 14, 14, 1)) < 0.7) if masked else None
+
+    @functools.partial(jax.jit, static_argnames="coarse")
+    def results(x, coarse):
+        def loss(x):
+            moments = Moments(x, mask=mask, groups=2, coarse=coarse)
+            values = {i: (moments.mean(i), moments.variance(i)) for i in INDEX_SETS}
+            return sum(jnp.sum(jnp.sqrt(variance + 1)) for _, variance in values.values()), values
+
+        return jax.grad(loss, has_aux=True)(x)
+
+    gradient, near = results(x, False)
+    chosen = []
+    monkeypatch.setattr(
+        lax, "platform_dependent", lambda pivot, *, tpu, default: chosen.append(pivot.shape) or tpu(pivot)
+    )
+    jax.clear_caches()
+    gradient_at_0, at_0 = results(x, True)
+    assert chosen == [(4, 1, 1, 6)]
+    noise = np.square(np.asarray(x, np.float64)).mean((0, 1, 2)).max() * 2.0**-19
+    for index_set in INDEX_SETS:
+        for actual, expected in zip(at_0[index_set], near[index_set], strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=noise)
+        assert (at_0[index_set][1] >= 0).all()
+    np.testing.assert_allclose(gradient_at_0, gradient, atol=noise * np.abs(gradient).max())
 
 
 def test_resolve_groups():

@@ -1,29 +1,21 @@
-"""The comparison of search methods from the command line: interrupted, resumed, again, refused."""
+"""The whole comparison of search methods: interrupted, resumed, again, refused, and from the command line."""
 
 import json
+import os
 import signal
 import time
+import zlib
+from types import SimpleNamespace
 
+import jax
 import pytest
 from support import mains
 
-from evonorms_jax.study import comparison
+from evonorms_jax.evolution import session
+from evonorms_jax.evolution.history import Evaluation
+from evonorms_jax.study import comparison, proxy_training
 from evonorms_jax.study.methods import SEARCHES
 from experiments.configs import compare_mnist5k
-
-pytestmark = pytest.mark.slow
-BUDGET = 24
-
-
-def arguments(workdir, *overrides):
-    config = f"--config={mains.CONFIGS}/compare_mnist5k.py:quick"
-    return [config, f"--workdir={workdir}", "--cpu_devices=2", f"--config.budget={BUDGET}", *overrides]
-
-
-def run(workdir, *overrides):
-    done = mains.run("compare_methods", *arguments(workdir, *overrides))
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def written(workdir):
@@ -35,67 +27,102 @@ def history(workdir):
     return [json.loads(line) for line in lines]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Interrupted in its first search, and resumed."""
-    workdir = tmp_path_factory.mktemp("compare") / "run"
-    process = mains.start("compare_methods", *arguments(workdir))
-    place = workdir / "searches" / "random_search-0" / "history.jsonl"
-    while process.poll() is None and not (place.exists() and place.stat().st_size):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert "the same command resumes" in errors and "Traceback" not in errors
-    assert not (workdir / "compare_methods.json").exists()
-    return workdir, run(workdir)
+def files(workdir):
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
-def test_the_quick_form_compares_all_methods(finished):
-    workdir, done = finished
-    results = written(workdir)
-    names = [row["name"] for row in results["methods"]]
-    assert names == ["random", "random_rejection", "random_search", "evolution"]
-    for method in SEARCHES:
-        for seed in (0, 1):
-            assert len(history(workdir / "searches" / f"{method}-{seed}")) == BUDGET
-    first, rejection, search, evolution = (row["runs"] for row in results["methods"])
-    for seed in (0, 1):
-        random_search = history(workdir / "searches" / f"random_search-{seed}")
-        assert first[seed]["chosen"]["graph"] == random_search[0]["graph"]
-        # Evolution begins with the same random candidates, and they are scored the same way.
-        evolved = history(workdir / "searches" / f"evolution-{seed}")
-        assert [r["graph"] for r in evolved[:8]] == [r["graph"] for r in random_search[:8]]
-        assert [r["scores"] for r in evolved[:8]] == [r["scores"] for r in random_search[:8]]
-        assert rejection[seed]["best_so_far"] == search[seed]["best_so_far"][:1]
-        assert evolution[seed]["examined"] == search[seed]["examined"] == BUDGET
-    for row in results["methods"] + results["known_layers"]:
-        for part in ("searched", "held_out"):
-            assert row[part] is None or 0 <= row[part]["mean"] <= 1
-    assert results["known_layers"][0]["searched"]["mean"] > 0.5, "BN-ReLU learns stripes"
-    assert "Random + rejection" in done.stdout and "written to" in done.stdout
-    assert (workdir / "compare_methods.md").read_text() == comparison.make_table(results).markdown()
-    for kind in ("svg", "png"):
-        assert (workdir / f"compare_methods.{kind}").stat().st_size > 1000
+# -- With made-up scores
 
 
-def test_the_same_command_again_trains_no_layer_and_gives_the_same_files(finished):
-    workdir, _ = finished
-    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    done = run(workdir)
-    assert done.stderr.count("done before") == 4 and "preparing" not in done.stderr
-    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    assert after == before
+class MadeUp:
+    """Stands for both evaluators: a score depends on the graph and the seed, and a quarter is accepted."""
+
+    def __init__(self, calls, anchors, seed):
+        self.calls, self.anchors, self.seed = calls, anchors, seed
+        self.devices = SimpleNamespace(devices=jax.local_devices()[:1], used=False, idle_share=0.0)
+
+    def _scores(self, graph):
+        return {name: zlib.crc32(f"{graph} {name} {self.seed}".encode()) / 2**32 for name in self.anchors}
+
+    def _call(self, name):
+        self.calls.append(name)
+        if len(self.calls) == self.calls.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def evaluate(self, graphs):
+        return [Evaluation("accepted", {}, self._scores(graph)) for graph in graphs]
+
+    def examine(self, graphs, history):
+        del history
+        self._call("examine")
+        accepted = [zlib.crc32(str(graph).encode()) % 4 == 0 for graph in graphs]
+        return [
+            Evaluation("accepted", {}, self._scores(graph)) if good else Evaluation("low_quality", {})
+            for graph, good in zip(graphs, accepted, strict=True)
+        ]
+
+    def learning_curves(self, graphs, steps):
+        self._call("train")
+        return [{name: [score] * len(steps) for name, score in self._scores(g).items()} for g in graphs]
 
 
-@pytest.mark.exhaustive
-def test_a_comparison_that_was_interrupted_has_the_numbers_of_one_that_was_not(finished, tmp_path):
-    run(tmp_path / "run", "--config.seeds=(0,)")
-    for mine, other in zip(
-        written(tmp_path / "run")["methods"], written(finished[0])["methods"], strict=True
-    ):
-        (one,), another = mine["runs"], other["runs"][0]
-        assert one | {"device_minutes": 0} == another | {"device_minutes": 0}
+@pytest.fixture
+def calls(monkeypatch):
+    """The rounds and trainings of made-up evaluators; Ctrl-C comes during call number `calls.stop_at`."""
+    made = type("Calls", (list,), {"stop_at": None})()
+    monkeypatch.setattr(
+        session, "make_evaluator", lambda config, *_: MadeUp(made, config.anchors, config.seed)
+    )
+    monkeypatch.setattr(
+        proxy_training,
+        "_make_evaluator",
+        lambda config, seed: MadeUp(made, (*config.anchors, config.retraining.held_out_anchor), seed),
+    )
+    return made
+
+
+def quick(**changes):
+    config = compare_mnist5k.get_config("quick")
+    config.update_from_flattened_dict({"budget": 24, **changes})
+    return config
+
+
+def test_a_comparison_interrupted_anywhere_has_the_numbers_of_one_that_was_not(calls, tmp_path):
+    comparison.run(quick(), tmp_path / "whole")
+    whole = list(calls)
+    # Four searches of three rounds, then one training at a time.
+    assert whole[:12] == ["examine"] * 12 and set(whole[12:]) == {"train"}
+    rounds = 0
+    # In the last round of a search, within the next, in the last round of the third, in the first training.
+    for stop_at in (3, 2, 4, 4):
+        calls.clear()
+        calls.stop_at = stop_at
+        with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
+            comparison.run(quick(), tmp_path / "stopped")
+        assert not (tmp_path / "stopped" / "compare_methods.json").exists()
+        rounds += len(calls)
+    calls.clear()
+    calls.stop_at = None
+    comparison.run(quick(), tmp_path / "stopped")
+    assert rounds + len(calls) == len(whole), "every round and training runs once"
+    mine, other = written(tmp_path / "stopped"), written(tmp_path / "whole")
+    assert mine | {"date": None} == other | {"date": None}
+
+
+def test_the_same_comparison_again_trains_no_layer_and_gives_the_same_files(calls, tmp_path):
+    comparison.run(quick(), tmp_path)
+    before = files(tmp_path)
+    calls.clear()
+    comparison.run(quick(), tmp_path)
+    assert not calls and files(tmp_path) == before
+
+
+def test_more_seeds_add_to_a_comparison(calls, tmp_path):
+    comparison.run(quick(seeds=(0,)), tmp_path)
+    calls.clear()
+    comparison.run(quick(seeds=(0, 1)), tmp_path)
+    assert calls.count("examine") == 2 * 3
+    assert [len(row["runs"]) for row in written(tmp_path)["methods"]] == [2] * 4
 
 
 @pytest.mark.parametrize(
@@ -106,18 +133,82 @@ def test_a_comparison_that_was_interrupted_has_the_numbers_of_one_that_was_not(f
     ],
     ids=["budget", "steps"],
 )
-def test_a_comparison_with_other_settings_is_refused(finished, change, message):
-    config = compare_mnist5k.get_config("quick")
-    config.update_from_flattened_dict({"budget": BUDGET} | change)
+def test_a_comparison_with_other_settings_is_refused(calls, tmp_path, change, message):
+    comparison.run(quick(), tmp_path)
+    calls.clear()
     with pytest.raises(ValueError, match=message):
-        comparison.run(config, finished[0])
-
-
-def test_the_directory_of_a_single_search_is_refused(finished):
+        comparison.run(quick(**change), tmp_path)
+    assert not calls
     with pytest.raises(ValueError, match="is the work directory of a single run"):
-        comparison.run(compare_mnist5k.get_config("quick"), finished[0] / "searches" / "evolution-0")
+        comparison.run(quick(), tmp_path / "searches" / "evolution-0")
 
 
+# -- From the command line
+
+
+def arguments(workdir, *overrides):
+    config = f"--config={mains.CONFIGS}/compare_mnist5k.py:quick"
+    return [config, f"--workdir={workdir}", "--cpu_devices=2", "--config.budget=16", *overrides]
+
+
+def run(workdir, *overrides):
+    done = mains.run("compare_methods", *arguments(workdir, *overrides))
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("compare") / "run"
+    return workdir, run(workdir, "--config.seeds=(1,)")
+
+
+@pytest.mark.slow
+def test_the_quick_form_compares_all_methods(finished):
+    workdir, done = finished
+    results = written(workdir)
+    names = [row["name"] for row in results["methods"]]
+    assert names == ["random", "random_rejection", "random_search", "evolution"]
+    random_search, evolved = (history(workdir / "searches" / f"{search}-1") for search in SEARCHES)
+    assert len(random_search) == len(evolved) == 16
+    first, rejection, search, evolution = (row["runs"][0] for row in results["methods"])
+    assert first["chosen"]["graph"] == random_search[0]["graph"]
+    # Evolution begins with the same random candidates, and they are scored the same way.
+    for part in ("graph", "scores"):
+        assert [record[part] for record in evolved[:8]] == [record[part] for record in random_search[:8]]
+    assert rejection["best_so_far"] == search["best_so_far"][:1]
+    assert evolution["examined"] == search["examined"] == 16
+    for row in results["methods"] + results["known_layers"]:
+        for part in ("searched", "held_out"):
+            assert row[part] is None or 0 <= row[part]["mean"] <= 1
+    assert results["known_layers"][0]["searched"]["mean"] > 0.5, "BN-ReLU learns stripes"
+    assert "Random + rejection" in done.stdout and "written to" in done.stdout
+    assert (workdir / "compare_methods.md").read_text() == comparison.make_table(results).markdown()
+    for kind in ("svg", "png"):
+        assert (workdir / f"compare_methods.{kind}").stat().st_size > 1000
+
+
+@pytest.mark.exhaustive
+def test_the_command_interrupted_and_given_again_has_the_same_numbers(finished, tmp_path):
+    workdir = tmp_path / "run"
+    process = mains.start("compare_methods", *arguments(workdir, "--config.seeds=(1,)"))
+    place = workdir / "searches" / "random_search-1" / "history.jsonl"
+    while process.poll() is None and not (place.exists() and place.stat().st_size):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "the same command resumes" in errors and "Traceback" not in errors
+    assert not (workdir / "compare_methods.json").exists()
+    run(workdir, "--config.seeds=(1,)")
+    for mine, other in zip(written(workdir)["methods"], written(finished[0])["methods"], strict=True):
+        assert mine["runs"][0] | {"device_minutes": 0} == other["runs"][0] | {"device_minutes": 0}
+    before = files(workdir)
+    assert run(workdir, "--config.seeds=(1,)").stderr.count("done before") == 2
+    assert files(workdir) == before
+
+
+@pytest.mark.slow
 def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
     done = mains.run("compare_methods", *arguments(tmp_path / "run"), matplotlib=False)
     assert done.returncode == 1, done.stderr

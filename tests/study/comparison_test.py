@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.studies import KNOWN, records
 
@@ -10,7 +11,7 @@ from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import BASELINES, CATALOG
 from evonorms_jax.study.cells import Cell
 from evonorms_jax.study.comparison import check_settings, make_results, make_table
-from evonorms_jax.study.figures import draw_comparison
+from evonorms_jax.study.figures import curve, draw_comparison, mean_curve
 from evonorms_jax.study.methods import METHODS, Method
 from evonorms_jax.study.proxy_training import key
 from evonorms_jax.study.table import DASH
@@ -112,6 +113,16 @@ def test_the_results_hold_the_chosen_layers_and_the_scores_of_the_baselines(resu
     assert results["references"]["evonorm_b0"] is None, "rejected or absent: no line"
     assert json.loads(json.dumps(results))["methods"][1]["runs"][1]["chosen"] is None
     assert results["date"] == "2026-11-21"
+
+
+def test_a_curve_rises_where_its_search_did():
+    np.testing.assert_allclose(curve([(2, 0.4), (5, 0.6)], 6), [np.nan, 0.4, 0.4, 0.4, 0.6, 0.6])
+
+
+def test_the_mean_curve_begins_when_every_search_that_accepts_any_has_one():
+    nothing, early, late = (np.array(c) for c in ([np.nan] * 3, [0.2, 0.2, 0.4], [np.nan, 0.6, 0.6]))
+    np.testing.assert_allclose(mean_curve([nothing, early, late]), [np.nan, 0.4, 0.5])
+    assert np.isnan(mean_curve([nothing, nothing])).all()
 
 
 def test_the_figure_names_every_line(results):

@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 from support.studies import finish
 
+from evonorms_jax.runs.lock import WorkdirInUseError
 from evonorms_jax.study import cells
 from evonorms_jax.study.cells import Cell
 from evonorms_jax.study.full_training import TRAINERS, FullTraining, Recipe, columns, parse_overrides
@@ -69,6 +70,17 @@ def test_a_cell_that_another_process_has_trained_meanwhile_is_left_alone(runner,
     trained.helper = lambda: runner.result(CELLS[2]) or finish(runner, CELLS[2], None)
     cells.run(runner, CELLS)
     assert trained == [0, 1] and not cells.left(runner, CELLS)
+
+
+def test_a_cell_that_another_process_trains_is_left_to_it(runner, trained):
+    def in_use(config, workdir):
+        if config.seed == 0:
+            raise WorkdirInUseError(f"{workdir} is in use by process 7")
+        trained(config, workdir)
+
+    runner.trainer = runner.trainer._replace(train=in_use)
+    cells.run(runner, CELLS)
+    assert trained == [1, 2] and cells.left(runner, CELLS) == CELLS[:1]
 
 
 def test_a_wrong_setting_in_any_cell_is_found_before_the_first_training(runner, trained):

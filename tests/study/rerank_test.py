@@ -8,6 +8,7 @@ from support.studies import finish
 
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
 from evonorms_jax.layers import load_layer
+from evonorms_jax.runs.lock import WorkdirInUseError
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.study import rerank
 from evonorms_jax.study.full_training import TRAINERS, FullTraining, columns
@@ -72,6 +73,16 @@ def test_layers_are_ranked_by_their_trainings(search, tmp_path):
         load_layer(f"{workdir / rerank.LAYERS}#2")
     line = (workdir / "rerank.md").read_text().splitlines()[2]
     assert line.startswith(f"| `{layers[1].graph}` | 62.0 | 60.0 | 61.0 | 69.0 | 2 |")
+
+
+def test_no_ranking_before_other_processes_have_finished_their_cells(search, tmp_path, monkeypatch):
+    def in_use(config, workdir):
+        raise WorkdirInUseError(f"{workdir} is in use by process 7")
+
+    monkeypatch.setattr(rerank, "_TRAINER", TRAINERS["classification"]._replace(train=in_use))
+    with pytest.raises(ValueError, match="4 trainings run in other processes"):
+        rerank.run(configured(), str(search), tmp_path / "run")
+    assert not (tmp_path / "run" / "rerank.json").exists()
 
 
 def test_a_search_that_has_continued_does_not_change_a_ranking_that_was_begun(search, tmp_path):

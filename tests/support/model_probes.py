@@ -1,4 +1,4 @@
-"""Stand-ins for an injected layer, and what a network says about itself without being run."""
+"""Stand-ins for an injected layer, and probes of a network that do not run it."""
 
 import dataclasses
 from typing import Any
@@ -31,7 +31,7 @@ class BatchNormRelu(nn.Module):
 
 
 class Identity(nn.Module):
-    """A layer that does nothing."""
+    """The identity as a layer."""
 
     use_running_average: bool
     nonlinear: bool

@@ -38,7 +38,7 @@ def made_up_evaluation(rng: np.random.Generator, graph: Graph, outcomes: Sequenc
 
 
 def made_up_history(number: int, outcomes: Sequence[str] = TRAINED) -> History:
-    """Random graphs and mutations of EvoNorm-S0; those that are not inert have one of the outcomes."""
+    """Random graphs and mutations of EvoNorm-S0. A graph that is not inert has one of the outcomes."""
     rng, history = np.random.default_rng(1), History()
     for index in range(number):
         graph = mutate(rng, CATALOG["evonorm_s0"]) if index % 2 else random_graph(rng)
@@ -52,7 +52,7 @@ def made_up_history(number: int, outcomes: Sequence[str] = TRAINED) -> History:
 
 
 def write_workdir(path: Path, history: History, config=CONFIG) -> Path:
-    """What a search with this history leaves in its work directory."""
+    """Writes the files of a search with this history, and returns the work directory."""
     with claim_workdir(path, config) as workdir, Archive(workdir, config["top_k"]) as archive:
         archive.restore()
         for record in history:

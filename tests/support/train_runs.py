@@ -1,4 +1,4 @@
-"""Small trainings on made-up images for tests, in a process of their own, and what they leave behind."""
+"""Small trainings on synthetic images for tests, in their own process or with shared programs."""
 
 import json
 import time
@@ -28,7 +28,7 @@ def saved_steps(workdir):
 
 
 def start(workdir, *flags, program=("-m", "experiments.train"), **overrides):
-    """A training with `SETTINGS` on one device, and what else is given.
+    """Starts a training with `SETTINGS` and overrides on one device.
 
     With the eight devices of the tests a step takes many times as long.
     """
@@ -65,7 +65,7 @@ class SharedTasks:
     The functions of a task are pure, so trainings that stop and resume may share one.
 
     Attributes:
-      devices: how many devices the next task trains on; None means as the caller says.
+      devices: number of devices of the next task, or None for the devices that the caller names.
       last: number of the step before which the power goes off, or None.
     """
 

@@ -1,4 +1,4 @@
-"""The training loop around a step that costs nothing: what it saves, refuses and answers."""
+"""The training loop around a step without cost: its checkpoints, refusals and answers to signals."""
 
 import itertools
 import json
@@ -217,7 +217,7 @@ def test_what_changes_no_training_may_change_before_it_goes_on(config, monkeypat
 
 
 def test_a_layer_file_that_changed_is_refused(config, monkeypatch, tmp_path):
-    """A search goes on writing the file that a training took its layer from."""
+    """A search may rewrite the file from which a training took its layer."""
     stand_in(monkeypatch, lambda step: 1.0)
     path = tmp_path / "top_layers.json"
     config.layer.spec = f"{path}#0"

@@ -1,4 +1,4 @@
-"""From configs to trainings: lengths, rates, dtypes, the published recipes, and what they refuse."""
+"""From configs to trainings: lengths, rates, dtypes, the published recipes, and refused settings."""
 
 import math
 import re
@@ -115,7 +115,7 @@ def test_a_number_out_of_range_is_refused_by_its_key(key, value, limit):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_for_their_models(name):
-    """The full form as far as it goes without ImageNet; the quick form up to its program."""
+    """The full form is checked as far as possible without ImageNet, and the quick form has the same keys."""
     full = RECIPES[name].get_config()
     assert full.model.name == name
     get_model(name).build(lambda **_: None, 1000)

@@ -1,0 +1,43 @@
+"""An anchor of one convolution and one layer, whose programs are built in a fraction of the time."""
+
+import jax
+import pytest
+from flax import linen as nn
+
+from evonorms_jax.models import networks
+from evonorms_jax.models.classifier import Classifier, NormActConstructor
+from support.search_configs import quick
+
+
+class OneBlock(nn.Module):
+    """Convolution, layer, logits."""
+
+    norm_act: NormActConstructor
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Conv(16, (3, 3), use_bias=False)(x)
+        x = self.norm_act(use_running_average=not train, dtype=x.dtype, name="layer")(x)
+        return Classifier(self.num_classes)(x, train=train)
+
+
+NETWORK = networks.Network("one_block", "one convolution and one layer", OneBlock)
+
+
+@pytest.fixture
+def fast_builds():
+    """Programs are built without most optimizations, which takes a fraction of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def config(fast_builds, monkeypatch):
+    """The quick search on this anchor."""
+    del fast_builds
+    monkeypatch.setitem(networks.ANCHORS, NETWORK.name, NETWORK)
+    config = quick()
+    config.anchors = (NETWORK.name,)
+    return config
