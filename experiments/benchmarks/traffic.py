@@ -10,14 +10,12 @@ operations, for a chip and a step. A layer is a name, a layer file or an equatio
 A program of ResNet-50 takes 2 to 4 minutes to compile on two idle CPU cores.
 """
 
-import contextlib
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +30,7 @@ from evonorms_jax.layers import LAYERS, LayerConstructor, norm_act
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.provenance import now, versions
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import data_mesh, replicated, split
 from evonorms_jax.training.optimizer import sgd
 from evonorms_jax.training.steps import Images, StepSettings, make_init, make_train_step
@@ -143,7 +142,7 @@ def compile_step(
     images = Images((side, side, 3), _CLASSES, np.zeros(3, np.float32), np.ones(3, np.float32))
     mesh = data_mesh(devices, groups=len(devices))
     settings = StepSettings(statistics_batch=batch, label_smoothing=0.1)
-    with _traced_for_tpu():
+    with building_for("tpu"):
         state = jax.eval_shape(make_init(model, optimizer, images, mesh, average=False), jax.random.key(0))
         key = jax.eval_shape(lambda: jax.random.key(0))
         state, key = jax.tree.map(lambda leaf: leaf.update(sharding=replicated(mesh)), (state, key))
@@ -152,13 +151,6 @@ def compile_step(
         labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=split(mesh))
         step = make_train_step(model, optimizer, images, mesh, settings)
         return step.lower(state, (pixels, labels), key).compile()
-
-
-@contextlib.contextmanager
-def _traced_for_tpu() -> Iterator[None]:
-    """The convolutions ask JAX for its backend, which is that of this machine."""
-    with mock.patch.object(jax, "default_backend", lambda: "tpu"):
-        yield
 
 
 def table(measured: dict[str, Any]) -> str:
