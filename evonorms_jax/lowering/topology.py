@@ -1,7 +1,7 @@
 """The devices of a TPU slice as XLA:TPU's compiler sees them, on a machine without one.
 
 `libtpu` has the compiler and describes the slice. Programs can be lowered and compiled for the devices of the
-description, and none can run there. JAX 0.10 has no such description of a GPU on a machine without one:
+description, which cannot run them. JAX 0.10 has no such description of a GPU on a machine without one:
 `get_topology_desc(platform="cuda")` raises "No visible GPU devices", or, given a target config, "Cannot create
 topology without an explicit topology shape or without a client".
 """
