@@ -64,7 +64,9 @@ def errors_in_a_line() -> Iterator[None]:
 
 def fail(error: Exception | str, status: int) -> NoReturn:
     """Ends the process with the line `error: ...`."""
-    print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+    # In one piece: threads of libraries may print at the same time.
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    sys.stderr.flush()
     if jax.distributed.is_initialized():
         # An orderly end would wait minutes for hosts that are lost or wait for this one, and then abort.
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
 from evonorms_jax.evolution.proposal import (
     EvolutionSettings,
@@ -177,7 +178,7 @@ def test_a_seed_layer_is_filled_up_or_stripped_to_the_number_of_nodes():
     ],
 )
 def test_a_seed_layer_outside_the_search_space_is_refused(changes, message):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         fit(Graph.parse("x / std_wh(x)"), "a layer", SETTINGS._replace(**changes))
     assert str(raised.value) == message
 
@@ -199,6 +200,6 @@ def test_a_seed_layer_outside_the_search_space_is_refused(changes, message):
 )
 def test_settings_that_no_search_can_use_are_refused(changes, message):
     check_settings(SETTINGS)
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         check_settings(SETTINGS._replace(**changes))
     assert str(raised.value) == message

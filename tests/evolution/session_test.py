@@ -11,6 +11,7 @@ import pytest
 from support.search_configs import quick
 
 from evonorms_jax.data import DataNotFoundError
+from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import session
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.history import Evaluation
@@ -72,7 +73,7 @@ def changed(**changes):
     ],
 )
 def test_a_wrong_setting_is_one_line_before_anything_is_trained(key, value, message, tmp_path):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         session.run_search(changed(**{key: value}), str(tmp_path / "run"))
     assert message in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists(), "no work directory is left behind"
@@ -184,7 +185,7 @@ def test_the_same_search_again_changes_nothing(finished, evaluator):
 )
 def test_the_work_directory_of_another_search_is_refused(finished, evaluator, changes, message):
     before = history(finished)
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(UserError) as raised:
         search(changed(**changes), finished, evaluator)
     assert message in str(raised.value) and "\n" not in str(raised.value)
     assert history(finished) == before

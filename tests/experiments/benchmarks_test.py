@@ -91,6 +91,7 @@ def test_wrong_sizes_and_names_are_named():
 # -- The search
 
 
+@pytest.mark.exhaustive
 def test_screening_agrees_with_plain_jax_candidate_by_candidate(run_here):
     counts = ("--random=5", "--mutated=4", "--baseline_candidates=4")
     measured = run_here(screening, *counts, "--nocold")
@@ -194,7 +195,7 @@ def test_wrong_settings_of_search_benchmarks_are_named(config):
     config.rejection.enabled = False
     with pytest.raises(ValueError, match=r"rejection\.enabled must be true"):
         screening.measure(config, random=1, mutated=0, baseline=1)
-    with pytest.raises(WorkdirError, match="no such work directory: .*nowhere"):
+    with pytest.raises(WorkdirError, match=r"no such work directory: .*nowhere"):
         cost_model.mix_of_search("nowhere")
 
 
