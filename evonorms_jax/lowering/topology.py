@@ -2,7 +2,7 @@
 
 `libtpu` has the compiler and describes the slice. Programs can be lowered and compiled for the devices of the
 description, which cannot run them. JAX 0.10 has no such description of a GPU on a machine without one:
-`get_topology_desc(platform="cuda")` raises "No visible GPU devices", or, given a target config, "Cannot create
+`get_topology_desc(platform="cuda")` raises "No visible GPU devices", or with a target config "Cannot create
 topology without an explicit topology shape or without a client".
 """
 
