@@ -12,9 +12,9 @@ Prices and sustained speeds are flags.
 
 On a machine with a GPU, the GPU is measured. To get CPU and GPU into one table, run it on both machines and
 pass the file of one to the other: `--measured=OTHER/cost_model.json`. Slices of TPU v5e sustain an assumed
-share of their peak, unless `--compile_check=FILE` has the rooflines of `experiments.compile_check`. The images
-are made up. On two CPU
-cores it takes 10 to 15 minutes for the paper's anchors. Writes cost_model.json into the work directory.
+share of their peak. With `--compile_check=FILE`, a `--json` of `experiments.compile_check` for the same
+search, they have its rooflines, which are bounds. The images are made up. On two CPU cores it takes 10 to 15
+minutes for the paper's anchors. Writes cost_model.json into the work directory.
 """
 
 import json
