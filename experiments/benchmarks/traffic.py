@@ -28,6 +28,7 @@ from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.provenance import now, versions
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import data_mesh, replicated, split
 from evonorms_jax.training.optimizer import sgd
 from evonorms_jax.training.steps import Images, StepSettings, make_init, make_train_step
@@ -123,14 +124,15 @@ def compile_step(
     images = Images((side, side, 3), _CLASSES, np.zeros(3, np.float32), np.ones(3, np.float32))
     mesh = data_mesh(devices, groups=len(devices))
     settings = StepSettings(statistics_batch=batch, label_smoothing=0.1)
-    state = jax.eval_shape(make_init(model, optimizer, images, mesh, average=False), jax.random.key(0))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state, key = jax.tree.map(lambda leaf: leaf.update(sharding=replicated(mesh)), (state, key))
-    count = len(devices) * batch
-    pixels = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8, sharding=split(mesh))
-    labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=split(mesh))
-    step = make_train_step(model, optimizer, images, mesh, settings)
-    return step.lower(state, (pixels, labels), key).compile()
+    with building_for("tpu"):
+        state = jax.eval_shape(make_init(model, optimizer, images, mesh, average=False), jax.random.key(0))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state, key = jax.tree.map(lambda leaf: leaf.update(sharding=replicated(mesh)), (state, key))
+        count = len(devices) * batch
+        pixels = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8, sharding=split(mesh))
+        labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=split(mesh))
+        step = make_train_step(model, optimizer, images, mesh, settings)
+        return step.lower(state, (pixels, labels), key).compile()
 
 
 def table(measured: dict[str, Any]) -> str:
