@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 import zlib
 from types import SimpleNamespace
@@ -144,6 +145,16 @@ def test_a_comparison_with_other_settings_is_refused(calls, tmp_path, change, me
         comparison.run(quick(), tmp_path / "searches" / "evolution-0")
 
 
+def test_without_matplotlib_it_says_so_before_it_searches(calls, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "evonorms_jax.study.figures", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="the figure needs matplotlib: pip install evonorms-jax"):
+        comparison.run(quick(), tmp_path / "run")
+    assert not calls and not (tmp_path / "run").exists()
+
+
 # -- With trained layers
 
 
@@ -214,12 +225,3 @@ def test_the_command_interrupted_and_given_again_has_the_same_numbers(tmp_path):
     before = files(workdir)
     assert run(workdir, "--config.seeds=(1,)").stderr.count("done before") == 2
     assert files(workdir) == before
-
-
-@pytest.mark.slow
-def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
-    done = mains.run("compare_methods", *arguments(tmp_path / "run"), matplotlib=False)
-    assert done.returncode == 1, done.stderr
-    message = "error: the figure needs matplotlib: pip install evonorms-jax[demo]"
-    assert done.stderr.splitlines()[-1] == message
-    assert not (tmp_path / "run").exists()
