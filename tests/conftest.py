@@ -1,4 +1,4 @@
-"""Test-wide settings: eight CPU devices, strict rank promotion, a warm compilation cache."""
+"""Test-wide settings: eight CPU devices, strict rank promotion, fast builds, a compilation cache."""
 
 import os
 import signal
@@ -23,6 +23,8 @@ CACHE = Path(__file__).parent.parent / ".cache" / "jax"
 def pytest_configure(config):
     del config
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # The code generator is not tested here, and most of the time goes into building programs.
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

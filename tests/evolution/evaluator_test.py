@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import one_block
 from support.random_graphs import renumbered
 from support.search_configs import digits, quick
 
@@ -142,17 +143,21 @@ def test_the_keys_of_an_anchor_depend_on_the_seed_and_its_name_alone():
     assert data(alone["resnet_tiny"]) == data(expected)
 
 
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.exhaustive), 8])
-def test_an_evaluation_depends_on_no_other_candidate_and_no_number_of_devices(evaluator, evaluator_on, count):
+config = one_block.config
+
+
+@pytest.mark.parametrize("counts", [(2, 8), pytest.param((2, 1), marks=pytest.mark.exhaustive)], ids=str)
+def test_an_evaluation_depends_on_no_other_candidate_and_no_number_of_devices(config, counts):
+    evaluator, other = (make_evaluator(config, devices=jax.local_devices()[:count]) for count in counts)
     graphs = [KNOWN["evonorm_s0"], EXPLODING, KNOWN["gn_relu"], Graph.parse("x"), Graph.parse("tanh(x)")]
     together = timeless(evaluator.evaluate(graphs))
     assert together[0].outcome == "accepted" and together[1].outcome == "unstable"
     assert timeless(evaluator.evaluate(graphs[3:])) == together[3:]
-    assert timeless(evaluator_on(count).evaluate(graphs)) == together
+    assert timeless(other.evaluate(graphs)) == together
 
 
-def test_a_compiled_training_goes_on_from_the_universal_one_to_the_same_accuracy(evaluator):
-    executors = evaluator._programs["resnet_tiny"].executors
+def test_a_compiled_training_goes_on_from_the_universal_one_to_the_same_accuracy(config):
+    executors = make_evaluator(config, devices=jax.local_devices()[:1])._programs["one_block"].executors
     (begun,) = executors["universal"].train([Job(KNOWN["evonorm_b0"], 30)])
     job = Job(KNOWN["evonorm_b0"], 60, begun.fetch(), begun.seconds / 30)
     (universal,) = executors["universal"].train([job])

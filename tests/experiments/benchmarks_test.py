@@ -20,7 +20,7 @@ from evonorms_jax.search_space import CATALOG
 from experiments import flags
 from experiments.benchmarks import calibration, cost_model, layers, scaling, screening, training
 
-config, fast_builds = one_block.config, one_block.fast_builds
+config = one_block.config
 
 
 @pytest.fixture
@@ -49,7 +49,6 @@ def run_here(config, monkeypatch, tmp_path):
 # -- Layers
 
 
-@pytest.mark.usefixtures("fast_builds")
 def test_every_layer_is_measured_beside_the_reference():
     measured = layers.measure(layers.NAMES, [2, 4, 4, 8], "bfloat16", rounds=1)
     assert [row["layer"] for row in measured["rows"]] == list(layers.NAMES)

@@ -40,7 +40,7 @@ def test_a_choice_is_spread_evenly():
 # -- Plain JAX
 
 
-config, fast_builds = one_block.config, one_block.fast_builds
+config = one_block.config
 
 
 @pytest.mark.parametrize("anchor", ["one_block", pytest.param("resnet_tiny", marks=pytest.mark.exhaustive)])

@@ -19,7 +19,7 @@ from experiments.benchmarks.search_cost import (
     training_operations,
 )
 
-config, fast_builds = one_block.config, one_block.fast_builds
+config = one_block.config
 
 # Two anchors, of which one is worth a build and the other is not.
 ANCHORS = (

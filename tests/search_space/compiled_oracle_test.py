@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.graph_oracle import (
-    FAST_BUILD,
     GROUPS,
     NUM_GRAPHS,
     SHAPE,
@@ -55,7 +54,7 @@ def compiled_results(chunk):
                 results[-1]["inference"], _ = layer.apply(params, stats, x, train=False)
         return results
 
-    return jax.device_get(jax.jit(program, compiler_options=FAST_BUILD)(*inputs()))
+    return jax.device_get(jax.jit(program)(*inputs()))
 
 
 @pytest.mark.slow
@@ -90,7 +89,7 @@ def compiled_gradients(chunk):
         gradient = jax.grad(loss, (1, 2, 3))
         return [gradient(compile_graph(graph, groups=GROUPS), x, v0, v1) for graph in chunk]
 
-    return jax.jit(program, compiler_options=FAST_BUILD)
+    return jax.jit(program)
 
 
 @pytest.mark.slow

@@ -4,14 +4,11 @@ Compiled graphs are held against the same oracle, on the same graphs and inputs 
 so the two executors agree with each other.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.graph_oracle import (
-    FAST_BUILD,
     GROUPS,
     NUM_GRAPHS,
     SHAPE,
@@ -40,7 +37,7 @@ def off_by(actual, expected) -> float:
     return float(np.nan_to_num(error / max(np.abs(expected).max(), 1e-6), nan=1.0))
 
 
-@functools.partial(jax.jit, compiler_options=FAST_BUILD)
+@jax.jit
 def both_modes(encoded, x, v0, v1):
     """The output in training, the statistics after it, and with them the output in inference."""
     stats = initial_statistics(encoded, SHAPE[-1])
@@ -74,7 +71,7 @@ def loss(y):
     return loss_weights().astype(y.dtype) * y + y * y / 2
 
 
-@functools.partial(jax.jit, compiler_options=FAST_BUILD)
+@jax.jit
 def derivatives(encoded, arrays, direction):
     """Gradient with respect to x, v0 and v1, and the second derivative times a direction."""
 

@@ -182,7 +182,7 @@ def assert_complete(workdir, output):
         assert (workdir / f"compare_methods.{kind}").stat().st_size > 1000
 
 
-one_block_config, fast_builds = one_block.config, one_block.fast_builds
+one_block_config = one_block.config
 
 
 def test_the_quick_form_compares_all_methods(one_block_config, monkeypatch, tmp_path, capsys):

@@ -11,8 +11,6 @@ from support.random_graphs import distinct_graphs, perturbed
 SHAPE = (2, 3, 2, 4)
 GROUPS = 2
 NUM_GRAPHS = 2000
-# What is tested is not the code generator; without its optimizer programs build faster.
-FAST_BUILD = {"xla_backend_optimization_level": 0}
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """An anchor of one convolution and one layer, whose programs are built in a fraction of the time."""
 
-import jax
 import pytest
 from flax import linen as nn
 
@@ -26,17 +25,8 @@ NETWORK = networks.Network("one_block", "one convolution and one layer", OneBloc
 
 
 @pytest.fixture
-def fast_builds():
-    """Programs are built without most optimizations, which takes a fraction of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def config(fast_builds, monkeypatch):
+def config(monkeypatch):
     """The quick search on this anchor."""
-    del fast_builds
     monkeypatch.setitem(networks.ANCHORS, NETWORK.name, NETWORK)
     config = quick()
     config.anchors = (NETWORK.name,)
