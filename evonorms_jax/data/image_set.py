@@ -40,12 +40,7 @@ class ImageData(NamedTuple):
 
 
 def image_data(
-    name: str,
-    num_classes: int,
-    *,
-    train: ImageSet,
-    validation: ImageSet,
-    test: ImageSet | None,
+    name: str, num_classes: int, *, train: ImageSet, validation: ImageSet, test: ImageSet | None
 ) -> ImageData:
     """Checks the parts and adds the moments of the training part.
 

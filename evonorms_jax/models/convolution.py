@@ -74,12 +74,7 @@ def fan_out_normal(groups: int = 1) -> nn.initializers.Initializer:
 
 
 def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-    implementation: str | None = None,
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1, implementation: str | None = None
 ) -> jax.Array:
     """Convolves `x` `[B, H, W, C]` with `kernel` `[K, L, C / G, O]`, padded SAME as `lax` does it.
 
@@ -108,12 +103,7 @@ def convolve(
     implementation = _resolve(implementation)
     if implementation == "lax":
         return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            "SAME",
-            dimension_numbers=_LAYOUT,
-            feature_group_count=groups,
+            x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT, feature_group_count=groups
         )
     if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
         return _depthwise(x, kernel, stride)

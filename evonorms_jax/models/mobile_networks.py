@@ -52,10 +52,7 @@ MNASNET_B1_STAGES = (
 )
 
 MnasNetA1 = functools.partial(
-    InvertedBottleneckNet,
-    stages=MNASNET_A1_STAGES,
-    squeeze_activation=nn.relu,
-    dropout_rate=0.2,
+    InvertedBottleneckNet, stages=MNASNET_A1_STAGES, squeeze_activation=nn.relu, dropout_rate=0.2
 )
 MnasNetB1 = functools.partial(InvertedBottleneckNet, stages=MNASNET_B1_STAGES, dropout_rate=0.2)
 

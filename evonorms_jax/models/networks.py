@@ -67,11 +67,7 @@ _SMALL_RESNET = functools.partial(
     stem_stride=1,
 )
 _TINY_RESNET = functools.partial(
-    ResNet,
-    stages=(ResNetStage(width=8, blocks=1, stride=1),),
-    stem_features=8,
-    stem_kernel=3,
-    stem_stride=1,
+    ResNet, stages=(ResNetStage(width=8, blocks=1, stride=1),), stem_features=8, stem_kernel=3, stem_stride=1
 )
 _SMALL_MOBILENET = functools.partial(
     InvertedBottleneckNet,
@@ -126,14 +122,10 @@ ANCHORS = _by_name(
         _at_cifar_resolution(mobile_networks.EfficientNetB0, width=0.5),
     ),
     Network(
-        "resnet_small",
-        "two pre-activation bottleneck blocks, one with the identity; 7 sites",
-        _SMALL_RESNET,
+        "resnet_small", "two pre-activation bottleneck blocks, one with the identity; 7 sites", _SMALL_RESNET
     ),
     Network(
-        "resnet_tiny",
-        "one pre-activation bottleneck block, for tests and quick forms; 4 sites",
-        _TINY_RESNET,
+        "resnet_tiny", "one pre-activation bottleneck block, for tests and quick forms; 4 sites", _TINY_RESNET
     ),
     Network(
         "mobilenet_small",

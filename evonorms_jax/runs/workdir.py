@@ -19,11 +19,7 @@ CONFIG = "config.json"
 
 @contextlib.contextmanager
 def claim_workdir(
-    path: epath.PathLike,
-    config: Mapping[str, Any],
-    may_differ: Collection[str] = (),
-    *,
-    alone: bool = True,
+    path: epath.PathLike, config: Mapping[str, Any], may_differ: Collection[str] = (), *, alone: bool = True
 ) -> Iterator[epath.Path]:
     """Holds the work directory of one config for this process.
 

@@ -259,14 +259,7 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
     def step(entry, buffer):
         code, number, own, target, first = encoded.edges[entry]
         sent = _switch(
-            groups,
-            code,
-            run,
-            buffer,
-            encoded.inputs[number],
-            encoded.index_set[number],
-            stats[number],
-            own,
+            groups, code, run, buffer, encoded.inputs[number], encoded.index_set[number], stats[number], own
         )
         # Until its first edge, a target's slot still holds a value of the forward pass.
         return _put(buffer, jnp.where(first, sent, _slot(buffer, target) + sent), target)
