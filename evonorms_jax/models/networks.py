@@ -30,8 +30,7 @@ class Network(NamedTuple):
     def build(self, norm_act: NormActConstructor, num_classes: int, **overrides) -> nn.Module:
         """The module with the layer `norm_act` injected; `overrides` replace fields, such as `width=0.5`.
 
-        Raises:
-          ValueError: if an override is not a field of the network.
+        Raises `ValueError` if an override is not a field of the network.
         """
         set_elsewhere = ("norm_act", "num_classes", "parent", "name")
         fields = [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
@@ -163,11 +162,7 @@ MODELS = _by_name(
 
 
 def get_anchor(name: str) -> Network:
-    """The anchor called `name`.
-
-    Raises:
-      ValueError: if the name is unknown. The message has the nearest one.
-    """
+    """The anchor called `name`; raises `ValueError`, with the nearest name, if there is none."""
     return _look_up(name, ANCHORS, "anchor")
 
 
@@ -181,8 +176,7 @@ def build_model(
 ) -> nn.Module:
     """The module of `config.model`, a name and fields. A field that is None keeps the network's own value.
 
-    Raises:
-      ValueError: if the name or a field is unknown.
+    Raises `ValueError` if the name or a field is unknown.
     """
     overrides = {field: value for field, value in fields.items() if value is not None}
     return get_model(name).build(norm_act, num_classes, dtype=dtype, **overrides)
@@ -203,13 +197,8 @@ def operations(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of `function(*arguments)`, as XLA counts them before it optimizes.
 
     The CPU backend counts them, whatever the default backend is, since those of GPUs and TPUs give no count.
-
-    Args:
-      function: function that `jax.jit` accepts.
-      *arguments: pytrees of arrays or `ShapeDtypeStruct`s. Only their shapes and dtypes matter.
-
-    Raises:
-      ValueError: if JAX_PLATFORMS leaves out the CPU backend.
+    The arguments are pytrees of arrays or `ShapeDtypeStruct`s. Raises `ValueError` if JAX_PLATFORMS leaves
+    out the CPU backend.
     """
     try:
         device, *_ = jax.local_devices(backend="cpu")
