@@ -58,45 +58,8 @@ def _at_cifar_resolution(constructor, width):
 
 
 # For images of about 12x12: 6x6 feature maps and few sites, since each site costs time on a CPU.
-_SMALL_RESNET = functools.partial(
-    ResNet,
-    stages=(ResNetStage(width=16, blocks=2, stride=1),),
-    stem_features=24,
-    stem_kernel=3,
-    stem_stride=1,
-)
-_TINY_RESNET = functools.partial(
-    ResNet, stages=(ResNetStage(width=8, blocks=1, stride=1),), stem_features=8, stem_kernel=3, stem_stride=1
-)
-_SMALL_MOBILENET = functools.partial(
-    InvertedBottleneckNet,
-    stages=(
-        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=3),
-        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3),
-    ),
-    stem_features=24,
-    head_features=64,
-)
-_SMALL_EFFICIENTNET = functools.partial(
-    InvertedBottleneckNet,
-    stages=(
-        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
-        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
-    ),
-    stem_features=24,
-    head_features=64,
-    shrink_head=True,
-)
-_SMALL_MNASNET = functools.partial(
-    InvertedBottleneckNet,
-    stages=(
-        InvertedStage(features=24, blocks=1, stride=1, expansion=3, kernel=3),
-        InvertedStage(features=40, blocks=2, stride=2, expansion=3, kernel=5, squeeze=0.25),
-    ),
-    stem_features=24,
-    head_features=64,
-    squeeze_activation=nn.relu,
-)
+_SmallResNet = functools.partial(ResNet, stem_kernel=3, stem_stride=1)
+_SmallMobileNet = functools.partial(InvertedBottleneckNet, stem_features=24, head_features=64)
 
 
 def _by_name(*anchors):
@@ -121,25 +84,51 @@ ANCHORS = _by_name(
         _at_cifar_resolution(mobile_networks.EfficientNetB0, width=0.5),
     ),
     Network(
-        "resnet_small", "two pre-activation bottleneck blocks, one with the identity; 7 sites", _SMALL_RESNET
+        "resnet_small",
+        "two pre-activation bottleneck blocks, one with the identity; 7 sites",
+        functools.partial(
+            _SmallResNet, stages=(ResNetStage(width=16, blocks=2, stride=1),), stem_features=24
+        ),
     ),
     Network(
-        "resnet_tiny", "one pre-activation bottleneck block, for tests and quick forms; 4 sites", _TINY_RESNET
+        "resnet_tiny",
+        "one pre-activation bottleneck block, for tests and quick forms; 4 sites",
+        functools.partial(_SmallResNet, stages=(ResNetStage(width=8, blocks=1, stride=1),), stem_features=8),
     ),
     Network(
         "mobilenet_small",
         "two inverted bottlenecks, one with the identity; 6 sites and 2 affine ones",
-        _SMALL_MOBILENET,
+        functools.partial(
+            _SmallMobileNet,
+            stages=(
+                InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=3),
+                InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3),
+            ),
+        ),
     ),
     Network(
         "efficientnet_small",
         "two inverted bottlenecks with squeeze-excite; 6 sites and 2 affine ones",
-        _SMALL_EFFICIENTNET,
+        functools.partial(
+            _SmallMobileNet,
+            stages=(
+                InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
+                InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
+            ),
+            shrink_head=True,
+        ),
     ),
     Network(
         "mnasnet_small",
         "three inverted bottlenecks, two of them 5x5 with squeeze-excite; 8 sites and 3 affine ones",
-        _SMALL_MNASNET,
+        functools.partial(
+            _SmallMobileNet,
+            stages=(
+                InvertedStage(features=24, blocks=1, stride=1, expansion=3, kernel=3),
+                InvertedStage(features=40, blocks=2, stride=2, expansion=3, kernel=5, squeeze=0.25),
+            ),
+            squeeze_activation=nn.relu,
+        ),
     ),
 )
 
