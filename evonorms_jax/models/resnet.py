@@ -99,8 +99,5 @@ def _imagenet_stages(*blocks):
     return tuple(map(ResNetStage, widths, blocks, strides))
 
 
-RESNET50_STAGES = _imagenet_stages(3, 4, 6, 3)
-RESNET101_STAGES = _imagenet_stages(3, 4, 23, 3)
-
-ResNet50 = functools.partial(ResNet, stages=RESNET50_STAGES)
-ResNet101 = functools.partial(ResNet, stages=RESNET101_STAGES)
+ResNet50 = functools.partial(ResNet, stages=_imagenet_stages(3, 4, 6, 3))
+ResNet101 = functools.partial(ResNet, stages=_imagenet_stages(3, 4, 23, 3))
