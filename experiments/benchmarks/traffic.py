@@ -10,6 +10,7 @@ operations, for a chip and a step. A layer is a name, a layer file or an equatio
 A program of ResNet-50 takes 2 to 4 minutes to compile on two idle CPU cores.
 """
 
+import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from evonorms_jax.layers import LAYERS, LayerConstructor, norm_act
+from evonorms_jax.lowering.programs import TpuProgram, compile_ahead
 from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.provenance import now, versions
@@ -130,7 +132,8 @@ def compile_step(
     pixels = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8, sharding=split(mesh))
     labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=split(mesh))
     step = make_train_step(model, optimizer, images, mesh, settings)
-    return step.lower(state, (pixels, labels), key).compile()
+    lower = functools.partial(step.lower, state, (pixels, labels), key)
+    return compile_ahead(TpuProgram("training step", lower, "chip_batch"))
 
 
 def table(measured: dict[str, Any]) -> str:
