@@ -38,7 +38,7 @@ def programs_of(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
 def measure_all(
     programs: Sequence[TpuProgram], topology: Topology, show: Callable[[str], None]
 ) -> list[Footprint]:
-    """Compiles the programs one after the other, and tells `show` which one it is at."""
+    """Compiles the programs one after the other, and passes `show` the name of each."""
     footprints = []
     for number, program in enumerate(programs, 1):
         show(f"compiling {number} of {len(programs)}: {program.name}")
@@ -47,7 +47,7 @@ def measure_all(
 
 
 def complaint(footprints: Sequence[Footprint], topology: Topology) -> str | None:
-    """The program that exceeds the memory of a chip by most, and the setting to lower; None if all fit."""
+    """Names the program that exceeds a chip's memory by most, and the setting to lower. None if all fit."""
     worst = max(footprints, key=lambda footprint: footprint.excess)
     if not worst.excess:
         return None
@@ -100,7 +100,7 @@ def to_json(footprints: Sequence[Footprint], topology: Topology, arguments: Sequ
 
 
 def bound_candidates_per_hour(footprints: Sequence[Footprint], topology: Topology) -> float | None:
-    """The most candidates an hour, each trained in full on all anchors; None for a training."""
+    """The bound on candidates an hour, each trained in full on all anchors. None for a training."""
     runs = [one for one in footprints if one.candidates]
     seconds = sum(roofline_seconds(one.run, topology.chip) / one.candidates for one in runs)
     return 3600 * len(topology.devices) / seconds if seconds else None

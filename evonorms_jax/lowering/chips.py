@@ -56,7 +56,7 @@ def topology_name(name: str) -> str:
         "v4-8" and "v5p-8" count TensorCores, two to a chip.
 
     Raises:
-      ValueError: if it is unknown; the message has the nearest known names.
+      ValueError: if it is unknown. The message has the nearest known names.
     """
     topologies = {f"{chip.name}:{sides}": chip for chip in CHIPS.values() for sides in _SLICES[chip.axes]}
     accelerators = {}

@@ -28,7 +28,7 @@ _ORIGIN = re.compile(r'op_name="([^"]*)"')
 
 
 class Cost(NamedTuple):
-    """What a computation takes: floating-point operations, and bytes read and written."""
+    """The floating-point operations of a computation, and the bytes that it reads and writes."""
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -65,7 +65,7 @@ class ProgramCost:
     def __init__(self, text: str, trips: Mapping[str, float]):
         self._computations, self._entry = _split(text)
         self._given = trips
-        self.once_only: list[str] = []  # origins of loops that nothing is known of: they count once
+        self.once_only: list[str] = []  # origins of loops of unknown length, which count once
 
     @property
     def total(self) -> Cost:

@@ -1,4 +1,4 @@
-"""Compiles programs for a slice and says what each takes of a chip.
+"""Compiles programs for a slice and reads their memory, FLOPs and bytes on a chip.
 
 A task of any kind plugs in with a list of `TpuProgram`: see `search_programs.py` and `training_programs.py`.
 """
@@ -26,12 +26,10 @@ class TpuProgram(NamedTuple):
       name: such as "train step" or "resnet50_cifar: universal training".
       lower: lowers it for the devices of a topology.
       setting: setting to lower if it does not fit, such as "batch_size".
-      step: regular expression for the origin of the loop of which one iteration is a step; None where the
-        program is one step.
-      images: images of a step, on all devices of a training and on one of a search; 0 where that is no
-        measure of the program.
+      step: regular expression for the origin of the loop over steps. None means that the program is one step.
+      images: images of a step, on all devices of a training and on one of a search. 0 gives no images/s.
       trips: iterations of loops whose number is data, by a regular expression for their origin.
-      candidates: candidates that a run trains in full on a device; 0 for other programs.
+      candidates: candidates that a run trains in full on a device.
     """
 
     name: str
@@ -56,7 +54,7 @@ class Footprint(NamedTuple):
       run: cost of a run of the program, with all of its steps.
       images: images of a step.
       candidates: candidates that a run trains in full on a device.
-      once_only: origins of loops that are counted once, because nothing tells their number.
+      once_only: origins of loops that are counted once, because their number is unknown.
     """
 
     name: str
@@ -129,7 +127,7 @@ def footprint(program: TpuProgram, compiled: jax.stages.Compiled, seconds: float
 
 
 def compile_ahead(program: TpuProgram) -> jax.stages.Compiled:
-    """Compiles a program; JAX's persistent cache is neither read nor written."""
+    """Compiles a program without JAX's persistent cache."""
     with _without_cache():
         return program.lower().compile()
 
@@ -148,7 +146,7 @@ def _without_cache():
 
 
 def _excess(message: str) -> float | None:
-    """Bytes by which a program exceeds HBM, from the compiler's error; None for another error."""
+    """Bytes by which a program exceeds HBM, by the compiler's error. None for another error."""
     size = r"([\d.]+)([KMGT]?)"
     if match := re.search(rf"capacity by {size}", message):
         return float(match[1]) * _UNITS[match[2]]

@@ -26,7 +26,7 @@ from evonorms_jax.search_space.encoding import encode
 from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.task import shapes_on
 
-#: The graph that stands for a candidate: with 6 live nodes it is larger than most.
+#: The graph to compile with. Its 6 live nodes are more than most candidates have.
 CANDIDATE = CATALOG["evonorm_b0"]
 _ENCODED = encode(CANDIDATE)
 # Origins of loops: the slots of a device, the steps of a training and of the stability test, the batches of a
@@ -54,8 +54,8 @@ def search_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
     """Initialization, stability test, universal training, and a compiled candidate where it may be built.
 
     Args:
-      config: `experiments/configs/search_defaults.py` says what the keys mean.
-      topology: the slice; a search on several hosts runs the same programs on each.
+      config: config with the keys of `experiments/configs/search_defaults.py`.
+      topology: slice. A search on several hosts runs the same programs on each.
 
     Raises:
       ValueError: if a setting is wrong.
@@ -99,7 +99,7 @@ class _Anchor:
         return TpuProgram(f"{self._name}: initialization", lower, "the number of anchors")
 
     def stability(self) -> TpuProgram:
-        """The gradient ascent of every candidate; a search runs it on one anchor only."""
+        """The gradient ascent of every candidate. A search runs it on one anchor only."""
         size, count = self._proxy.crop, self._tests.stability_batch_size
         images = jax.ShapeDtypeStruct((count, size, size, self._channels), np.float32)
         batch = images, jax.ShapeDtypeStruct((count,), np.int32)

@@ -10,7 +10,7 @@ from evonorms_jax.errors import UserError
 
 
 class _Known(NamedTuple):
-    """Classes, channels, side (None where pictures have sizes of their own), images of the training part."""
+    """Classes, channels, side (None: that of the crop), and images of the training part."""
 
     classes: int
     channels: int
@@ -35,7 +35,7 @@ def images_to_compile_with(settings: DataSettings) -> ImageData:
       settings: group `data` of a search or a training.
 
     Raises:
-      ValueError: if a setting is wrong, or nothing tells the shapes of a stream.
+      ValueError: if a setting is wrong, or the shapes of a stream are unknown.
       DataNotFoundError: if the data set is neither well-known nor there.
     """
     settings.check()
@@ -57,7 +57,7 @@ def _made_up_stream(source: str) -> _Known:
     prefix = "synthetic:"
     if not source.startswith(prefix):
         raise UserError(
-            f"nothing tells the shapes of data.source={source!r} without the data: check the config with "
+            f"the shapes of data.source={source!r} are unknown without the data: check the config with "
             f"--config.data.source={prefix}CLASSESx3, or with one of {', '.join(_KNOWN)}"
         )
     kind = parse_kind(source)

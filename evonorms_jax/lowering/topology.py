@@ -1,7 +1,9 @@
 """The devices of a TPU slice as XLA:TPU's compiler sees them, on a machine without one.
 
-`libtpu` has the compiler. It is asked for a description of the slice; its devices cannot run anything, but
-programs can be lowered and compiled for them. CUDA has no such description: see `docs/results.md`.
+`libtpu` has the compiler and describes the slice. Programs can be lowered and compiled for the devices of the
+description, which cannot run them. JAX 0.10 has no such description of a GPU on a machine without one:
+`get_topology_desc(platform="cuda")` raises "No visible GPU devices", or with a target config "Cannot create
+topology without an explicit topology shape or without a client".
 """
 
 import contextlib
@@ -46,10 +48,10 @@ class Topology(NamedTuple):
 
 
 def get_topology(name: str) -> Topology:
-    """The topology of a slice; everything that JAX runs itself stays on the CPU.
+    """The topology of a slice. JAX itself runs on the CPU from here on.
 
     Args:
-      name: as of `topology_name`.
+      name: topology or accelerator type, see `topology_name`.
 
     Raises:
       ValueError: if the name is unknown.

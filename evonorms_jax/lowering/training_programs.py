@@ -20,8 +20,8 @@ def training_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram
     """Initialization, training step and evaluation.
 
     Args:
-      config: `experiments/configs/train.py` says what the keys mean.
-      topology: the slice.
+      config: config with the keys of `experiments/configs/train.py`.
+      topology: slice to train on.
 
     Raises:
       ValueError: if the config cannot be trained on the slice.

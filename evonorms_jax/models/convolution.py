@@ -1,12 +1,12 @@
-"""How a convolution and a max-pool are computed on which backend; the one place that knows.
+"""Convolution and max-pool, each in the form that suits the platform of the program.
 
 Shapes: B batch, H x W height and width, C channels in, O channels out, K x L kernel, G groups.
 
-`lax.conv_general_dilated` is right on TPU and GPU. XLA:CPU runs it through a slow generic loop once
-it stands inside `scan` or `fori_loop`, where a search trains its candidates: forward + backward of a
-3x3 took 20 to 35 times as long there as the same sum written as patches times a matrix, a depthwise
-one 25 to 100 times ([64, 24, 24, 16] and [64, 12, 12, 32], two cores, float32). A 3x3 max-pool took
-9 times as long as maxima of shifted maps.
+`lax.conv_general_dilated` is right on TPU and GPU. XLA:CPU runs it through a slow generic loop inside
+`scan` or `fori_loop`, where a search trains its candidates. There, forward and backward of a 3x3
+convolution took 20 to 35 times as long as the same sum written as patches times a matrix, and those of a
+depthwise one 25 to 100 times ([64, 24, 24, 16] and [64, 12, 12, 32], two cores, float32). A 3x3 max-pool
+took 9 times as long as maxima of shifted maps.
 """
 
 import difflib
@@ -36,9 +36,9 @@ class Conv(nn.Module):
       features: O.
       kernel_size: K.
       stride: step along H and W.
-      feature_group_count: G; equal to C and O it is a depthwise convolution.
+      feature_group_count: G. Equal to C and O it makes a depthwise convolution.
       use_bias: whether to add a `bias` `[O]`, zero at the start.
-      dtype: dtype of the computation; None follows the input and the parameters.
+      dtype: dtype of the computation. By default that of the input and the parameters.
       implementation: see `convolve`.
     """
 
@@ -68,7 +68,7 @@ def fan_out_normal(groups: int = 1) -> nn.initializers.Initializer:
     """Initializer N(0, 2 / fan_out), fan_out = K * L * O / G.
 
     He et al. 2015 (arXiv 1502.01852) in its fan-out form, as in the released ResNet, MnasNet and
-    EfficientNet code; an output of a grouped convolution feeds only its own group.
+    EfficientNet code. An output of a grouped convolution feeds only its own group.
     """
     return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
 
@@ -88,16 +88,16 @@ def convolve(
       kernel: the weights, of x's dtype.
       stride: step along H and W.
       groups: G, a divisor of C and O.
-      implementation: "lax" (`conv_general_dilated`); "matmul" (1x1 as a matrix product, depthwise
-        as a sum of shifted products, any other as patches times a matrix); None chooses "matmul"
-        on a CPU and "lax" elsewhere, when the function is traced.
+      implementation: "lax" is `conv_general_dilated`. "matmul" computes 1x1 as a matrix product,
+        depthwise as a sum of shifted products, any other as patches times a matrix. By default a program
+        traced for a CPU has "matmul" and any other "lax", see `search_space.target`.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), O]`. Both implementations can be differentiated any
       number of times, forward and reverse, and vmapped.
 
     Raises:
-      ValueError: on an unknown implementation, or shapes and groups that do not fit.
+      ValueError: if the implementation is unknown, or shapes and groups do not fit.
     """
     _check_input(x, kernel.shape[-1], groups)
     if kernel.shape[2] * groups != x.shape[-1]:
@@ -128,14 +128,14 @@ def max_pool(x: jax.Array, size: int, *, stride: int = 1, implementation: str | 
       size: side of the window.
       stride: step along H and W.
       implementation: "lax" (`reduce_window`); "matmul", its companion on a CPU (maxima of shifted
-        maps, along W and then along H); None chooses as for `convolve`. Where maxima are equal the
+        maps, along W and then along H). The default is that of `convolve`. Where maxima are equal the
         first gives the gradient to one of them and the second divides it.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), C]`.
 
     Raises:
-      ValueError: on an unknown implementation.
+      ValueError: if the implementation is unknown.
     """
     if _resolve(implementation) == "lax":
         return nn.max_pool(x, (size, size), (stride, stride), "SAME")
@@ -155,7 +155,7 @@ def _check_input(x, features, groups):
 
 
 def _resolve(implementation):
-    """The implementation's name, with None settled by the backend that is being traced for."""
+    """The implementation's name. None follows the platform that the program is traced for."""
     if implementation is None:
         return "matmul" if target.platform() == "cpu" else "lax"
     if implementation not in IMPLEMENTATIONS:

@@ -9,7 +9,7 @@ import contextlib
 
 import jax
 
-# A part of the key of JAX's trace caches: what was traced for one platform is traced again for another.
+# A part of the key of JAX's trace caches: a function traced for one platform is traced again for another.
 _platform = jax.make_user_context("")
 
 

@@ -16,6 +16,11 @@ the cotangent that one node sends to one of its inputs. Three choices serve spee
   would be a large part of the cost of a layer.
 - Dead nodes are not on the tapes.
 
+On a TPU the program has a compact form with the same results. All element-wise instructions share one branch.
+It computes each of them in one pass and selects: fewer kernels are built, and memory bounds the pass anyway.
+The aggregations share another branch. The backward pass rebuilds the buffer from x, v0 and v1, so that one
+buffer exists at a time instead of one for each layer.
+
 Second derivatives work forward over reverse (`jax.jvp` of `jax.grad`).
 
 `vmap` over candidates would run every op for every node, so candidates run on several devices or in sequence.
@@ -23,7 +28,9 @@ Second derivatives work forward over reverse (`jax.jvp` of `jax.grad`).
 """
 
 import functools
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +39,7 @@ import numpy as np
 from evonorms_jax.search_space import moments
 from evonorms_jax.search_space.encoding import CAPACITY, EDGES, INSTRUCTIONS, SLOTS, EncodedGraph
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
+from evonorms_jax.search_space.target import platform
 
 
 def initial_statistics(encoded: EncodedGraph, channels: int) -> jax.Array:
@@ -74,7 +82,7 @@ def apply_encoded(
     if x.size == 0:
         return x, stats
     flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
-    interpreter = _Interpreter(groups, epsilon, train)
+    interpreter = _Interpreter(groups, epsilon, train, compact=platform() == "tpu")
     y, raw = _run(interpreter, encoded, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
     if train:
         stats = momentum * stats + (1 - momentum) * jax.lax.stop_gradient(raw)
@@ -91,6 +99,14 @@ class _Interpreter(NamedTuple):
     groups: int
     epsilon: float
     train: bool
+    compact: bool
+
+    def branches(self, entries: Sequence[Any], instruction: Callable[[Any], str]) -> list[tuple[Any, ...]]:
+        """The instructions or edges that share a branch, in order: in the compact form two groups."""
+        if not self.compact:
+            return [(entry,) for entry in entries]
+        groups = itertools.groupby(entries, lambda entry: instruction(entry) in OPS)
+        return [tuple(group) for _, group in groups]
 
     def function(self, name: str):
         if name in OPS:
@@ -169,6 +185,28 @@ def _put(buffer, value, index):
     return jax.lax.dynamic_update_index_in_dim(buffer, value, index, 0)
 
 
+def _switch(groups, code, run, *operands):
+    """`run(entry, *operands)` for the entry number `code` of all groups, each of which is a branch.
+
+    A branch computes all of its entries and selects one result. A NaN of the others is dropped with them.
+    """
+    starts = np.cumsum([0, *map(len, groups)])
+
+    def branch(group, start):
+        def of_group(*operands):
+            results = [run(entry, *operands) for entry in group]
+            if len(group) == 1:
+                return results[0]
+            return jax.tree.map(lambda *each: jax.lax.select_n(code - start, *each), *results)
+
+        return of_group
+
+    number = code
+    if len(groups) < starts[-1]:
+        number = sum((code >= start).astype(jnp.int32) for start in starts[1:-1])
+    return jax.lax.switch(number, list(map(branch, groups, starts.tolist())), *operands)
+
+
 # Jitted so that layers of the same shape are traced and lowered once.
 @functools.partial(jax.jit, static_argnums=0)
 def _values(
@@ -179,19 +217,19 @@ def _values(
     leaves = jnp.stack([x, jnp.zeros_like(x), *per_channel])
     buffer = jnp.concatenate([leaves, _zeros((SLOTS - len(LEAVES), *x.shape), x)])
 
-    def branch(name):
+    def run(name, buffer, inputs, index_set, stat):
         # The slices are inside the branch, where XLA fuses them with the op.
-        def run(buffer, inputs, index_set, stat):
-            return interpreter.function(name)(*_slots(buffer, inputs), index_set, stat)
+        return interpreter.function(name)(*_slots(buffer, inputs), index_set, stat)
 
-        return run
+    groups = interpreter.branches(INSTRUCTIONS, lambda name: name)
 
     def step(number, carry):
         buffer, raw = carry
         # The branch of the instruction runs alone: `code` is a scalar, so XLA keeps the conditional.
-        value, moment = jax.lax.switch(
+        value, moment = _switch(
+            groups,
             encoded.code[number],
-            [branch(name) for name in INSTRUCTIONS],
+            run,
             buffer,
             encoded.inputs[number],
             encoded.index_set[number],
@@ -206,24 +244,24 @@ def _values(
 def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats, g) -> list[jax.Array]:
     """Walks the backward tape in the buffer of the forward pass: the cotangents of x, v0, v1, `[B, S, C]`."""
 
-    def branch(name, k):
-        def run(buffer, inputs, index_set, stat, own):
-            operands = _slots(buffer, inputs)
+    def run(edge, buffer, inputs, index_set, stat, own):
+        (name, k), operands = edge, _slots(buffer, inputs)
 
-            # The other operand is held fixed, and JAX derives the rule of this edge from the op itself.
-            def of_target(target):
-                replaced = [*operands[:k], target, *operands[k + 1 :]]
-                return interpreter.function(name)(*replaced, index_set, stat)[0]
+        # The other operand is held fixed, and JAX derives the rule of this edge from the op itself.
+        def of_target(target):
+            replaced = [*operands[:k], target, *operands[k + 1 :]]
+            return interpreter.function(name)(*replaced, index_set, stat)[0]
 
-            return jax.vjp(of_target, operands[k])[1](_slot(buffer, own))[0]
+        return jax.vjp(of_target, operands[k])[1](_slot(buffer, own))[0]
 
-        return run
+    groups = interpreter.branches(EDGES, lambda edge: edge[0])
 
     def step(entry, buffer):
         code, number, own, target, first = encoded.edges[entry]
-        sent = jax.lax.switch(
+        sent = _switch(
+            groups,
             code,
-            [branch(name, k) for name, k in EDGES],
+            run,
             buffer,
             encoded.inputs[number],
             encoded.index_set[number],
@@ -250,11 +288,13 @@ def _forward(interpreter, encoded, x, v0, v1, stats):
     # there.
     output = len(LEAVES) - 1 + encoded.length
     y = jax.lax.cond(encoded.length > 0, lambda: _slot(buffer, output), lambda: jnp.zeros_like(x))
-    return (y, raw), (encoded, buffer, stats)
+    return (y, raw), (encoded, (x, v0, v1) if interpreter.compact else buffer, stats)
 
 
 def _backward(interpreter, residuals, g):
     encoded, buffer, stats = residuals
+    if interpreter.compact:
+        buffer, _ = _values(interpreter, encoded, *buffer, stats)
     x, v0, v1 = _cotangents(interpreter, encoded, buffer, stats, g[0])
     none = jax.tree.map(lambda a: np.zeros(np.shape(a), jax.dtypes.float0), encoded)
     return none, x, jnp.sum(v0, (0, 1)), jnp.sum(v1, (0, 1)), jnp.zeros_like(stats)

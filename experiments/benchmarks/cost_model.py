@@ -11,8 +11,10 @@ of candidates in the paper's budget of 5,000 workers of two cores for two days. 
 Prices and sustained speeds are flags.
 
 On a machine with a GPU, the GPU is measured. To get CPU and GPU into one table, run it on both machines and
-pass the file of one to the other: `--measured=OTHER/cost_model.json`. The images are made up. On two CPU
-cores it takes 10 to 15 minutes for the paper's anchors. Writes cost_model.json into the work directory.
+pass the file of one to the other: `--measured=OTHER/cost_model.json`. Slices of TPU v5e sustain an assumed
+share of their peak. With `--compile_check=FILE`, a `--json` of `experiments.compile_check` for the same
+search, they have its rooflines, which are bounds. The images are made up. On two CPU cores it takes 10 to 15
+minutes for the paper's anchors. Writes cost_model.json into the work directory.
 """
 
 import json
@@ -80,6 +82,9 @@ def define_flags() -> None:
         "cold", True, "Build every program. --nocold uses the compilation cache, for trials."
     )
     absl_flags.DEFINE_multi_string("measured", [], "A cost_model.json of another machine.")
+    absl_flags.DEFINE_multi_string(
+        "compile_check", [], "A --json of experiments.compile_check for this search on TPU v5e or v6e."
+    )
     defaults = {
         "core_price": (0.05, "dollars an hour for a CPU core"),
         "gpu_price": (4.0, "dollars an hour for a GPU"),
@@ -88,6 +93,7 @@ def define_flags() -> None:
         "tpu_price": (1.2, "dollars an hour for a TPU v5e chip"),
         "tpu_tflops": (197.0, "peak of a TPU v5e chip in bfloat16, TFLOP/s"),
         "tpu_share": (0.02, "share of that peak that a compiled step sustains"),
+        "v6e_price": (2.7, "dollars an hour for a TPU v6e chip"),
     }
     for name, (value, text) in defaults.items():
         absl_flags.DEFINE_float(name, value, f"Assumption: {text}.", lower_bound=0)
@@ -99,7 +105,8 @@ def main(argv):
     flags.use_cpu_devices(FLAGS.cpu_devices)
     jax.config.update("jax_enable_compilation_cache", not FLAGS.cold)
     config = FLAGS.config
-    others = [_read(path) for path in FLAGS.measured]
+    others = [_read(path, "measured", ("machine", "anchors")) for path in FLAGS.measured]
+    checks = [_read(path, "compile_check", ("chip", "programs")) for path in FLAGS.compile_check]
     _check(config, others)
     mix = mix_of_search(FLAGS.history) if FLAGS.history else mix_of_sample(FLAGS.sample)
     logging.info("measuring steps and builds on %s", ", ".join(config.anchors))
@@ -107,17 +114,18 @@ def main(argv):
     here = {"machine": results.machine(), "anchors": anchors}
     protocol = Protocol(config.proxy.steps, config.rejection.stability_batch_size / config.proxy.batch_size)
     assumed = Assumed(**{name: FLAGS[name].value for name in Assumed._fields})
-    costs = here | model([here, *others], mix, protocol, config.budget, assumed)
+    costs = here | model([here, *others], mix, protocol, config.budget, assumed, checks)
     _show(costs)
     print(f"written to {results.write(FLAGS.workdir, 'cost_model.json', costs)}")
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str, flag: str, keys: Sequence[str]) -> dict[str, Any]:
+    kinds = {"measured": "cost_model.json", "compile_check": "result of compile_check"}
     try:
         other = json.loads(absolute(path).read_text())
-        return {"machine": other["machine"], "anchors": other["anchors"]}
+        return {key: other[key] for key in keys}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--measured={path} is no cost_model.json: {error!r}") from None
+        raise UserError(f"--{flag}={path} is no {kinds[flag]}: {error!r}") from None
 
 
 def _check(config: ConfigDict, others: Sequence[Mapping[str, Any]]) -> None:

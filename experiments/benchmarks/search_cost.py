@@ -106,6 +106,7 @@ class Assumed(NamedTuple):
       tpu_price: dollars an hour for a TPU v5e chip.
       tpu_tflops: peak of a chip in TFLOP/s.
       tpu_share: share of that peak that a compiled step sustains.
+      v6e_price: dollars an hour for a TPU v6e chip.
     """
 
     core_price: float
@@ -115,6 +116,7 @@ class Assumed(NamedTuple):
     tpu_price: float
     tpu_tflops: float
     tpu_share: float
+    v6e_price: float = 2.7
 
 
 # -- A candidate
@@ -211,13 +213,38 @@ def paper_candidates(machine: Machine, cores: int, mix: Mix, protocol: Protocol)
 # -- Machines
 
 
-def machines(measured: Sequence[Mapping[str, Any]], assumed: Assumed) -> list[Machine]:
+def bounded(check: Mapping[str, Any], anchors: Sequence[AnchorCost]) -> list[AnchorCost]:
+    """The costs on a TPU chip if every step takes its roofline time, which is a bound from below.
+
+    Args:
+      check: JSON object of `experiments.compile_check` for the search.
+      anchors: costs on this machine. They give the operations and the time of a build.
+
+    Raises:
+      UserError: if the check has no universal program of an anchor.
+    """
+    seconds = {one["program"]: one["step"]["roofline_seconds"] for one in check["programs"]}
+    costs = []
+    for anchor in anchors:
+        universal = seconds.get(f"{anchor.name}: universal training")
+        if not universal:
+            raise UserError(f"the compile_check has no universal program of {anchor.name} that fits")
+        compiled = seconds.get(f"{anchor.name}: one compiled candidate") or universal
+        costs.append(anchor._replace(universal=universal, compiled=compiled))
+    return costs
+
+
+def machines(
+    measured: Sequence[Mapping[str, Any]], assumed: Assumed, checks: Sequence[Mapping[str, Any]] = ()
+) -> list[Machine]:
     """The measured machines, an assumed GPU unless one is measured, and slices of TPU v5e.
 
     Args:
       measured: JSON objects with `machine` and `anchors`, each of another platform. The first is of this
         machine.
       assumed: prices and speeds that are not measured.
+      checks: JSON objects of `experiments.compile_check`. Each gives slices of its chip by rooflines. That
+        of v5e replaces the assumed share of the peak.
     """
     rows, platforms = [], {}
     for one in measured:
@@ -235,16 +262,27 @@ def machines(measured: Sequence[Mapping[str, Any]], assumed: Assumed) -> list[Ma
     if "gpu" not in platforms:
         anchors = at_speed(ours, 1e12 * assumed.gpu_tflops * assumed.gpu_share)
         rows.append(Machine("one GPU", 1, anchors, assumed.gpu_price, "assumed"))
-    chip, basis = platforms.get("tpu"), "measured on fewer"
-    if chip is None:
-        chip, basis = at_speed(ours, 1e12 * assumed.tpu_tflops * assumed.tpu_share), "assumed"
-    for chips in TPU_SLICES:
-        rows.append(Machine(f"TPU v5e-{chips}", chips, chip, chips * assumed.tpu_price, basis))
+    prices = {"v5e": assumed.tpu_price, "v6e": assumed.v6e_price}
+    slices = {check["chip"]["name"]: (bounded(check, ours), "bound") for check in checks}
+    if "tpu" in platforms:
+        slices["v5e"] = platforms["tpu"], "measured on fewer"
+    speed = 1e12 * assumed.tpu_tflops * assumed.tpu_share
+    slices.setdefault("v5e", (at_speed(ours, speed), "assumed"))
+    for chip, (anchors, basis) in sorted(slices.items()):
+        if chip not in prices:
+            raise UserError(f"there are prices of {', '.join(prices)}, the compile_check is of {chip}")
+        for chips in TPU_SLICES:
+            rows.append(Machine(f"TPU {chip}-{chips}", chips, anchors, chips * prices[chip], basis))
     return rows
 
 
 def model(
-    measured: Sequence[Mapping[str, Any]], mix: Mix, protocol: Protocol, budget: int, assumed: Assumed
+    measured: Sequence[Mapping[str, Any]],
+    mix: Mix,
+    protocol: Protocol,
+    budget: int,
+    assumed: Assumed,
+    checks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Hours and dollars on every machine for the budget of the config and for the paper's.
 
@@ -254,11 +292,12 @@ def model(
       protocol: sizes of the search.
       budget: number of candidates of the config.
       assumed: prices and speeds that are not measured.
+      checks: JSON objects of `experiments.compile_check`.
 
     Returns:
       A JSON object. The paper's budget is None if no CPU is among the machines.
     """
-    rows = machines(measured, assumed)
+    rows = machines(measured, assumed, checks)
     by_platform = {one["machine"]["platform"]: place for place, one in enumerate(measured)}
     paper = None
     if "cpu" in by_platform:
@@ -307,8 +346,15 @@ def assumptions(assumed: Assumed, rows: Sequence[Machine]) -> list[str]:
         "every training runs in the faster executor; simultaneous builds take no longer than one",
         "devices are never idle: n devices are n times as fast, on several hosts too",
         f"prices in dollars an hour: {assumed.core_price:g} a core, {assumed.gpu_price:g} a GPU, "
-        f"{assumed.tpu_price:g} a TPU v5e chip; list prices differ by place and time, check them",
+        f"{assumed.tpu_price:g} a TPU v5e chip, {assumed.v6e_price:g} a v6e chip; list prices differ by "
+        "place and time, check them",
     ]
+    if any(machine.basis == "bound" for machine in rows):
+        lines.append(
+            "a bound: every step of EvoNorm-B0 takes the roofline time of the program that XLA:TPU built, "
+            "max(FLOPs / peak, bytes / bandwidth) by the data sheet of the chip, with all bytes counted as "
+            "those of HBM; nothing was run on a TPU; its builds take as long as those here"
+        )
     guesses = {
         "one GPU": ("the GPU", assumed.gpu_share, assumed.gpu_tflops),
         f"TPU v5e-{TPU_SLICES[0]}": ("a TPU v5e chip", assumed.tpu_share, assumed.tpu_tflops),

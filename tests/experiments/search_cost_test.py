@@ -107,3 +107,26 @@ def test_without_a_cpu_the_budget_of_the_paper_is_unknown_and_a_measured_gpu_is_
     assert figures["rows"][0]["dollars"] == {"config": pytest.approx(95.5 * 2 * 3), "paper": None}
     speeds = [line for line in figures["assumptions"] if "sustains" in line]
     assert len(speeds) == 1 and speeds[0].startswith("a TPU v5e chip sustains 25 % of 4 TFLOP/s")
+
+
+def test_rooflines_of_a_compile_check_replace_the_assumed_share_by_hand():
+    cpu = {"platform": "cpu", "device": "cpu", "devices": 2, "cores": 4}
+    measured = [{"machine": cpu, "anchors": [anchor._asdict() for anchor in ANCHORS]}]
+
+    def check(chip, **seconds):
+        programs = [{"program": name, "step": {"roofline_seconds": s}} for name, s in seconds.items()]
+        return {"chip": {"name": chip}, "programs": programs}
+
+    found = {"a: universal training": 0.2, "a: one compiled candidate": 0.1, "b: universal training": 0.4}
+    costs = model(measured, MIX, PROTOCOL, 3600, ASSUMED, [check("v5e", **found), check("v6e", **found)])
+    rows = {row["machine"]: row for row in costs["rows"]}
+    assert [row["basis"] for row in costs["rows"]] == ["measured", "assumed", *4 * ["bound"]]
+    # No build pays: 120 steps of 0.2 s, 140 of 0.4 s.
+    assert rows["TPU v5e-8"]["device_seconds"]["training"] == pytest.approx(0.1 * (24 + 56))
+    assert rows["TPU v6e-8"]["price_per_hour"] == pytest.approx(8 * 2.7)
+    assert any(line.startswith("a bound: every step") for line in costs["assumptions"])
+    assert not any("TPU v5e chip sustains" in line for line in costs["assumptions"])
+    with pytest.raises(ValueError, match="no universal program of b that fits"):
+        model(measured, MIX, PROTOCOL, 3600, ASSUMED, [check("v5e", **dict(list(found.items())[:2]))])
+    with pytest.raises(ValueError, match="there are prices of v5e, v6e, the compile_check is of v4"):
+        model(measured, MIX, PROTOCOL, 3600, ASSUMED, [check("v4", **found)])

@@ -18,7 +18,8 @@ from evonorms_jax.search_space import (
     evaluate_reference,
     reference_batch_moments,
 )
-from evonorms_jax.search_space.encoding import CAPACITY, encode
+from evonorms_jax.search_space.encoding import CAPACITY, SLOTS, encode
+from evonorms_jax.search_space.target import building_for
 from evonorms_jax.search_space.universal import apply_encoded, initial_statistics
 
 SHAPE = (3, 4, 3, 8)
@@ -143,3 +144,50 @@ def test_too_many_live_nodes_are_refused():
     graph = Graph.parse("tanh(" * 11 + "x" + ")" * 11)
     with pytest.raises(ValueError, match=r"holds 10 live nodes, the graph has 11"):
         encode(graph)
+
+
+def on_tpu(function, *arguments):
+    with building_for("tpu"):
+        return function(*arguments)
+
+
+@pytest.mark.parametrize("graph", [*KNOWN.values(), *distinct_graphs(11, 12)], ids=str)
+def test_the_form_for_a_tpu_has_the_same_values_gradients_and_statistics(graph, rng):
+    encoded, (x, v0, v1) = encode(graph), make_inputs(rng)
+    cotangent = rng.normal(size=SHAPE).astype(np.float32)
+    stats = initial_statistics(encoded, SHAPE[-1])
+    for function, arguments in (
+        (run, (x, v0, v1, stats)),
+        (functools.partial(run, train=False), (x, v0, v1, stats)),
+        (gradients, (x, v0, v1, cotangent)),
+        (second_derivative, (x, v0, v1, cotangent)),
+    ):
+        direct, compact = function(encoded, *arguments), on_tpu(function, encoded, *arguments)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), compact, direct)
+
+
+def test_what_the_other_instructions_make_of_huge_values_stays_out(rng):
+    x, v0, v1 = make_inputs(rng)
+    encoded = encode(CATALOG["evonorm_s0"])
+    # Squares and exponentials of these values overflow, and so do those of the cotangents.
+    results = on_tpu(gradients, encoded, 1e25 * x, v0, v1, x)
+    expected = gradients(encoded, 1e25 * x, v0, v1, x)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.isnan(a), np.isnan(b)), results, expected)
+    results = on_tpu(gradients, encode(BASELINES["bn_relu"]), 1e15 * x, v0, v1, x)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(results))
+
+
+def test_the_form_for_a_tpu_keeps_no_buffer(rng):
+    encoded, (x, v0, v1) = encode(CATALOG["evonorm_b0"]), make_inputs(rng)
+    stats = initial_statistics(encoded, SHAPE[-1])
+
+    def kept():
+        pullback = jax.eval_shape(lambda: jax.vjp(lambda x: run(encoded, x, v0, v1, stats)[0], x)[1])
+        return max(leaf.size for leaf in jax.tree.leaves(pullback))
+
+    assert kept() == SLOTS * x.size
+    assert on_tpu(kept) == x.size
+    direct = gradients.lower(encoded, x, v0, v1, x).as_text()
+    compact = on_tpu(gradients.lower, encoded, x, v0, v1, x).as_text()
+    assert compact != direct
+    assert gradients.lower(encoded, x, v0, v1, x).as_text() == direct
