@@ -284,8 +284,11 @@ def keep_only_moments(layer: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.partial(jax.checkpoint, policy=policy, prevent_cse=False)
     def recomputed(*arguments):
+        # A barrier for each array: a common one would give all the same varying axes inside `shard_map`.
         apart = lax.platform_dependent(
-            *arguments, tpu=lambda *same: same, default=lambda *same: lax.optimization_barrier(same)
+            *arguments,
+            tpu=lambda *same: same,
+            default=lambda *same: jax.tree.map(lax.optimization_barrier, same),
         )
         return layer(*apart)
 

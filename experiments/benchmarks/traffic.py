@@ -11,7 +11,6 @@ A program of ResNet-50 takes 2 to 4 minutes to compile on two idle CPU cores.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,10 +22,9 @@ import numpy as np
 import optax
 from absl import flags as absl_flags
 from absl import logging
-from jax.experimental import topologies
 
-from evonorms_jax.errors import UserError
 from evonorms_jax.layers import LAYERS, LayerConstructor, norm_act
+from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.provenance import now, versions
 from evonorms_jax.search_space import Graph
@@ -49,7 +47,9 @@ def define_flags() -> None:
     """Defines the flags of this main. A function, so that tests can import the file."""
     absl_flags.DEFINE_list("networks", "resnet50", "Networks of the model registry.")
     absl_flags.DEFINE_list("layers", ",".join(ROWS), f"Layers to compare with {REFERENCE}.")
-    absl_flags.DEFINE_string("topology", "v5e:2x4", "TPU topology as libtpu names it.")
+    absl_flags.DEFINE_string(
+        "topology", "v5e:2x4", "Slice: a topology, or an accelerator type such as v5litepod-8."
+    )
     absl_flags.DEFINE_integer("chip_batch", 128, "Number of images of a chip.", lower_bound=1)
     absl_flags.DEFINE_integer("image_size", 224, "Side of an image in pixels.", lower_bound=1)
     absl_flags.DEFINE_string("json", "runs/benchmarks/traffic.json", "File for the results.")
@@ -60,7 +60,7 @@ def main(argv):
     del argv
     path = Path(FLAGS.json)
     path.parent.mkdir(parents=True, exist_ok=True)
-    devices = topology_devices(FLAGS.topology)
+    devices = get_topology(FLAGS.topology).devices
     measured = {
         "topology": FLAGS.topology,
         "chip_batch": FLAGS.chip_batch,
@@ -74,24 +74,6 @@ def main(argv):
         path.write_text(json.dumps(measured, indent=1) + "\n")
     print(table(measured))
     print(f"written to {path}")
-
-
-def topology_devices(name: str) -> list[jax.Device]:
-    """The chips of a topology, to compile for and not to run on.
-
-    Raises:
-      UserError: if `libtpu` is missing or knows no such topology.
-    """
-    # Without these libtpu asks the cloud for its TPU, and a second process stops at a lock file.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no topology {name!r}: {reason} (pip install 'jax[tpu]' installs libtpu)") from None
 
 
 def measure(

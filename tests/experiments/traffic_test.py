@@ -9,7 +9,7 @@ from experiments.benchmarks import traffic
 @pytest.fixture(scope="module")
 def devices():
     pytest.importorskip("libtpu")
-    return traffic.topology_devices("v5e:2x2")
+    return traffic.get_topology("v5e:2x2").devices
 
 
 def test_rows_are_relative_to_the_reference(devices):
@@ -27,12 +27,6 @@ def test_rows_are_relative_to_the_reference(devices):
     }
     text = traffic.table({**header, "rows": rows})
     assert "resnet_tiny" in text and "abs(x) / std_bwh(x)" in text and text.startswith("v5e:2x2, 8 images")
-
-
-def test_an_unknown_topology_is_one_line():
-    pytest.importorskip("libtpu")
-    with pytest.raises(ValueError, match=r"^no topology 'v5e:nonsense': [^\n]*$"):
-        traffic.topology_devices("v5e:nonsense")
 
 
 def test_a_layer_is_a_name_or_an_equation():

@@ -4,7 +4,9 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from evonorms_jax.layers import norm_act
 from evonorms_jax.search_space import CATALOG, compile_graph
@@ -54,3 +56,24 @@ def test_only_a_bfloat16_input_on_a_tpu_is_summed_without_a_pivot(name):
     assert pivot_is_0(jnp.bfloat16, "tpu") == ("std" in str(CATALOG[name]))
     assert not pivot_is_0(jnp.float32, "tpu") and not pivot_is_0(jnp.float16, "tpu")
     assert not pivot_is_0(jnp.bfloat16, "cpu") and not pivot_is_0(jnp.bfloat16, "cuda")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_bfloat16_step_is_traced_inside_shard_map(masked):
+    """All branches of a choice by platform must have the same varying axes there."""
+    layer = compile_graph(CATALOG["evonorm_b0"], groups=4, axis_name="devices")
+    params, stats = layer.init(8)
+
+    def step(x, mask):
+        def loss(params, x):
+            y, new = layer.apply(params, stats, x, train=True, mask=mask if masked else None)
+            return jnp.sum(y.astype(jnp.float32) ** 2), new
+
+        gradients, new = jax.grad(loss, (0, 1), has_aux=True)(params, x)
+        return gradients[1], jax.tree.map(lambda leaf: leaf[None], new)
+
+    mesh, rows = Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices")
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=rows)
+    shapes = jax.ShapeDtypeStruct((8, 4, 2, 8), jnp.bfloat16), jax.ShapeDtypeStruct((8, 4, 2), bool)
+    of_x, new = jax.eval_shape(mapped, *shapes)
+    assert of_x.dtype == jnp.bfloat16 and new["var"].shape == (8, 8)
