@@ -19,7 +19,9 @@ EXAMPLES = [
     for number, example in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
 ]
 # A command is indented or within backticks. A line that ends in a backslash continues.
-_COMMAND = re.compile(r"(?:^ {4}|`)((?:WORKDIR=\S+ )?(?:python -m experiments|launch/)(?:\\\n|[^`\n])*)", re.M)
+_COMMAND = re.compile(
+    r"(?:^ {4}|`)((?:WORKDIR=\S+ )?(?:python -m experiments|launch/)(?:\\\n|[^`\n])*)", re.M
+)
 CLOUD = {
     "EVONORMS_TPU_PROJECT": "my-project",
     "EVONORMS_TPU_ZONE": "us-east5-b",
