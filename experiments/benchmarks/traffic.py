@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags as absl_flags
 from absl import logging
 
@@ -31,7 +30,7 @@ from evonorms_jax.models import get_model
 from evonorms_jax.runs.provenance import now, versions
 from evonorms_jax.search_space import Graph
 from evonorms_jax.training.mesh import data_mesh, replicated, split
-from evonorms_jax.training.optimizer import sgd
+from evonorms_jax.training.optimizer import make_schedule, sgd
 from evonorms_jax.training.steps import Images, StepSettings, make_init, make_train_step
 from experiments import flags
 
@@ -121,7 +120,7 @@ def compile_step(
 ) -> jax.stages.Compiled:
     """A training step in bfloat16 with momentum, weight decay and label smoothing, compiled for `devices`."""
     model = get_model(network).build(make, _CLASSES, dtype=jnp.bfloat16)
-    optimizer = sgd(optax.constant_schedule(0.1), momentum=0.9, weight_decay=1e-4)
+    optimizer = sgd(make_schedule(learning_rate=0.1, steps=1), momentum=0.9, weight_decay=1e-4)
     images = Images((side, side, 3), _CLASSES, np.zeros(3, np.float32), np.ones(3, np.float32))
     mesh = data_mesh(devices, groups=len(devices))
     settings = StepSettings(statistics_batch=batch, label_smoothing=0.1)
