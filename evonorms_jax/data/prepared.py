@@ -42,7 +42,7 @@ class Records:
     """The records of a split by their number, from any thread. The name is for messages."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-        """Opens no file yet; raises `DataNotFoundError` if one is missing."""
+        """Opens no file yet. Raises `DataNotFoundError` if one is missing."""
         info = builder.info.splits[split]
         self._files = list(info.filepaths)
         missing = [path for path in self._files if not path.exists()]
@@ -57,7 +57,7 @@ class Records:
         self.name = f"{builder.info.full_name}, {split}"
 
     def __getitem__(self, index: int) -> Example:
-        """One record; raises `ValueError`, which names the file and the record, if its file is damaged."""
+        """One record. Raises `ValueError`, which names the file and the record, if its file is damaged."""
         index = int(index)
         # A file that was emptied, zeroed or copied in part makes array_record raise RuntimeError, TypeError
         # or IndexError, and the decoder of the features further kinds.
@@ -105,7 +105,7 @@ class Prepared(NamedTuple):
     counts: dict[str, int]  # images of each split
 
     def records(self, split: str) -> Records:
-        """The records of a split; raises `DataNotFoundError` if a file of it is missing."""
+        """The records of a split. Raises `DataNotFoundError` if a file of it is missing."""
         return Records(self.builder, split)
 
     def parts(

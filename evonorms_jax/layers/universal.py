@@ -34,7 +34,7 @@ class UniversalNormAct(Layer):
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None):
-        """Applies the layer to x `[B, spatial..., C]`; raises `ValueError` if `axis_name` is given."""
+        """Applies the layer to x `[B, spatial..., C]`. Raises `ValueError` if `axis_name` is given."""
         if self.axis_name is not None:
             raise UserError(f"UniversalNormAct takes no axis_name, got {self.axis_name!r}: GraphNormAct does")
         scale, bias = self._affine_params(x.shape[-1])

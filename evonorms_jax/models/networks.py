@@ -151,7 +151,7 @@ MODELS = _by_name(
 
 
 def get_anchor(name: str) -> Network:
-    """The anchor called `name`; raises `ValueError`, with the nearest name, if there is none."""
+    """The anchor called `name`. Raises `ValueError`, with the nearest name, if there is none."""
     return _look_up(name, ANCHORS, "anchor")
 
 

@@ -146,7 +146,7 @@ class Checkpoints:
             self._manager.delete(old)
 
     def add_score(self, step: int, score: float) -> None:
-        """Writes the manifest of a checkpoint again, with a score; raises `ValueError` if it is not whole."""
+        """Writes the manifest of a checkpoint again, with a score. Raises `ValueError` if it is not whole."""
         self.wait()
         path = self._directory / str(step) / MANIFEST
         manifest = _manifest(path.parent)

@@ -75,7 +75,7 @@ class Display:
             self._log()
 
     def update(self, *, completed: int, total: int, rows: Rows) -> None:
-        """Shows the number of steps or candidates done, and the rows; cheap enough for every step."""
+        """Shows the number of steps or candidates done, and the rows. Cheap enough for every step."""
         self._rows = rows
         if not self._progress.tasks:
             self._progress.add_task("", total=total, left="?")

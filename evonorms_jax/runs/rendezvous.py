@@ -209,7 +209,7 @@ def _admit(hosts: Hosts, newcomer: socket.socket, address: str, lost_after: floa
 
 
 def listen(port: int) -> socket.socket:
-    """A socket for connections to any address of this machine; raises `OSError` without the port."""
+    """A socket for connections to any address of this machine. Raises `OSError` without the port."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:

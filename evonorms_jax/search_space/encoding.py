@@ -37,7 +37,7 @@ class EncodedGraph(NamedTuple):
 
 
 def encode(graph: Graph) -> EncodedGraph:
-    """The encoded graph of a graph; raises `ValueError` if more than `CAPACITY` nodes are live."""
+    """The encoded graph of a graph. Raises `ValueError` if more than `CAPACITY` nodes are live."""
     nodes = graph.canonical.nodes
     if len(nodes) > CAPACITY:
         raise UserError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")
@@ -47,7 +47,7 @@ def encode(graph: Graph) -> EncodedGraph:
         op = OPS[name]
         code[number] = INSTRUCTIONS.index(op.kind or name)
         inputs[number] = sources if len(sources) == 2 else (*sources, *sources)
-        index_set[number] = list(moments.INDEX_SETS).index(op.index_set) if op.kind else 0
+        index_set[number] = _number(op.index_set) if op.kind else 0
         start[number] = op.kind != "mean"
     tape, slots = _backward_tape(nodes)
     edges = np.zeros((2 * CAPACITY, 5), np.int32)
@@ -56,6 +56,11 @@ def encode(graph: Graph) -> EncodedGraph:
     return EncodedGraph(
         code, inputs, index_set, np.int32(len(nodes)), edges, np.int32(len(tape)), received, start
     )
+
+
+def _number(index_set: str) -> int:
+    moments.index_set_named(index_set)
+    return list(moments.INDEX_SETS).index(index_set)
 
 
 def _backward_tape(nodes: Sequence[Node]) -> tuple[list[tuple[int, ...]], dict[int, int]]:

@@ -54,7 +54,7 @@ RESIDUAL_NAME = "evonorm_moment"
 
 
 def index_set_named(name: str) -> IndexSet:
-    """The entry of `INDEX_SETS`; `ValueError` if there is none, or it asks for more than one can be."""
+    """The entry of `INDEX_SETS`. Raises `ValueError` if there is none, or it asks for too much."""
     if name not in INDEX_SETS:
         raise UserError(f"unknown index set {name!r}; known: {', '.join(INDEX_SETS)}")
     index_set = INDEX_SETS[name]

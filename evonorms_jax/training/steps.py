@@ -62,7 +62,7 @@ class StepSettings(NamedTuple):
     average_decay: float = 0.0
 
     def groups(self, batch_size: int) -> int:
-        """G; raises `ValueError` if the batch cannot be divided evenly, or a setting is out of range."""
+        """G. Raises `ValueError` if the batch cannot be divided evenly, or a setting is out of range."""
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
