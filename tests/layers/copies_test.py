@@ -37,7 +37,11 @@ def test_layers_and_constructors_survive(name, copied):
 
 
 @every_copy
-@pytest.mark.parametrize("activation", [nn.relu, nn.silu, nn.gelu, jnp.tanh, nn.hard_swish], ids=str)
+@pytest.mark.parametrize(
+    "activation",
+    [nn.relu, nn.silu, nn.gelu, jnp.tanh, nn.hard_swish],
+    ids=["relu", "silu", "gelu", "tanh", "hard_swish"],
+)
 def test_an_activation_of_jax_survives(activation, copied):
     """Most of JAX's activations are jitted functions, and pickle takes none of those."""
     x = np.linspace(-3, 3, 24, dtype=np.float32).reshape(2, 3, 4)
