@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags as absl_flags
 from absl import logging
 
-from evonorms_jax.layers import LAYERS, LayerConstructor, norm_act
+from evonorms_jax.layers import LayerConstructor, norm_act
 from evonorms_jax.lowering.programs import TpuProgram, compile_ahead
 from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.models import get_model
@@ -110,9 +110,7 @@ def measure(
 
 def constructor(layer: str) -> LayerConstructor:
     """The layer of a row: a name or file as `norm_act` reads it, or an equation."""
-    if layer in LAYERS or ".json" in layer:
-        return norm_act(layer)
-    return norm_act(Graph.parse(layer) if "(" in layer else layer)
+    return norm_act(Graph.parse(layer) if "(" in layer and ".json" not in layer else layer)
 
 
 def compile_step(
