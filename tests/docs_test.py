@@ -44,6 +44,10 @@ def commands(start: str) -> list:
     return list(found.values())
 
 
+def test_the_examples_are_found():
+    assert {"README.md", "choosing_a_layer.md"} <= {example.id.rpartition("-")[0] for example in EXAMPLES}
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs(example):
     exec(compile(example, "example", "exec"), {"__name__": "example"})

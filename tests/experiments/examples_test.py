@@ -19,7 +19,6 @@ from experiments.examples.convert_batchnorm import carry_over
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "choosing_a_layer.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 EXAMPLES = sorted(p.stem for p in (ROOT / "experiments/examples").glob("*.py") if "def main" in p.read_text())
 HEAVY = {"convert_batchnorm"}  # trains two networks
 
@@ -55,9 +54,8 @@ def test_the_example_runs_and_learns(name, few_digits, capsys):
     assert all(f"{value:.1%}" in line for value in accuracies.values())
 
 
-def test_there_are_examples_and_blocks():
+def test_there_are_examples():
     assert EXAMPLES == ["convert_batchnorm", "linen_model", "nnx_model", "plain_function"]
-    assert len(BLOCKS) == 3
 
 
 # -- The conversion
@@ -157,11 +155,6 @@ def words(cell):
     return re.findall(r"`([^`]+)`", cell)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["devices", "narrow", "sequences"])
-def test_the_block_runs(block):
-    exec(compile(block, "choosing_a_layer.md", "exec"), {"__name__": "page"})
-
-
 def test_the_fields_and_their_defaults_are_those_of_the_layers():
     def text(value):
         return getattr(value, "__name__", None) or str(value)
@@ -230,10 +223,3 @@ def test_a_group_of_one_number_is_blown_up_and_a_larger_one_is_not(rng):
 
     assert gain(en.EvoNormS0()) == pytest.approx(1 / np.sqrt(1e-5), rel=1e-3)
     assert gain(en.EvoNormS0(group_size=8)) < 10
-
-
-def test_what_the_page_names_is_there():
-    for path in re.findall(r"(?:experiments|docs|tests)/[\w/]+\.\w+", PAGE):
-        assert (ROOT / path).is_file(), path
-    for name in re.findall(r"\]\(([^):]+)\)", PAGE):
-        assert (ROOT / "docs" / name).is_file(), name

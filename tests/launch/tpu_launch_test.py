@@ -259,10 +259,6 @@ def test_a_config_that_a_worker_would_refuse_costs_no_tpu(cloud, command):
     ("argument", "message"),
     [
         ("--config.evolution.selecton=pareto", "config.evolution.selecton: evolution has "),
-        (
-            "--config=experiments/configs/search_mnist5k.py:quik",
-            "--config=experiments/configs/search_mnist5k",
-        ),
         ("--config.anchors=('resnet_smal',)", "unknown anchor 'resnet_smal': did you mean 'resnet_small'?"),
     ],
 )

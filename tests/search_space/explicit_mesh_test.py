@@ -17,8 +17,9 @@ PLACES = {
     "batch and channels": (IMAGES, ("d", None, None, "m")),
     "steps and channels": (SEQUENCES, (None, "d", "m")),
 }
-CASES = [(name, place) for name in ("evonorm_b0", "evonorm_s0", "frn_tlu") for place in PLACES]
-CASES += [("evonorm_b2", "batch and channels"), ("evonorm_s2", "batch and channels")]
+CASES = [(name, place) for name in ("evonorm_b0", "evonorm_s0") for place in PLACES]
+CASES += [(name, "batch and channels") for name in ("evonorm_b2", "evonorm_s2", "frn_tlu")]
+CASES += [("frn_tlu", "batch and steps")]
 # Flax's GroupNorm refuses channels on a mesh. The groups of the EvoNorms lie within a shard here.
 CASES += [("bn_relu", "batch and steps"), ("gn_relu", "batch and steps")]
 

@@ -3,16 +3,18 @@
 import json
 import os
 import signal
+import sys
 import time
 import zlib
 from types import SimpleNamespace
 
 import jax
 import pytest
-from support import mains
+from support import mains, one_block
 
 from evonorms_jax.evolution import session
 from evonorms_jax.evolution.history import Evaluation
+from evonorms_jax.models import networks
 from evonorms_jax.study import comparison, proxy_training
 from evonorms_jax.study.methods import SEARCHES
 from experiments.configs import compare_mnist5k
@@ -143,29 +145,21 @@ def test_a_comparison_with_other_settings_is_refused(calls, tmp_path, change, me
         comparison.run(quick(), tmp_path / "searches" / "evolution-0")
 
 
-# -- From the command line
+def test_without_matplotlib_it_says_so_before_it_searches(calls, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "evonorms_jax.study.figures", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="the figure needs matplotlib: pip install evonorms-jax"):
+        comparison.run(quick(), tmp_path / "run")
+    assert not calls and not (tmp_path / "run").exists()
 
 
-def arguments(workdir, *overrides):
-    config = f"--config={mains.CONFIGS}/compare_mnist5k.py:quick"
-    return [config, f"--workdir={workdir}", "--cpu_devices=2", "--config.budget=16", *overrides]
+# -- With trained layers
 
 
-def run(workdir, *overrides):
-    done = mains.run("compare_methods", *arguments(workdir, *overrides))
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("compare") / "run"
-    return workdir, run(workdir, "--config.seeds=(1,)")
-
-
-@pytest.mark.slow
-def test_the_quick_form_compares_all_methods(finished):
-    workdir, done = finished
+def assert_complete(workdir, output):
+    """All methods are compared on a budget of 16 with seed 1, and the files and the output agree."""
     results = written(workdir)
     names = [row["name"] for row in results["methods"]]
     assert names == ["random", "random_rejection", "random_search", "evolution"]
@@ -182,15 +176,40 @@ def test_the_quick_form_compares_all_methods(finished):
         for part in ("searched", "held_out"):
             assert row[part] is None or 0 <= row[part]["mean"] <= 1
     assert results["known_layers"][0]["searched"]["mean"] > 0.5, "BN-ReLU learns stripes"
-    assert "Random + rejection" in done.stdout and "written to" in done.stdout
+    assert "Random + rejection" in output and "written to" in output
     assert (workdir / "compare_methods.md").read_text() == comparison.make_table(results).markdown()
     for kind in ("svg", "png"):
         assert (workdir / f"compare_methods.{kind}").stat().st_size > 1000
 
 
+one_block_config, fast_builds = one_block.config, one_block.fast_builds
+
+
+def test_the_quick_form_compares_all_methods(one_block_config, monkeypatch, tmp_path, capsys):
+    """On anchors whose programs are built in a fraction of the time."""
+    monkeypatch.setitem(networks.ANCHORS, "held_out", one_block.NETWORK._replace(name="held_out"))
+    config = quick(budget=16, seeds=(1,))
+    config.anchors = one_block_config.anchors
+    config.retraining.held_out_anchor = "held_out"
+    comparison.run(config, tmp_path)
+    assert_complete(tmp_path, capsys.readouterr().out)
+
+
+def arguments(workdir, *overrides):
+    config = f"--config={mains.CONFIGS}/compare_mnist5k.py:quick"
+    return [config, f"--workdir={workdir}", "--cpu_devices=2", "--config.budget=16", *overrides]
+
+
+def run(workdir, *overrides):
+    done = mains.run("compare_methods", *arguments(workdir, *overrides))
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.exhaustive
-def test_the_command_interrupted_and_given_again_has_the_same_numbers(finished, tmp_path):
-    workdir = tmp_path / "run"
+def test_the_command_interrupted_and_given_again_has_the_same_numbers(tmp_path):
+    finished, workdir = tmp_path / "finished", tmp_path / "run"
+    assert_complete(finished, run(finished, "--config.seeds=(1,)").stdout)
     process = mains.start("compare_methods", *arguments(workdir, "--config.seeds=(1,)"))
     place = workdir / "searches" / "random_search-1" / "history.jsonl"
     while process.poll() is None and not (place.exists() and place.stat().st_size):
@@ -201,17 +220,8 @@ def test_the_command_interrupted_and_given_again_has_the_same_numbers(finished, 
     assert "the same command resumes" in errors and "Traceback" not in errors
     assert not (workdir / "compare_methods.json").exists()
     run(workdir, "--config.seeds=(1,)")
-    for mine, other in zip(written(workdir)["methods"], written(finished[0])["methods"], strict=True):
+    for mine, other in zip(written(workdir)["methods"], written(finished)["methods"], strict=True):
         assert mine["runs"][0] | {"device_minutes": 0} == other["runs"][0] | {"device_minutes": 0}
     before = files(workdir)
     assert run(workdir, "--config.seeds=(1,)").stderr.count("done before") == 2
     assert files(workdir) == before
-
-
-@pytest.mark.slow
-def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
-    done = mains.run("compare_methods", *arguments(tmp_path / "run"), matplotlib=False)
-    assert done.returncode == 1, done.stderr
-    message = "error: the figure needs matplotlib: pip install evonorms-jax[demo]"
-    assert done.stderr.splitlines()[-1] == message
-    assert not (tmp_path / "run").exists()
