@@ -44,10 +44,8 @@ def main(argv):
     for origin in sorted({origin for one in footprints for origin in one.once_only}):
         logging.warning("nothing tells how often this loop runs, it counts once: %s", origin)
     found = check.to_json(footprints, topology, sys.argv[1:])
-    if found["bound_candidates_per_hour"]:
-        print(
-            f"at most {found['bound_candidates_per_hour']:,.0f} candidates trained in full an hour, a bound"
-        )
+    if bound := found["bound_candidates_per_hour"]:
+        print(f"at most {bound:,.0f} candidates trained in full an hour, a bound")
     if JSON.value:
         Path(JSON.value).write_text(json.dumps(found, indent=1) + "\n")
     if (complaint := check.complaint(footprints, topology)) is not None:

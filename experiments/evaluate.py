@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 from evonorms_jax.training import evaluation
 from experiments import flags
 
-WORKDIR = flags.define_workdir("Work directory of the training.")
+WORKDIR = flags.define_required("workdir", "Work directory of the training.")
 PART = absl_flags.DEFINE_enum("part", "test", ["train", "validation", "test"], "Part of the data set.")
 CHECKPOINT = absl_flags.DEFINE_enum(
     "checkpoint", "newest", ["newest", "best"], "Checkpoint to read; best is by validation accuracy."

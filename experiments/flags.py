@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -27,7 +27,7 @@ def define_config() -> tuple[flags.FlagHolder, flags.FlagHolder]:
       The holders of a locked `ConfigDict` and of a string.
     """
     text = "Directory of the run, local or gs://. The same command again resumes it."
-    return define_config_alone(), define_workdir(text)
+    return define_config_alone(), define_required("workdir", text)
 
 
 def define_config_alone() -> flags.FlagHolder:
@@ -37,31 +37,17 @@ def define_config_alone() -> flags.FlagHolder:
     )
 
 
-def define_workdir(help_text: str, name: str = "workdir") -> flags.FlagHolder:
-    """Defines a required flag for a directory, by default `--workdir`."""
-    return define_required(name, help_text)
-
-
 def define_required(name: str, help_text: str) -> flags.FlagHolder:
     """Defines a flag with a text that must be given."""
     _required.append(name)
     return flags.DEFINE_string(name, None, help_text)
 
 
-class HostFlags(NamedTuple):
-    """The flags with the place of a process among several; each a holder."""
-
-    coordinator_address: flags.FlagHolder
-    num_processes: flags.FlagHolder
-    process_id: flags.FlagHolder
-    distributed: flags.FlagHolder
-
-
-def define_hosts() -> HostFlags:
-    """Defines `--coordinator_address`, `--num_processes`, `--process_id` and `--distributed`."""
+def define_hosts() -> tuple[flags.FlagHolder, ...]:
+    """Defines and returns `--coordinator_address`, `--num_processes`, `--process_id` and `--distributed`."""
     several = "Several hosts:"
     found = f"{several} finds the other three on a Cloud TPU, or in a Slurm or Open MPI job."
-    return HostFlags(
+    return (
         flags.DEFINE_string(
             "coordinator_address", None, f"{several} HOST:PORT of process 0, the same on all."
         ),
@@ -75,6 +61,14 @@ def define_cpu_devices() -> flags.FlagHolder:
     """Defines `--cpu_devices`, for mains in which every device works on its own candidate."""
     text = "Number of CPU devices, each with its own candidate; by default one for each core."
     return flags.DEFINE_integer("cpu_devices", None, text, lower_bound=1)
+
+
+def whole_numbers(name: str, values: Sequence[str]) -> list[int]:
+    """The values of a list flag as numbers. Raises `UserError` unless all are above 0."""
+    for value in values:
+        if not value.isdecimal() or not int(value):
+            raise UserError(f"--{name} takes whole numbers above 0, got {value!r}")
+    return [int(value) for value in values]
 
 
 def use_cpu_devices(count: int | None) -> None:

@@ -6,7 +6,7 @@ python -m experiments.report --workdir=runs/mnist5k
 from evonorms_jax.report import write_report
 from experiments import flags
 
-WORKDIR = flags.define_workdir("Work directory of the search.")
+WORKDIR = flags.define_required("workdir", "Work directory of the search.")
 
 
 def main(argv):

@@ -23,7 +23,7 @@ from evonorms_jax.study import rerank
 from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()
-SEARCH = flags.define_workdir("Work directory of the search.", "search")
+SEARCH = flags.define_required("search", "Work directory of the search.")
 COMMANDS = absl_flags.DEFINE_bool("commands", False, "Print the commands without a result, and run none.")
 
 

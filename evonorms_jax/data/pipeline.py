@@ -80,13 +80,9 @@ class Pictures:
     """The N pictures of one part."""
 
     def __init__(self, records: Records, indices: np.ndarray, num_classes: int, if_damaged: str):
-        """Keeps the arguments and reads no picture yet.
+        """Reads no picture yet. The part has the records at `indices` `[N]`.
 
-        Args:
-            records: records of the split that contains the part.
-            indices: numbers of the part's records `[N]`.
-            num_classes: upper bound of the labels, exclusive.
-            if_damaged: consequence of a damaged picture, which completes the warning about it.
+        `if_damaged` is the consequence of a damaged picture, which completes the warning about it.
         """
         self._records, self._indices, self._num_classes = records, indices, num_classes
         self._if_damaged = if_damaged

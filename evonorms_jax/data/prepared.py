@@ -39,14 +39,10 @@ class Example(NamedTuple):
 
 
 class Records:
-    """The records of a split by their number, from any thread.
-
-    Attributes:
-        name: data set, version and split, for messages.
-    """
+    """The records of a split by their number, from any thread. The name is for messages."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-        """Opens no file yet; raises `DataNotFoundError` if one is missing."""
+        """Opens no file yet. Raises `DataNotFoundError` if one is missing."""
         info = builder.info.splits[split]
         self._files = list(info.filepaths)
         missing = [path for path in self._files if not path.exists()]
@@ -61,11 +57,7 @@ class Records:
         self.name = f"{builder.info.full_name}, {split}"
 
     def __getitem__(self, index: int) -> Example:
-        """One record.
-
-        Raises:
-            ValueError: if its file is damaged; names the file and the record.
-        """
+        """One record. Raises `ValueError`, which names the file and the record, if its file is damaged."""
         index = int(index)
         # A file that was emptied, zeroed or copied in part makes array_record raise RuntimeError, TypeError
         # or IndexError, and the decoder of the features further kinds.
@@ -113,7 +105,7 @@ class Prepared(NamedTuple):
     counts: dict[str, int]  # images of each split
 
     def records(self, split: str) -> Records:
-        """The records of a split; raises `DataNotFoundError` if a file of it is missing."""
+        """The records of a split. Raises `DataNotFoundError` if a file of it is missing."""
         return Records(self.builder, split)
 
     def parts(
@@ -177,10 +169,7 @@ def _find(name: str, data_dir: str | None) -> epath.Path:
     if not wanted:
         raise UserError(f"malformed data set {name!r}: it must be NAME[/CONFIG][:VERSION]")
     root = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR)).expanduser()
-    folder = root / wanted["name"]
-    if wanted["config"]:
-        folder = folder / wanted["config"]
-    versions = _subfolders(folder, versions=True)
+    versions = _subfolders(root / wanted["name"] / (wanted["config"] or ""), versions=True)
     matching = [path for path in versions if wanted["version"] in (None, path.name)]
     readable = [path for path in matching if "array_record" in _formats(path)]
     if readable:
@@ -198,10 +187,10 @@ def _subfolders(folder: epath.Path, *, versions: bool) -> list[epath.Path]:
 def _formats(folder: epath.Path) -> set[str]:
     """The file formats of a prepared version, the empty set if its preparation was interrupted."""
     path = folder / "dataset_info.json"
-    if not path.exists():
-        return set()
     try:
         info = json.loads(path.read_text())
+    except FileNotFoundError:
+        return set()
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: {error}") from error
     return {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])}
@@ -261,9 +250,8 @@ def read_prepared(name: str, settings: DataSettings, with_test: bool) -> ImageDa
     """Reads a data set into memory, 6,000 images/s. Only the records that are asked for are read.
 
     Raises:
-        DataNotFoundError: if no such array_record data are in the folder.
-        ValueError: a malformed name, sizes that do not fit, features that are no image classification,
-            pictures of several sizes without `image_size`, a damaged file or picture.
+        DataNotFoundError, ValueError: as `open_prepared`. A `ValueError` also for sizes that do not fit,
+            pictures of several sizes without `image_size`, and a damaged file or picture.
     """
     prepared = open_prepared(name, settings.data_dir)
     height, width, channels = prepared.shape
@@ -274,16 +262,10 @@ def read_prepared(name: str, settings: DataSettings, with_test: bool) -> ImageDa
     parts = prepared.parts(settings, validation_size=settings.validation_size, least_validation=1)
 
     def read(part):
-        shape, size = (height, width, channels), settings.image_size
-        return _read(prepared.records(part.split), part.indices, shape, size)
+        split, indices = parts[part]
+        return _read(prepared.records(split), indices, (height, width, channels), settings.image_size)
 
-    return image_data(
-        name,
-        prepared.num_classes,
-        train=read(parts["train"]),
-        validation=read(parts["validation"]),
-        test=read(parts["test"]) if with_test else None,
-    )
+    return image_data(name, prepared.num_classes, read, with_test)
 
 
 def _read(records: Records, indices: np.ndarray, shape: tuple[int, int, int], size: int | None) -> ImageSet:

@@ -27,11 +27,9 @@ def load(source: str, *, with_test: bool = False, **fields: Any) -> ImageData:
     """Reads a data set into memory.
 
     Args:
-        source: `mnist5k`, `cifar10`, `synthetic`, `synthetic:CLASSESxCHANNELS` or `tfds:NAME`, as in
-            `DataSettings`.
+        source: source as in `DataSettings`, such as `mnist5k`, `synthetic` or `tfds:NAME`.
         with_test: whether the test part is read. A search leaves this alone.
-        **fields: further fields of `DataSettings`: `train_size`, `validation_size`, `image_size`, `data_dir`
-            and `seed`.
+        **fields: further fields of `DataSettings`, such as `train_size`, `image_size`, `data_dir` and `seed`.
 
     Raises:
         ValueError: unknown source, sizes that do not fit, no image classification data, a damaged file.

@@ -75,7 +75,7 @@ class Share(NamedTuple):
             raise UserError(f"host must be {limit}, got {self.host}")
 
     def own(self, batch_size: int) -> int:
-        """b of a global batch size; raises `ValueError` if the hosts cannot share a batch evenly."""
+        """b of a global batch size. Raises `ValueError` if the hosts cannot share a batch evenly."""
         if batch_size < 1 or batch_size % self.hosts:
             limit = f"a multiple of the number of hosts, {self.hosts}"
             raise UserError(f"batch_size must be {limit}, got {batch_size}")

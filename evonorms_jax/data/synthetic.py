@@ -39,8 +39,7 @@ class Kind(NamedTuple):
 def parse_kind(source: str) -> Kind:
     """The kind that `synthetic` or `synthetic:CLASSESxCHANNELS` names, such as 1000x3 for ImageNet's.
 
-    Raises:
-        ValueError: if the source has another form.
+    Raises `ValueError` if the source has another form.
     """
     if source == "synthetic":
         return Kind()
@@ -50,23 +49,15 @@ def parse_kind(source: str) -> Kind:
 
 
 def read_synthetic(settings: DataSettings, with_test: bool) -> ImageData:
-    """Stripes `[N, 16, 16, channels]`, 512 / 128 / 128 unless sizes are given.
-
-    Raises:
-        ValueError: if a size is not positive.
-    """
+    """Stripes `[N, 16, 16, channels]`, 512 / 128 / 128 unless sizes are given; errors as `stripes`."""
     kind = parse_kind(settings.source)
     size = IMAGE_SIZE if settings.image_size is None else settings.image_size
-    train_size = TRAIN_SIZE if settings.train_size is None else settings.train_size
-    validation_size = VALIDATION_SIZE if settings.validation_size is None else settings.validation_size
-    make = functools.partial(make_part, size=size, kind=kind, seed=settings.seed)
-    return image_data(
-        "synthetic",
-        kind.num_classes,
-        train=make("train", train_size),
-        validation=make("validation", validation_size),
-        test=make("test", TEST_SIZE) if with_test else None,
-    )
+    sizes = _sizes(settings, streamed=False)
+
+    def read(part):
+        return make_part(part, sizes[part], size=size, kind=kind, seed=settings.seed)
+
+    return image_data("synthetic", kind.num_classes, read, with_test)
 
 
 def open_synthetic(settings: DataSettings, share: Share) -> Stream:
@@ -83,7 +74,10 @@ def open_synthetic(settings: DataSettings, share: Share) -> Stream:
     kind = parse_kind(settings.source)
     if kind.channels != stream.CHANNELS:
         raise UserError(f"a stream has {stream.CHANNELS} channels, {settings.source} has {kind.channels}")
-    sizes = _stream_sizes(settings)
+    sizes = _sizes(settings, streamed=True)
+    if sizes["train"] < 1 or sizes["validation"] < 0:
+        given = f"train_size={sizes['train']} and validation_size={sizes['validation']}"
+        raise UserError(f"{given}: they must be at least 1 and 0")
     eval_size = settings.image_size or settings.crop
 
     @functools.cache
@@ -110,14 +104,10 @@ def open_synthetic(settings: DataSettings, share: Share) -> Stream:
     return Stream("synthetic", kind.num_classes, sizes, eval_size, train_batches, eval_batches)
 
 
-def _stream_sizes(settings: DataSettings) -> dict[str, int]:
+def _sizes(settings: DataSettings, *, streamed: bool) -> dict[str, int]:
     validation_size = VALIDATION_SIZE if settings.validation_size is None else settings.validation_size
-    train_size = settings.train_size
-    train_size = STREAM_TRAIN_SIZE - validation_size if train_size is None else train_size
-    if train_size < 1 or validation_size < 0:
-        raise UserError(
-            f"train_size={train_size} and validation_size={validation_size}: they must be at least 1 and 0"
-        )
+    default = STREAM_TRAIN_SIZE - validation_size if streamed else TRAIN_SIZE
+    train_size = default if settings.train_size is None else settings.train_size
     return {"train": train_size, "validation": validation_size, "test": TEST_SIZE}
 
 
@@ -142,10 +132,7 @@ def stripes(
 
     Class k runs at 90° * k / num_classes. The random phase hides a class from the mean image, as in real
     pictures. Directions stay below 90°, so that a mirrored image, at 180° minus its direction, never falls
-    into another class.
-
-    Raises:
-        ValueError: if a size is not positive.
+    into another class. Raises `ValueError` if a size is not positive.
     """
     if min(count, size, channels, num_classes) < 1:
         raise UserError(

@@ -46,7 +46,13 @@ from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.search_space import CATALOG, Graph
 from evonorms_jax.search_space.encoding import encode
 
-EXECUTORS = ("universal", "compiled", "auto")
+_EXECUTORS = ("universal", "compiled", "auto")
+
+
+def check_executor(name: str) -> None:
+    """Raises `ValueError` if no executor has this name."""
+    if name not in _EXECUTORS:
+        raise UserError(f"executor must be one of {', '.join(_EXECUTORS)}, got {name!r}")
 
 
 class Evaluator:
@@ -84,8 +90,7 @@ class Evaluator:
         devices: Sequence[jax.Device] | None = None,
         seed: int = 0,
     ):
-        if executor not in EXECUTORS:
-            raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+        check_executor(executor)
         self._proxy, self._tests, self._executor = proxy, tests, executor
         self._hosts = hosts or Hosts()
         self.devices = Devices(slots, devices)
@@ -246,10 +251,7 @@ def stability_program(task: ProxyTask, tests: RejectionSettings, shared: Any, de
       devices: devices to run on.
     """
     test = make_stability_test(
-        task,
-        steps=tests.stability_steps,
-        max_norm=tests.stability_norm,
-        step_size=tests.stability_step_size,
+        task, steps=tests.stability_steps, max_norm=tests.stability_norm, step_size=tests.stability_step_size
     )
 
     def climb(shared, encoded, kept):
@@ -310,11 +312,7 @@ class _AnchorPrograms:
         shared = Shared(self._data(), key, template)
         universal = Universal(self.task, shared, self._devices)
         compiled = Compiled(self.task, shared, self._devices)
-        return {
-            "universal": universal,
-            "compiled": compiled,
-            "auto": Auto(universal, compiled, self._name),
-        }
+        return {"universal": universal, "compiled": compiled, "auto": Auto(universal, compiled, self._name)}
 
 
 class _Candidate:

@@ -134,7 +134,6 @@ class Compiled:
         free: queue.SimpleQueue[jax.Device] = queue.SimpleQueue()
         for device in self._shares:
             free.put(device)
-
         busy = dict.fromkeys(self._shares, 0.0)
 
         def run(job):
@@ -154,7 +153,6 @@ class Compiled:
         state = job.state
         if state is None:
             state = restart(self._template, encode(job.graph))
-
         state, stop = jax.device_put((state, np.int32(job.stop)), device)
         arguments = state, self._shares[device], stop
         started = time.monotonic()
@@ -234,13 +232,8 @@ class Auto:
         choice = self._compiled if compiled < interpreted else self._universal
         logging.info(
             "%s, %d steps: %s; universal %.1f s, compiled %.1f s (a build of %.1f s, steps of %.2f the time)",
-            self._name,
-            job.steps,
-            type(choice).__name__.lower(),
-            interpreted,
-            compiled,
-            self._build,
-            self._ratio,
+            *(self._name, job.steps, type(choice).__name__.lower()),
+            *(interpreted, compiled, self._build, self._ratio),
         )
         return choice
 

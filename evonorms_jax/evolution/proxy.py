@@ -122,11 +122,7 @@ def anchor_keys(seed: int, name: str) -> tuple[jax.Array, jax.Array]:
 
 
 def make_proxy_task(
-    anchor: Network,
-    num_classes: int,
-    layer_fields: dict[str, Any],
-    settings: ProxySettings,
-    channels: int,
+    anchor: Network, num_classes: int, layer_fields: dict[str, Any], settings: ProxySettings, channels: int
 ) -> ProxyTask:
     """Builds the pure functions of the proxy task. Nothing is compiled here.
 

@@ -16,63 +16,6 @@ from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import Graph
 
 
-class Progress:
-    """The display of a search: counts, speed, idle devices, the best layer so far beside BN-ReLU."""
-
-    def __init__(self, display: Display, scalars: Scalars, history: History, budget: int, devices: Devices):
-        self._display, self._scalars, self._devices = display, scalars, devices
-        self._history, self._budget = history, budget
-        self._outcomes = Counter(record.evaluation.outcome for record in history)
-        ranked = history.ranked()
-        self._best: Record | None = ranked[0] if ranked else None
-        self._started, self._first = time.monotonic(), len(history)
-        self._bar = ""
-
-    def start(self, bar: Mapping[str, float]) -> None:
-        """Starts the clock after the baselines; `bar` holds the scores of BN-ReLU."""
-        self._started = time.monotonic()
-        self._bar = "BN-ReLU " + (_percentages(bar) if bar else "is rejected")
-
-    def preparing(self, text: str) -> None:
-        """Shows the work before the first candidate."""
-        self._display.update(completed=len(self._history), total=self._budget, rows=[("preparing", text)])
-
-    def examined(self, records: Sequence[Record]) -> None:
-        """Shows the state after a round."""
-        for record in records:
-            self._outcomes[record.evaluation.outcome] += 1
-            accepted = record.selectable and record.evaluation.duplicate_of is None
-            if accepted and (self._best is None or record.mean_score > self._best.mean_score):
-                self._best = record
-        minutes = max(time.monotonic() - self._started, 1e-9) / 60
-        rate = (len(self._history) - self._first) / minutes
-        seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
-        counts = ", ".join(f"{number} {title}" for number, title in seen if number)
-        devices, idle = self._devices.devices, self._devices.idle_share
-        rows = [
-            ("outcomes", counts),
-            ("speed", f"{rate:.0f} candidates a minute"),
-            ("devices", f"{len(devices)} of kind {devices[0].device_kind}, idle {100 * idle:.0f} %"),
-            ("best so far", self._describe_best()),
-            ("to compare", self._bar),
-        ]
-        self._display.update(completed=len(self._history), total=self._budget, rows=rows)
-        self._write_scalars(rate, idle)
-
-    def _describe_best(self) -> str:
-        if self._best is None:
-            return "no candidate accepted yet"
-        return f"{self._best.graph}  {_percentages(self._best.evaluation.scores)}"
-
-    def _write_scalars(self, rate: float, idle: float) -> None:
-        values = {f"outcomes/{outcome}": self._outcomes[outcome] for outcome in OUTCOMES}
-        values |= {"candidates_per_minute": rate, "idle_share": idle}
-        if self._best is not None:
-            values["best/mean"] = self._best.mean_score
-            values |= {f"best/{name}": score for name, score in self._best.evaluation.scores.items()}
-        self._scalars.write(len(self._history), values)
-
-
 def _percentages(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{100 * score:.1f} % {name}" for name, score in scores.items())
 
@@ -116,6 +59,8 @@ class SilentRecorder:
 class Recorder(SilentRecorder):
     """The archive, the curves and the display of a search.
 
+    The display has counts, speed, idle devices, and the best layer so far beside BN-ReLU.
+
     Args:
       config: config of the search.
       workdir: work directory, claimed here for the config.
@@ -127,15 +72,18 @@ class Recorder(SilentRecorder):
     """
 
     def __init__(self, config: ConfigDict, workdir: str, devices: Devices):
-        self._every = config.checkpoint_every
+        self._budget, self._every, self._devices = config.budget, config.checkpoint_every, devices
         with contextlib.ExitStack() as opened:
             path = opened.enter_context(claim_workdir(workdir, config.to_dict()))
             self._archive = opened.enter_context(Archive(path, config.top_k))
             self.history = self._archive.restore()
-            display = opened.enter_context(Display(f"{config.name}, {config.method}"))
+            self._display = opened.enter_context(Display(f"{config.name}, {config.method}"))
             self._scalars = opened.enter_context(Scalars(path / "tensorboard", step=len(self.history)))
-            self._progress = Progress(display, self._scalars, self.history, config.budget, devices)
             self._opened = opened.pop_all()
+        self._outcomes = Counter(record.evaluation.outcome for record in self.history)
+        self._best: Record | None = next(iter(self.history.ranked()), None)
+        self._started, self._first = time.monotonic(), len(self.history)
+        self._bar = ""  # the scores of BN-ReLU
 
     def __exit__(self, *error) -> None:
         self._opened.__exit__(*error)
@@ -144,17 +92,27 @@ class Recorder(SilentRecorder):
         return list(self._archive.baselines())
 
     def prepare(self, text: str) -> None:
-        self._progress.preparing(text)
+        self._show([("preparing", text)])
 
     def add_baseline(self, name: str, graph: Graph, evaluation: Evaluation) -> None:
         self._archive.add_baseline(name, graph, evaluation)
 
     def start(self) -> None:
-        self._progress.start(self._archive.baselines()["bn_relu"]["scores"])
+        self._started = time.monotonic()
+        scores = self._archive.baselines()["bn_relu"]["scores"]
+        self._bar = "BN-ReLU " + (_percentages(scores) if scores else "is rejected")
 
     def examined(self, records: Sequence[Record]) -> None:
         self._archive.append(records)
-        self._progress.examined(records)
+        for record in records:
+            self._outcomes[record.evaluation.outcome] += 1
+            accepted = record.selectable and record.evaluation.duplicate_of is None
+            if accepted and (self._best is None or record.mean_score > self._best.mean_score):
+                self._best = record
+        minutes = max(time.monotonic() - self._started, 1e-9) / 60
+        rate, idle = (len(self.history) - self._first) / minutes, self._devices.idle_share
+        self._show(self._rows(rate, idle))
+        self._scalars.write(len(self.history), self._curves(rate, idle))
         first, end = records[0].index, records[-1].index + 1
         if end // self._every > first // self._every:
             self._scalars.flush()
@@ -162,3 +120,27 @@ class Recorder(SilentRecorder):
 
     def finish(self) -> None:
         self._archive.checkpoint(self.history)
+
+    def _show(self, rows: Sequence[tuple[str, str]]) -> None:
+        self._display.update(completed=len(self.history), total=self._budget, rows=rows)
+
+    def _rows(self, rate: float, idle: float) -> list[tuple[str, str]]:
+        seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
+        best, devices = "no candidate accepted yet", self._devices.devices
+        if self._best is not None:
+            best = f"{self._best.graph}  {_percentages(self._best.evaluation.scores)}"
+        return [
+            ("outcomes", ", ".join(f"{number} {title}" for number, title in seen if number)),
+            ("speed", f"{rate:.0f} candidates a minute"),
+            ("devices", f"{len(devices)} of kind {devices[0].device_kind}, idle {100 * idle:.0f} %"),
+            ("best so far", best),
+            ("to compare", self._bar),
+        ]
+
+    def _curves(self, rate: float, idle: float) -> dict[str, float]:
+        values = {f"outcomes/{outcome}": self._outcomes[outcome] for outcome in OUTCOMES}
+        values |= {"candidates_per_minute": rate, "idle_share": idle}
+        if self._best is not None:
+            values["best/mean"] = self._best.mean_score
+            values |= {f"best/{name}": score for name, score in self._best.evaluation.scores.items()}
+        return values

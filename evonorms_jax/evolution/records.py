@@ -19,12 +19,8 @@ from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
 
 #: Files in the work directory of a search, besides `config.json`.
-HISTORY_FILE, BASELINES_FILE, TOP_LAYERS_FILE, DEVICES_FILE = (
-    "history.jsonl",
-    "baselines.json",
-    "top_layers.json",
-    "devices.json",
-)
+HISTORY_FILE, BASELINES_FILE = "history.jsonl", "baselines.json"
+TOP_LAYERS_FILE, DEVICES_FILE = "top_layers.json", "devices.json"
 
 
 class WorkdirError(UserError):

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from evonorms_jax import data
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import release_programs
-from evonorms_jax.evolution.evaluator import EXECUTORS, Evaluator
+from evonorms_jax.evolution.evaluator import Evaluator, check_executor
 from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
@@ -103,8 +103,7 @@ def check_search(config: ConfigDict) -> None:
     _evolution_settings(config)
     for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
         get_anchor(name)
-    if config.executor not in EXECUTORS:
-        raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
+    check_executor(config.executor)
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
@@ -154,18 +153,14 @@ def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
 
 def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.ImageData) -> None:
     count, *sides, _ = images.train.images.shape
-    if not 1 <= proxy.batch_size <= count:
-        raise UserError(f"proxy.batch_size must be from 1 to {count}, got {proxy.batch_size}")
-    if not 1 <= tests.stability_batch_size <= count:
-        raise UserError(
-            f"rejection.stability_batch_size must be from 1 to {count}, got {tests.stability_batch_size}"
-        )
-    if not 1 <= proxy.crop <= min(sides):
-        raise UserError(f"data.crop must be from 1 to {min(sides)}, got {proxy.crop}")
-    if not 1 <= tests.quality_steps <= proxy.steps:
-        raise UserError(
-            f"rejection.quality_steps must be from 1 to proxy.steps, {proxy.steps}, got {tests.quality_steps}"
-        )
+    for name, value, most, text in (
+        ("proxy.batch_size", proxy.batch_size, count, count),
+        ("rejection.stability_batch_size", tests.stability_batch_size, count, count),
+        ("data.crop", proxy.crop, min(sides), min(sides)),
+        ("rejection.quality_steps", tests.quality_steps, proxy.steps, f"proxy.steps, {proxy.steps}"),
+    ):
+        if not 1 <= value <= most:
+            raise UserError(f"{name} must be from 1 to {text}, got {value}")
 
 
 def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
@@ -203,11 +198,8 @@ def _train_baselines(
         evaluations = evaluator.evaluate([SEARCH_BASELINES[name] for name in share])
         for name, evaluation in zip(share, evaluations, strict=True):
             recorder.add_baseline(name, SEARCH_BASELINES[name], evaluation)
-            if evaluation.outcome not in ("accepted", "batch_dependent"):
-                logging.warning(
-                    "%s is rejected as %s, %s: the proxy task is too hard for good layers",
-                    name,
-                    evaluation.outcome,
-                    evaluation.evidence,
-                )
+            outcome, evidence, *_ = evaluation
+            if outcome not in ("accepted", "batch_dependent"):
+                text = "%s is rejected as %s, %s: the proxy task is too hard for good layers"
+                logging.warning(text, name, outcome, evidence)
     recorder.start()

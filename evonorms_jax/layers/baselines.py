@@ -32,14 +32,10 @@ class NamedFunction:
 
     JAX's jitted functions, such as `nn.relu` and `nn.silu`, can neither be pickled nor copied. Their address
     can, and a copy of it compares equal.
-
-    Attributes:
-      module: full name of a module.
-      name: name of a function in it.
     """
 
-    module: str
-    name: str
+    module: str  # full name of a module
+    name: str  # name of a function in it
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function."""

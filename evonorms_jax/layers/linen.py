@@ -174,13 +174,9 @@ class EvoNormB0(_EvoNorm, kw_only=True):
     """`x / max(std_bwh(x), v * x + std_wh(x)) * scale + bias`.
 
     Source: arXiv 2004.02967, Table 2. Batch statistic: `var`, biased.
-
-    Attributes:
-      v_init: initializer of `v`, ones by default.
     """
 
-    v_init: Initializer = nn.initializers.ones
-
+    v_init: Initializer = nn.initializers.ones  # of the trainable vector `v`
     _catalog_name = "evonorm_b0"
 
 
@@ -206,13 +202,9 @@ class EvoNormS0(_EvoNorm, kw_only=True):
     """`x * sigmoid(v * x) / std_whc/g(x) * scale + bias`; no batch statistics.
 
     Source: arXiv 2004.02967, Table 2.
-
-    Attributes:
-      v_init: initializer of `v`, ones by default.
     """
 
-    v_init: Initializer = nn.initializers.ones
-
+    v_init: Initializer = nn.initializers.ones  # of the trainable vector `v`
     _catalog_name = "evonorm_s0"
 
 

@@ -79,20 +79,10 @@ class _GraphLayer(nnx.Module):
             setattr(self, name, nnx.BatchStat(start))
 
     def __call__(self, x, use_running_average: bool | None = None, mask=None):
-        """Applies the layer. In training it also advances the moving statistics.
+        """Applies the layer to x `[B, spatial..., C]`. In training it also advances the moving statistics.
 
-        Args:
-          x: `[B, spatial..., C]`, floating point.
-          use_running_average: whether to use the moving statistics. It has precedence over the attribute.
-          mask: bool, broadcastable to x without its channel axis, True where a position is real. Moments
-            ignore all other positions, and the output there is 0.
-
-        Returns:
-          The shape of x.
-
-        Raises:
-          ValueError: if x has a rank below 3, is not floating point or has not `num_features` channels, or
-            the mask does not fit.
+        Arguments, result and errors are those of the Linen layers. In addition, `use_running_average` has
+        precedence over the attribute, and x without `num_features` channels raises `ValueError`.
         """
         check_input(x)
         if x.shape[-1] != self.num_features:
@@ -119,11 +109,7 @@ class _GraphLayer(nnx.Module):
         return y
 
     def set_view(self, use_running_average: bool | None = None):
-        """Used by `nnx.view`.
-
-        Args:
-          use_running_average: new value of the attribute. None keeps the old one.
-        """
+        """Sets the attribute for `nnx.view`. None keeps the old value."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
@@ -144,12 +130,7 @@ class _GraphLayer(nnx.Module):
 class GraphNormAct(_GraphLayer):
     """NNX twin of the Linen `GraphNormAct`: `graph(x) * scale + bias`.
 
-    Args:
-      num_features: number of channels C.
-      graph: genotype of the layer.
-      v0_init: initializer of `v0`. A graph without a live v0 ignores it.
-      v1_init: initializer of `v1`. A graph without a live v1 ignores it.
-      **fields: fields of every layer.
+    Its arguments are `num_features`, `graph`, `v0_init`, `v1_init`, and the fields of every layer.
     """
 
     def __init__(
@@ -181,13 +162,7 @@ class _EvoNorm(_GraphLayer):
 
 
 class _EvoNormWithV(_EvoNorm):
-    """A published layer with the trainable vector `v`.
-
-    Args:
-      num_features: number of channels C.
-      v_init: initializer of `v`.
-      **fields: fields of every layer.
-    """
+    """A published layer with the trainable vector `v`, which `v_init` initializes."""
 
     def __init__(self, num_features: int, *, v_init: Initializer = nnx.initializers.ones, **fields: Any):
         super().__init__(num_features, {"v": v_init}, **fields)

@@ -22,14 +22,10 @@ class LayerConstructor:
     """The `norm_act` of a model: makes a layer, and its twin without the nonlinearity.
 
     Constructors of equal layers are equal. They can be hashed, pickled and copied if their fields can.
-
-    Attributes:
-      make: Linen module class, or another function that makes a module, with the fields of `layers.linen`.
-      fields: fields set on every layer made.
     """
 
-    make: Callable[..., nn.Module]
-    fields: Mapping[str, Any] = FrozenDict()
+    make: Callable[..., nn.Module]  # makes a module with the fields of `layers.linen`, as its class does
+    fields: Mapping[str, Any] = FrozenDict()  # set on every layer made
 
     def __post_init__(self):
         fields = {name: baselines.by_name(value) for name, value in self.fields.items()}

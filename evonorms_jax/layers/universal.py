@@ -34,11 +34,7 @@ class UniversalNormAct(Layer):
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None):
-        """Applies the layer to x `[B, spatial..., C]`.
-
-        Raises:
-          ValueError: if `axis_name` is given.
-        """
+        """Applies the layer to x `[B, spatial..., C]`. Raises `ValueError` if `axis_name` is given."""
         if self.axis_name is not None:
             raise UserError(f"UniversalNormAct takes no axis_name, got {self.axis_name!r}: GraphNormAct does")
         scale, bias = self._affine_params(x.shape[-1])
@@ -48,38 +44,30 @@ class UniversalNormAct(Layer):
         shape = (x.shape[-1],)
         v0 = self.param("v0", nn.initializers.zeros, shape, self.param_dtype)
         v1 = self.param("v1", nn.initializers.ones, shape, self.param_dtype)
-        encoded = encode(self.candidate) if isinstance(self.candidate, Graph) else self.candidate
+        compiled = isinstance(self.candidate, Graph)
+        encoded = encode(self.candidate) if compiled else self.candidate
         stats = self.variable("batch_stats", "moments", initial_statistics, encoded, x.shape[-1])
         average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        apply = self._compiled if isinstance(self.candidate, Graph) else self._interpreted
-        y, new_stats = apply(x, v0, v1, stats.value, train=not average)
+        names = ("groups", "group_size", "epsilon", "momentum")
+        settings = {name: getattr(self, name) for name in names} | {"train": not average}
+        apply = _apply_compiled if compiled else apply_encoded
+        y, new_stats = apply(self.candidate, x, v0, v1, stats.value, **settings)
         if not (average or self.is_initializing()):
             stats.value = new_stats
         return AFFINE.apply({}, {}, y, train=True, scale=scale, bias=bias, dtype=dtype)[0]
 
-    def _interpreted(self, x, v0, v1, stats, *, train):
-        return apply_encoded(
-            self.candidate,
-            x,
-            v0,
-            v1,
-            stats,
-            train=train,
-            groups=self.groups,
-            group_size=self.group_size,
-            epsilon=self.epsilon,
-            momentum=self.momentum,
-        )
 
-    def _compiled(self, x, v0, v1, stats, *, train):
-        graph = self.candidate
-        layer = compile_graph(graph, self.groups, self.epsilon, self.momentum, group_size=self.group_size)
-        names, rows = layer.init(x.shape[-1])[1], _statistic_rows(graph)
-        by_name = {name: stats[row] for name, row in zip(names, rows, strict=True)}
-        y, by_name = layer.apply({"v0": v0, "v1": v1}, by_name, x, train=train)
-        for name, row in zip(names, rows, strict=True):
-            stats = stats.at[row].set(by_name[name])
-        return y, stats
+def _apply_compiled(graph: Graph, x, v0, v1, stats, *, train, **settings):
+    """`apply_encoded` for a graph that is compiled."""
+    layer = compile_graph(graph, **settings)
+    # The live nodes that remember a moment, in the order of the names.
+    rows = [row for row, (op, _) in enumerate(graph.canonical.nodes) if OPS[op].batch_dependent]
+    row_of = dict(zip(layer.init(x.shape[-1])[1], rows, strict=True))
+    by_name = {name: stats[row] for name, row in row_of.items()}
+    y, by_name = layer.apply({"v0": v0, "v1": v1}, by_name, x, train=train)
+    for name, row in row_of.items():
+        stats = stats.at[row].set(by_name[name])
+    return y, stats
 
 
 def restart_statistics(stats: Any, encoded: EncodedGraph) -> Any:
@@ -89,8 +77,3 @@ def restart_statistics(stats: Any, encoded: EncodedGraph) -> Any:
         return jnp.broadcast_to(initial_statistics(encoded, leaf.shape[-1]), leaf.shape)
 
     return jax.tree.map(restart, stats)
-
-
-def _statistic_rows(graph: Graph) -> list[int]:
-    """Numbers of the live nodes that remember a moment, as `compile_graph` orders them."""
-    return [number for number, (op, _) in enumerate(graph.canonical.nodes) if OPS[op].batch_dependent]

@@ -1,11 +1,9 @@
 """Whether the programs of a config fit a slice, and bounds on their speed: a table and a JSON object."""
 
-import datetime
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 from rich.table import Table
 
@@ -14,6 +12,7 @@ from evonorms_jax.lowering.programs import Footprint, TpuProgram, measure, roofl
 from evonorms_jax.lowering.search_programs import search_programs
 from evonorms_jax.lowering.topology import Topology
 from evonorms_jax.lowering.training_programs import training_programs
+from evonorms_jax.runs.provenance import now, versions
 
 #: The programs of each kind of config, by a key that only such a config has. Another task adds its own.
 TASKS: dict[str, Callable[[ConfigDict, Topology], list[TpuProgram]]] = {
@@ -51,9 +50,10 @@ def complaint(footprints: Sequence[Footprint], topology: Topology) -> str | None
     worst = max(footprints, key=lambda footprint: footprint.excess)
     if not worst.excess:
         return None
+    chip, program = topology.chip, worst.program
     return (
-        f"{worst.name} needs {worst.excess / 2**30:.2f} GiB more than the {topology.chip.hbm / 2**30:g} GiB "
-        f"of a {topology.chip.name} device: lower {worst.setting}"
+        f"{program.name} needs {worst.excess / 2**30:.2f} GiB more than the {chip.hbm / 2**30:g} GiB "
+        f"of a {chip.name} device: lower {program.setting}"
     )
 
 
@@ -69,9 +69,9 @@ def table(footprints: Sequence[Footprint], topology: Topology) -> Table:
     for one in footprints:
         memory = [one.memory.get(name, 0) / 2**30 for name in ("argument", "temp", "generated_code")]
         seconds = roofline_seconds(one.step, chip)
-        images = f"{one.images / seconds:,.0f}" if one.images and seconds else ""
+        images = f"{one.program.images / seconds:,.0f}" if one.program.images and seconds else ""
         rows.add_row(
-            one.name,
+            one.program.name,
             f"{one.compile_seconds:.0f}",
             *(f"{size:.3f}" for size in memory),
             f"{one.total_memory / 2**30:.2f}" if not one.excess else f"+{one.excess / 2**30:.2f}",
@@ -90,9 +90,9 @@ def to_json(footprints: Sequence[Footprint], topology: Topology, arguments: Sequ
         "topology": topology.name,
         "devices": len(topology.devices),
         "chip": topology.chip._asdict(),
-        "jax": jax.__version__,
+        "jax": versions()["jax"],
         "libtpu": importlib.metadata.version("libtpu"),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": now().date().isoformat(),
         "fits": not any(footprint.excess for footprint in footprints),
         "bound_candidates_per_hour": bound_candidates_per_hour(footprints, topology),
         "programs": [footprint.to_json(topology.chip) for footprint in footprints],
@@ -101,6 +101,9 @@ def to_json(footprints: Sequence[Footprint], topology: Topology, arguments: Sequ
 
 def bound_candidates_per_hour(footprints: Sequence[Footprint], topology: Topology) -> float | None:
     """The bound on candidates an hour, each trained in full on all anchors. None for a training."""
-    runs = [one for one in footprints if one.candidates]
-    seconds = sum(roofline_seconds(one.run, topology.chip) / one.candidates for one in runs)
+    seconds = sum(
+        roofline_seconds(one.run, topology.chip) / one.program.candidates
+        for one in footprints
+        if one.program.candidates
+    )
     return 3600 * len(topology.devices) / seconds if seconds else None

@@ -6,7 +6,7 @@ A task of any kind plugs in with a list of `TpuProgram`: see `search_programs.py
 import contextlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,28 +45,22 @@ class Footprint(NamedTuple):
     """A program on one device, as XLA:TPU reports it. Sizes are in bytes.
 
     Attributes:
-      name: name of the program.
-      setting: setting to lower if it does not fit.
+      program: the program.
       compile_seconds: time that the compiler took here.
       memory: HBM by purpose: argument, output, alias (outputs in place of arguments), temp, generated_code.
       excess: HBM needed beyond that of the chip, 0 if it fits.
       step: cost of a step.
       run: cost of a run of the program, with all of its steps.
-      images: images of a step.
-      candidates: candidates that a run trains in full on a device.
       once_only: origins of loops that are counted once, because their number is unknown.
     """
 
-    name: str
-    setting: str
+    program: TpuProgram
     compile_seconds: float
     memory: dict[str, int]
     excess: float
-    step: Cost
-    run: Cost
-    images: int
-    candidates: int
-    once_only: list[str]
+    step: Cost = Cost()
+    run: Cost = Cost()
+    once_only: Sequence[str] = ()
 
     @property
     def total_memory(self) -> int:
@@ -76,8 +70,9 @@ class Footprint(NamedTuple):
     def to_json(self, chip: Chip) -> dict[str, Any]:
         """A JSON object. Seconds and images per second are bounds by the data sheet of the chip."""
         step, run = (roofline_seconds(cost, chip) for cost in (self.step, self.run))
+        images = self.program.images
         return {
-            "program": self.name,
+            "program": self.program.name,
             "compile_seconds": round(self.compile_seconds, 1),
             "memory_bytes": self.memory,
             "hbm_bytes": self.total_memory,
@@ -85,8 +80,8 @@ class Footprint(NamedTuple):
             "excess_bytes": self.excess,
             "step": self.step._asdict() | {"roofline_seconds": step},
             "run": self.run._asdict() | {"roofline_seconds": run},
-            "bound_images_per_second": self.images / step if self.images and step else None,
-            "loops_counted_once": self.once_only,
+            "bound_images_per_second": images / step if images and step else None,
+            "loops_counted_once": list(self.once_only),
         }
 
 
@@ -107,9 +102,7 @@ def measure(program: TpuProgram, chip: Chip) -> Footprint:
         excess = _excess(str(error))
         if excess is None:
             raise
-        spent = time.monotonic() - started
-        unknown = Cost()
-        return Footprint(program.name, program.setting, spent, {}, excess, unknown, unknown, 0, 0, [])
+        return Footprint(program, time.monotonic() - started, {}, excess)
     return footprint(program, compiled, time.monotonic() - started, chip)
 
 
@@ -119,10 +112,7 @@ def footprint(program: TpuProgram, compiled: jax.stages.Compiled, seconds: float
     memory = {name: getattr(analysis, f"{name}_size_in_bytes") for name in _MEMORY}
     cost = ProgramCost(compiled.as_text(), program.trips)
     step = cost.total if program.step is None else cost.iteration(program.step)
-    found = Footprint(
-        *(program.name, program.setting, seconds, memory, 0),
-        *(step, cost.total, program.images, program.candidates, cost.once_only),
-    )
+    found = Footprint(program, seconds, memory, 0, step, cost.total, cost.once_only)
     return found._replace(excess=max(0, found.total_memory - chip.hbm))
 
 

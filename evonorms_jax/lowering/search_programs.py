@@ -9,9 +9,8 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.data import DataSettings, ImageData
 from evonorms_jax.data.batches import ROUNDS as SHUFFLE_ROUNDS
-from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.evaluator import EXECUTORS, stability_program
+from evonorms_jax.evolution.evaluator import check_executor, stability_program
 from evonorms_jax.evolution.executors import Job, Shared, Universal, lower_for_one
 from evonorms_jax.evolution.proxy import make_proxy_task, proxy_data
 from evonorms_jax.evolution.rejection import RejectionSettings
@@ -62,8 +61,7 @@ def search_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
       DataNotFoundError: if the data set is neither well-known nor there.
     """
     check_ranges(config, "search")
-    if config.executor not in EXECUTORS:
-        raise UserError(f"executor must be one of {', '.join(EXECUTORS)}, got {config.executor!r}")
+    check_executor(config.executor)
     images = images_to_compile_with(DataSettings(**config.data))
     of_anchors = [_Anchor(config, name, images, topology) for name in config.anchors]
     programs = []

@@ -1,9 +1,11 @@
 """The devices of a TPU slice as XLA:TPU's compiler sees them, on a machine without one.
 
 `libtpu` has the compiler and describes the slice. Programs can be lowered and compiled for the devices of the
-description, which cannot run them. JAX 0.10 has no such description of a GPU on a machine without one:
-`get_topology_desc(platform="cuda")` raises "No visible GPU devices", or with a target config "Cannot create
-topology without an explicit topology shape or without a client".
+description, which cannot run them.
+
+GPUs are left out. JAX 0.10.2 with its CUDA plugin describes one on a machine without one, if
+`get_topology_desc(platform="cuda", topology="1x1x1", target_config=TEXT)` is given the text of XLA's
+GpuTargetConfigProto. It reports no FLOPs or bytes, and cuDNN's workspaces are unknown until a GPU tunes them.
 """
 
 import contextlib

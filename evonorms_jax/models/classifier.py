@@ -28,19 +28,14 @@ class Classifier(nn.Module):
     """Logits of a feature map, float32 for any dtype of the map.
 
     The dense kernel starts as N(0, 0.01^2), the bias at 0, as in the released ResNet code.
-
-    Attributes:
-      num_classes: number of logits.
-      dropout_rate: share of pooled features dropped in training. A rate above 0 needs the rng "dropout".
     """
 
     num_classes: int
-    dropout_rate: float = 0.0
+    dropout_rate: float = 0.0  # of pooled features in training; a rate above 0 needs the rng "dropout"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `x` `[B, H, W, C]` to logits `[B, num_classes]`, float32."""
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-        dense = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="dense")
-        return dense(x)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="dense")(x)

@@ -31,24 +31,15 @@ class Conv(nn.Module):
     """A square two-dimensional convolution with SAME padding; `kernel` `[K, K, C / G, O]`.
 
     The parameters have the names and shapes of `flax.linen.Conv` whatever the implementation.
-
-    Attributes:
-      features: O.
-      kernel_size: K.
-      stride: step along H and W.
-      feature_group_count: G. Equal to C and O it makes a depthwise convolution.
-      use_bias: whether to add a `bias` `[O]`, zero at the start.
-      dtype: dtype of the computation. By default that of the input and the parameters.
-      implementation: see `convolve`.
     """
 
-    features: int
-    kernel_size: int
-    stride: int = 1
-    feature_group_count: int = 1
-    use_bias: bool = False
-    dtype: Any = None
-    implementation: str | None = None
+    features: int  # O
+    kernel_size: int  # K
+    stride: int = 1  # along H and W
+    feature_group_count: int = 1  # G; equal to C and O it makes a depthwise convolution
+    use_bias: bool = False  # whether to add a `bias` [O], zero at the start
+    dtype: Any = None  # of the computation, by default that of the input and the parameters
+    implementation: str | None = None  # see `convolve`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -74,12 +65,7 @@ def fan_out_normal(groups: int = 1) -> nn.initializers.Initializer:
 
 
 def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-    implementation: str | None = None,
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1, implementation: str | None = None
 ) -> jax.Array:
     """Convolves `x` `[B, H, W, C]` with `kernel` `[K, L, C / G, O]`, padded SAME as `lax` does it.
 
@@ -108,12 +94,7 @@ def convolve(
     implementation = _resolve(implementation)
     if implementation == "lax":
         return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            "SAME",
-            dimension_numbers=_LAYOUT,
-            feature_group_count=groups,
+            x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT, feature_group_count=groups
         )
     if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
         return _depthwise(x, kernel, stride)
@@ -132,10 +113,7 @@ def max_pool(x: jax.Array, size: int, *, stride: int = 1, implementation: str | 
         first gives the gradient to one of them and the second divides it.
 
     Returns:
-      `[B, ceil(H / stride), ceil(W / stride), C]`.
-
-    Raises:
-      ValueError: if the implementation is unknown.
+      `[B, ceil(H / stride), ceil(W / stride), C]`. An unknown implementation raises `ValueError`.
     """
     if _resolve(implementation) == "lax":
         return nn.max_pool(x, (size, size), (stride, stride), "SAME")
@@ -227,14 +205,8 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     """`channels` rounded to a multiple of `divisor`, half up, at least `divisor`.
 
     If rounding down would lose more than 10 % the next multiple is taken. Source: the released
-    MobileNet and EfficientNet code, where it is `make_divisible` and `round_filters`.
-
-    Args:
-      channels: a positive number, usually an integer times a width multiplier.
-      divisor: a positive integer.
-
-    Raises:
-      ValueError: if `channels` is not positive.
+    MobileNet and EfficientNet code, where it is `make_divisible` and `round_filters`. Raises `ValueError` if
+    `channels` is not positive.
     """
     if channels <= 0:
         raise UserError(f"a channel count must be positive, got {channels}")

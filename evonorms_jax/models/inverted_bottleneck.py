@@ -33,15 +33,10 @@ class SqueezeExcite(nn.Module):
 
     Hu et al. 2018 (arXiv 1709.01507). The activation and the sigmoid of the gate are part of the model, not
     of the injected layer.
-
-    Attributes:
-      features: channels of the inner layer.
-      activation: function act.
-      dtype: compute dtype.
     """
 
-    features: int
-    activation: Callable
+    features: int  # channels of the inner layer
+    activation: Callable  # act
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -56,19 +51,10 @@ class SqueezeExcite(nn.Module):
 class InvertedBottleneck(nn.Module):
     """1x1, N, depthwise, N, squeeze-excite, 1x1, affine, and the identity around it where shapes agree.
 
-    With `expansion=1` the first 1x1 and its N are left out. Sandler et al. 2018 (arXiv 1801.04381).
-
-    Attributes:
-      norm_act: the injected layer. The last site has its affine form.
-      features: channels out.
-      stride: stride of the depthwise convolution.
-      expansion: channels of the depthwise convolution for each channel in.
-      kernel: kernel size of the depthwise convolution.
-      squeeze: channels inside squeeze-excite for each channel in; 0 leaves squeeze-excite out.
-      squeeze_activation: the non-linearity inside squeeze-excite.
-      drop_rate: probability that training drops the branch of an example, in blocks with an identity
-        (drop-connect, arXiv 1603.09382). A rate above 0 needs the rng "dropout".
-      dtype: compute dtype.
+    With `expansion=1` the first 1x1 and its N are left out. Sandler et al. 2018 (arXiv 1801.04381). The
+    fields from `features` to `squeeze` are those of an `InvertedStage`. `drop_rate` is the probability that
+    training drops the branch of an example, in blocks with an identity (drop-connect, arXiv 1603.09382). A
+    rate above 0 needs the rng "dropout".
     """
 
     norm_act: NormActConstructor
@@ -91,14 +77,7 @@ class InvertedBottleneck(nn.Module):
         if self.expansion != 1:
             y = Conv(expanded, 1, dtype=self.dtype, name="expand")(y)
             y = self.norm_act(**site, name="norm_expand")(y)
-        y = Conv(
-            expanded,
-            self.kernel,
-            self.stride,
-            feature_group_count=expanded,
-            dtype=self.dtype,
-            name="depthwise",
-        )(y)
+        y = Conv(expanded, self.kernel, self.stride, expanded, dtype=self.dtype, name="depthwise")(y)
         y = self.norm_act(**site, name="norm_depthwise")(y)
         if self.squeeze:
             inner = max(1, int(inputs * self.squeeze))
@@ -114,36 +93,23 @@ class InvertedBottleneck(nn.Module):
 class InvertedBottleneckNet(nn.Module):
     """3x3 stem, N, stages of `InvertedBottleneck`, 1x1 head, N, classifier.
 
-    Attributes:
-      norm_act: the injected layer.
-      stages: `InvertedStage`s, or tuples of their fields.
-      num_classes: number of logits.
-      width: multiplier of all channel counts, which are rounded by `make_divisible`.
-      depth: multiplier of the number of blocks in a stage, rounded up.
-      stem_features: channels of the stem.
-      stem_stride: stride of the stem.
-      head_features: channels of the head.
-      shrink_head: whether a width below 1 narrows the head too.
-      squeeze_activation: the non-linearity inside squeeze-excite.
-      dropout_rate: share of features dropped before the dense layer in training.
-      drop_connect_rate: factor of the drop rates; block i of n, from i = 0 on, has the rate
-        `drop_connect_rate * i / n`. Training with one of the two rates above 0 needs the rng "dropout".
-      dtype: compute dtype. The logits are float32.
+    Block i of n, from i = 0 on, has the drop rate `drop_connect_rate * i / n`. Training with one of the two
+    rates above 0 needs the rng "dropout".
     """
 
     norm_act: NormActConstructor
-    stages: Sequence[InvertedStage]
+    stages: Sequence[InvertedStage]  # or tuples of their fields
     num_classes: int = 1000
-    width: float = 1.0
-    depth: float = 1.0
+    width: float = 1.0  # multiplier of all channel counts, which are rounded by `make_divisible`
+    depth: float = 1.0  # multiplier of the number of blocks in a stage, rounded up
     stem_features: int = 32
     stem_stride: int = 2
     head_features: int = 1280
-    shrink_head: bool = False
-    squeeze_activation: Callable = nn.silu
-    dropout_rate: float = 0.0
+    shrink_head: bool = False  # whether a width below 1 narrows the head too
+    squeeze_activation: Callable = nn.silu  # inside squeeze-excite
+    dropout_rate: float = 0.0  # share of features dropped before the dense layer in training
     drop_connect_rate: float = 0.0
-    dtype: Any = jnp.float32
+    dtype: Any = jnp.float32  # compute dtype; the logits are float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -164,19 +130,18 @@ class InvertedBottleneckNet(nn.Module):
         """The blocks in order, with their share of the drop-connect rate."""
         stages = [InvertedStage(*stage) for stage in self.stages]
         repeats = [math.ceil(stage.blocks * self.depth) for stage in stages]
-        index = 0
-        for i, (stage, repeat) in enumerate(zip(stages, repeats, strict=True)):
-            for j in range(repeat):
-                yield InvertedBottleneck(
-                    self.norm_act,
-                    features=make_divisible(stage.features * self.width),
-                    stride=stage.stride if j == 0 else 1,
-                    expansion=stage.expansion,
-                    kernel=stage.kernel,
-                    squeeze=stage.squeeze,
-                    squeeze_activation=self.squeeze_activation,
-                    drop_rate=self.drop_connect_rate * index / sum(repeats),
-                    dtype=self.dtype,
-                    name=f"stage_{i + 1}_block_{j + 1}",
-                )
-                index += 1
+        places = [(i, j) for i, repeat in enumerate(repeats) for j in range(repeat)]
+        for index, (i, j) in enumerate(places):
+            stage = stages[i]
+            yield InvertedBottleneck(
+                self.norm_act,
+                features=make_divisible(stage.features * self.width),
+                stride=stage.stride if j == 0 else 1,
+                expansion=stage.expansion,
+                kernel=stage.kernel,
+                squeeze=stage.squeeze,
+                squeeze_activation=self.squeeze_activation,
+                drop_rate=self.drop_connect_rate * index / len(places),
+                dtype=self.dtype,
+                name=f"stage_{i + 1}_block_{j + 1}",
+            )

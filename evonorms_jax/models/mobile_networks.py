@@ -52,10 +52,7 @@ MNASNET_B1_STAGES = (
 )
 
 MnasNetA1 = functools.partial(
-    InvertedBottleneckNet,
-    stages=MNASNET_A1_STAGES,
-    squeeze_activation=nn.relu,
-    dropout_rate=0.2,
+    InvertedBottleneckNet, stages=MNASNET_A1_STAGES, squeeze_activation=nn.relu, dropout_rate=0.2
 )
 MnasNetB1 = functools.partial(InvertedBottleneckNet, stages=MNASNET_B1_STAGES, dropout_rate=0.2)
 
@@ -92,9 +89,8 @@ SCALINGS = {
     "b7": Scaling(2.0, 3.1, 600, 0.5),
 }
 
-
-def _variant(scaling):
-    return functools.partial(
+EFFICIENTNETS = {
+    variant: functools.partial(
         InvertedBottleneckNet,
         stages=EFFICIENTNET_STAGES,
         width=scaling.width,
@@ -103,9 +99,8 @@ def _variant(scaling):
         dropout_rate=scaling.dropout_rate,
         drop_connect_rate=0.2,
     )
-
-
-EFFICIENTNETS = {variant: _variant(scaling) for variant, scaling in SCALINGS.items()}
+    for variant, scaling in SCALINGS.items()
+}
 
 EfficientNetB0 = EFFICIENTNETS["b0"]
 EfficientNetB1 = EFFICIENTNETS["b1"]

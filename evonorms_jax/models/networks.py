@@ -30,8 +30,7 @@ class Network(NamedTuple):
     def build(self, norm_act: NormActConstructor, num_classes: int, **overrides) -> nn.Module:
         """The module with the layer `norm_act` injected; `overrides` replace fields, such as `width=0.5`.
 
-        Raises:
-          ValueError: if an override is not a field of the network.
+        Raises `ValueError` if an override is not a field of the network.
         """
         set_elsewhere = ("norm_act", "num_classes", "parent", "name")
         fields = [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
@@ -59,49 +58,8 @@ def _at_cifar_resolution(constructor, width):
 
 
 # For images of about 12x12: 6x6 feature maps and few sites, since each site costs time on a CPU.
-_SMALL_RESNET = functools.partial(
-    ResNet,
-    stages=(ResNetStage(width=16, blocks=2, stride=1),),
-    stem_features=24,
-    stem_kernel=3,
-    stem_stride=1,
-)
-_TINY_RESNET = functools.partial(
-    ResNet,
-    stages=(ResNetStage(width=8, blocks=1, stride=1),),
-    stem_features=8,
-    stem_kernel=3,
-    stem_stride=1,
-)
-_SMALL_MOBILENET = functools.partial(
-    InvertedBottleneckNet,
-    stages=(
-        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=3),
-        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3),
-    ),
-    stem_features=24,
-    head_features=64,
-)
-_SMALL_EFFICIENTNET = functools.partial(
-    InvertedBottleneckNet,
-    stages=(
-        InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
-        InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
-    ),
-    stem_features=24,
-    head_features=64,
-    shrink_head=True,
-)
-_SMALL_MNASNET = functools.partial(
-    InvertedBottleneckNet,
-    stages=(
-        InvertedStage(features=24, blocks=1, stride=1, expansion=3, kernel=3),
-        InvertedStage(features=40, blocks=2, stride=2, expansion=3, kernel=5, squeeze=0.25),
-    ),
-    stem_features=24,
-    head_features=64,
-    squeeze_activation=nn.relu,
-)
+_SmallResNet = functools.partial(ResNet, stem_kernel=3, stem_stride=1)
+_SmallMobileNet = functools.partial(InvertedBottleneckNet, stem_features=24, head_features=64)
 
 
 def _by_name(*anchors):
@@ -128,27 +86,49 @@ ANCHORS = _by_name(
     Network(
         "resnet_small",
         "two pre-activation bottleneck blocks, one with the identity; 7 sites",
-        _SMALL_RESNET,
+        functools.partial(
+            _SmallResNet, stages=(ResNetStage(width=16, blocks=2, stride=1),), stem_features=24
+        ),
     ),
     Network(
         "resnet_tiny",
         "one pre-activation bottleneck block, for tests and quick forms; 4 sites",
-        _TINY_RESNET,
+        functools.partial(_SmallResNet, stages=(ResNetStage(width=8, blocks=1, stride=1),), stem_features=8),
     ),
     Network(
         "mobilenet_small",
         "two inverted bottlenecks, one with the identity; 6 sites and 2 affine ones",
-        _SMALL_MOBILENET,
+        functools.partial(
+            _SmallMobileNet,
+            stages=(
+                InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=3),
+                InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3),
+            ),
+        ),
     ),
     Network(
         "efficientnet_small",
         "two inverted bottlenecks with squeeze-excite; 6 sites and 2 affine ones",
-        _SMALL_EFFICIENTNET,
+        functools.partial(
+            _SmallMobileNet,
+            stages=(
+                InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
+                InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
+            ),
+            shrink_head=True,
+        ),
     ),
     Network(
         "mnasnet_small",
         "three inverted bottlenecks, two of them 5x5 with squeeze-excite; 8 sites and 3 affine ones",
-        _SMALL_MNASNET,
+        functools.partial(
+            _SmallMobileNet,
+            stages=(
+                InvertedStage(features=24, blocks=1, stride=1, expansion=3, kernel=3),
+                InvertedStage(features=40, blocks=2, stride=2, expansion=3, kernel=5, squeeze=0.25),
+            ),
+            squeeze_activation=nn.relu,
+        ),
     ),
 )
 
@@ -171,11 +151,7 @@ MODELS = _by_name(
 
 
 def get_anchor(name: str) -> Network:
-    """The anchor called `name`.
-
-    Raises:
-      ValueError: if the name is unknown. The message has the nearest one.
-    """
+    """The anchor called `name`. Raises `ValueError`, with the nearest name, if there is none."""
     return _look_up(name, ANCHORS, "anchor")
 
 
@@ -189,8 +165,7 @@ def build_model(
 ) -> nn.Module:
     """The module of `config.model`, a name and fields. A field that is None keeps the network's own value.
 
-    Raises:
-      ValueError: if the name or a field is unknown.
+    Raises `ValueError` if the name or a field is unknown.
     """
     overrides = {field: value for field, value in fields.items() if value is not None}
     return get_model(name).build(norm_act, num_classes, dtype=dtype, **overrides)
@@ -211,13 +186,8 @@ def operations(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of `function(*arguments)`, as XLA counts them before it optimizes.
 
     The CPU backend counts them, whatever the default backend is, since those of GPUs and TPUs give no count.
-
-    Args:
-      function: function that `jax.jit` accepts.
-      *arguments: pytrees of arrays or `ShapeDtypeStruct`s. Only their shapes and dtypes matter.
-
-    Raises:
-      ValueError: if JAX_PLATFORMS leaves out the CPU backend.
+    The arguments are pytrees of arrays or `ShapeDtypeStruct`s. Raises `ValueError` if JAX_PLATFORMS leaves
+    out the CPU backend.
     """
     try:
         device, *_ = jax.local_devices(backend="cpu")

@@ -36,17 +36,11 @@ class BottleneckBlock(nn.Module):
     """N, 1x1, N, 3x3, N, 1x1, and the identity around all of it.
 
     Where the shape changes, a 1x1 projection of the first N's output replaces the identity.
-
-    Attributes:
-      norm_act: the injected layer.
-      width: channels of the 3x3 convolution.
-      stride: stride of the 3x3 convolution and of the projection.
-      dtype: compute dtype.
     """
 
     norm_act: NormActConstructor
-    width: int
-    stride: int = 1
+    width: int  # channels of the 3x3 convolution
+    stride: int = 1  # of the 3x3 convolution and of the projection
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -67,36 +61,23 @@ class BottleneckBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem convolution (without N), 3x3 max-pool, stages of `BottleneckBlock`, N, classifier.
-
-    Attributes:
-      norm_act: the injected layer.
-      stages: `ResNetStage`s, or tuples of their fields.
-      num_classes: number of logits.
-      width: multiplier of all channel counts, which are rounded by `make_divisible`.
-      stem_features: channels of the stem.
-      stem_kernel: kernel size of the stem.
-      stem_stride: stride of the stem.
-      stem_pool: whether the max-pool (stride 2) follows the stem.
-      dtype: compute dtype. The logits are float32.
-    """
+    """Stem convolution (without N), 3x3 max-pool, stages of `BottleneckBlock`, N, classifier."""
 
     norm_act: NormActConstructor
-    stages: Sequence[ResNetStage]
+    stages: Sequence[ResNetStage]  # or tuples of their fields
     num_classes: int = 1000
-    width: float = 1.0
+    width: float = 1.0  # multiplier of all channel counts, which are rounded by `make_divisible`
     stem_features: int = 64
     stem_kernel: int = 7
     stem_stride: int = 2
-    stem_pool: bool = True
-    dtype: Any = jnp.float32
+    stem_pool: bool = True  # whether the max-pool (stride 2) follows the stem
+    dtype: Any = jnp.float32  # compute dtype; the logits are float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
         stem_features = make_divisible(self.stem_features * self.width)
-        stem = Conv(stem_features, self.stem_kernel, self.stem_stride, dtype=self.dtype, name="stem")
-        x = stem(x)
+        x = Conv(stem_features, self.stem_kernel, self.stem_stride, dtype=self.dtype, name="stem")(x)
         if self.stem_pool:
             x = max_pool(x, 3, stride=2)
         for i, stage in enumerate(map(ResNetStage._make, self.stages)):
@@ -118,8 +99,5 @@ def _imagenet_stages(*blocks):
     return tuple(map(ResNetStage, widths, blocks, strides))
 
 
-RESNET50_STAGES = _imagenet_stages(3, 4, 6, 3)
-RESNET101_STAGES = _imagenet_stages(3, 4, 23, 3)
-
-ResNet50 = functools.partial(ResNet, stages=RESNET50_STAGES)
-ResNet101 = functools.partial(ResNet, stages=RESNET101_STAGES)
+ResNet50 = functools.partial(ResNet, stages=_imagenet_stages(3, 4, 6, 3))
+ResNet101 = functools.partial(ResNet, stages=_imagenet_stages(3, 4, 23, 3))

@@ -10,6 +10,7 @@ import os
 from etils import epath
 
 from evonorms_jax.evolution.records import WorkdirError
+from evonorms_jax.report.drawing import load
 
 __all__ = ["WorkdirError", "write_report"]
 
@@ -27,13 +28,5 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
       WorkdirError: if the directory is not the work directory of a search, or a file in it is damaged.
       ModuleNotFoundError: if matplotlib is not installed.
     """
-    try:
-        # Imported here, so that a search on a machine without matplotlib can import this package.
-        from evonorms_jax.report import page
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise ModuleNotFoundError(
-            "the report needs matplotlib: pip install evonorms-jax[demo]", name="matplotlib"
-        ) from None
-    return page.write(workdir)
+    # Imported here, so that a search on a machine without matplotlib can import this package.
+    return load("evonorms_jax.report.page", "report").write(workdir)

@@ -9,12 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evonorms_jax.evolution.history import OUTCOMES, History
-from evonorms_jax.evolution.records import (
-    Search,
-    front_of,
-    score_matrix,
-    trained_baselines,
-)
+from evonorms_jax.evolution.records import Search, front_of, score_matrix, trained_baselines
 from evonorms_jax.report.markup import Html
 from evonorms_jax.report.picture import MOST_VECTORS, LineLabel, box, canvas, inline, label_right, styled
 from evonorms_jax.report.theme import light
@@ -68,13 +63,7 @@ def _draw_accuracies(axes: Axes, search: Search) -> None:
     as_bitmap = len(found) + len(early) > MOST_VECTORS
     color = light("low_quality")
     axes.scatter(
-        list(early),
-        list(early.values()),
-        s=14,
-        color=color,
-        linewidth=0,
-        clip_on=False,
-        rasterized=as_bitmap,
+        list(early), list(early.values()), s=14, color=color, linewidth=0, clip_on=False, rasterized=as_bitmap
     )
     for origin, (marker, _) in ORIGINS.items():
         chosen = [place for place, record in enumerate(found) if record.proposal.origin == origin]

@@ -52,9 +52,9 @@ styled_math = style.context(
 # -- Canvases
 
 
-def canvas(width: float, height: float) -> Figure:
-    """An empty transparent figure."""
-    return Figure(figsize=(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), facecolor="none")
+def canvas(width: float, height: float, color: str = "none") -> Figure:
+    """An empty figure, by default transparent."""
+    return Figure(figsize=(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), facecolor=color)
 
 
 def box(figure: Figure, left: float, top: float, right: float, bottom: float) -> Axes:
@@ -120,7 +120,9 @@ class LineLabel(NamedTuple):
     color: str
 
 
-def label_right(axes: Axes, labels: Sequence[LineLabel], *, gap: float = 15, size: float = 11) -> None:
+def label_right(
+    axes: Axes, labels: Sequence[LineLabel], *, gap: float = 15, size: float = 11, leader: float = 20
+) -> None:
     """Writes names of lines into the right margin, apart from each other and within the height of the axes.
 
     Names without a line come last, at the bottom.
@@ -130,8 +132,9 @@ def label_right(axes: Axes, labels: Sequence[LineLabel], *, gap: float = 15, siz
       labels: names of the lines.
       gap: least distance of two names.
       size: size of the letters.
+      leader: distance of the names from the axes.
     """
-    height = axes.get_window_extent().height * _PIXELS_PER_INCH / axes.figure.dpi
+    width, height = axes.get_window_extent().size * _PIXELS_PER_INCH / axes.figure.dpi
     low, high = axes.get_ylim()
     starts = {label: (label.height - low) / (high - low) for label in labels if np.isfinite(label.height)}
     ordered = sorted(labels, key=lambda label: starts.get(label, -1.0))
@@ -143,7 +146,7 @@ def label_right(axes: Axes, labels: Sequence[LineLabel], *, gap: float = 15, siz
         axes.annotate(
             label.text,
             (1, starts.get(label, place / height)),
-            (1.024, place / height),
+            (1 + leader / width, place / height),
             xycoords="axes fraction",
             va="center",
             color=label.color,

@@ -5,11 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evonorms_jax.evolution.history import OUTCOMES
-from evonorms_jax.evolution.records import (
-    ScoredLayer,
-    Search,
-    trained_baselines,
-)
+from evonorms_jax.evolution.records import ScoredLayer, Search, trained_baselines
 from evonorms_jax.report import figures
 from evonorms_jax.report.graph_picture import draw_graph, typeset
 from evonorms_jax.report.markup import (
@@ -269,9 +265,7 @@ def settings(config: Mapping[str, Any]) -> Html:
     groups |= {key: value for key, value in config.items() if isinstance(value, Mapping)}
     lists = [
         element(
-            "div",
-            element("h3", name),
-            definitions({key: _setting(value) for key, value in group.items()}),
+            "div", element("h3", name), definitions({key: _setting(value) for key, value in group.items()})
         )
         for name, group in groups.items()
     ]

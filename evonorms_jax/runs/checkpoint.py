@@ -146,11 +146,7 @@ class Checkpoints:
             self._manager.delete(old)
 
     def add_score(self, step: int, score: float) -> None:
-        """Gives an existing checkpoint a score, by writing its manifest again.
-
-        Raises:
-          ValueError: if no whole checkpoint of the step exists.
-        """
+        """Writes the manifest of a checkpoint again, with a score. Raises `ValueError` if it is not whole."""
         self.wait()
         path = self._directory / str(step) / MANIFEST
         manifest = _manifest(path.parent)
@@ -205,11 +201,9 @@ class Checkpoints:
             saved = self._manager.item_metadata(step)[ARRAYS]
             if target is None:
                 target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
-            misfit = _misfit(saved, target)
-            if misfit:
-                raise UserError(
-                    f"checkpoint {self._directory / str(step)} does not fit this program: {misfit}"
-                )
+            if misfit := _misfit(saved, target):
+                folder = self._directory / str(step)
+                raise UserError(f"checkpoint {folder} does not fit this program: {misfit}")
             items[ARRAYS] = ocp.args.StandardRestore(target)
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return Restored(step, restored[RECORD], restored.get(ARRAYS))
@@ -231,12 +225,10 @@ def _system_errors(path: epath.Path) -> Iterator[None]:
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
-def _raised_anyway(record: std_logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname or record.levelno < std_logging.ERROR
-
-
 # Orbax logs an error in one of its threads with a traceback before `save` raises it.
-logging.get_absl_logger().addFilter(_raised_anyway)
+logging.get_absl_logger().addFilter(
+    lambda record: "orbax" not in record.pathname or record.levelno < std_logging.ERROR
+)
 
 
 def _misfit(saved: Any, target: Any) -> str | None:

@@ -15,8 +15,7 @@ from evonorms_jax.runs.files import expanded
 def load_config(path: str) -> ConfigDict:
     """Loads the config that `get_config` of a file returns; `FILE:ARGUMENT` passes it an argument.
 
-    Raises:
-      UserError: if there is no such file, or it is no config file.
+    Raises `UserError` if there is no such file, or it is no config file.
     """
     file, *arguments = path.split(":", 1)
     file = str(expanded(file))
@@ -43,9 +42,10 @@ def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, without the groups themselves."""
+def flat(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, without the groups themselves. An empty group is a value."""
     found = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
+        is_group = isinstance(value, Mapping | ConfigDict) and len(value)
+        found |= flat(value, f"{prefix}{key}.") if is_group else {prefix + key: value}
     return found

@@ -75,13 +75,7 @@ class Display:
             self._log()
 
     def update(self, *, completed: int, total: int, rows: Rows) -> None:
-        """Shows a new state. It is cheap enough to be called at every step.
-
-        Args:
-          completed: number of steps or candidates that are done.
-          total: number of all of them.
-          rows: label and text of each row, in order.
-        """
+        """Shows the number of steps or candidates done, and the rows. Cheap enough for every step."""
         self._rows = rows
         if not self._progress.tasks:
             self._progress.add_task("", total=total, left="?")
@@ -108,8 +102,7 @@ class Display:
         share = 100 * task.completed // max(1, task.total)
         state = f"{task.completed:g}/{task.total:g} ({share:g} %), {task.fields['left']} left"
         line = " | ".join([state, *(f"{label} {text}" for label, text in self._rows)])
-        stamp = time.strftime("%H:%M:%S")
-        self._console.print(Text(f"{stamp} {line}"), soft_wrap=True)
+        self._console.print(Text(f"{time.strftime('%H:%M:%S')} {line}"), soft_wrap=True)
         self._logged_at, self._log_due = self._clock(), False
 
 

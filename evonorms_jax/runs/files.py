@@ -29,8 +29,7 @@ def is_local(path: epath.Path) -> bool:
 def write_whole(path: epath.Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees all of it or its previous content, after a crash too.
 
-    Raises:
-      OSError: if it cannot be written, for example on a full disk. The error names the file.
+    An `OSError`, for example of a full disk, names the file.
     """
     content = content.encode() if isinstance(content, str) else content
     with naming(path):

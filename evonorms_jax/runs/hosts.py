@@ -57,12 +57,8 @@ class Hosts:
     def gather(self, value: Any) -> list[Any]:
         """Waits for the values of all processes, and returns them on each in the order of their numbers.
 
-        Args:
-          value: content for JSON, which returns as JSON gives it, to a single process too.
-
-        Raises:
-          ConnectionError: if a host is lost.
-          ValueError: if one ended by a `ValueError`.
+        The value is content for JSON, which returns as JSON gives it, to a single process too. Raises
+        `ConnectionError` if a host is lost, and `ValueError` if one ended by a `ValueError`.
         """
         own = json.dumps(value).encode()
         if self.leader:

@@ -45,21 +45,13 @@ class WorkdirInUseError(OSError):
 
 
 class Holder(NamedTuple):
-    """The process that holds a work directory.
+    """The process that holds a work directory."""
 
-    Attributes:
-      host: name of its machine.
-      pid: its number there.
-      started: its start, for people.
-      machine: identifies the machine, since its start, and the name space of the number.
-      ticks: start of the process by the clock of the machine, which tells processes of one number apart.
-    """
-
-    host: str
-    pid: int
-    started: str
-    machine: str
-    ticks: str
+    host: str  # name of its machine
+    pid: int  # its number there
+    started: str  # its start, for people
+    machine: str  # identifies the machine, since its start, and the name space of the number
+    ticks: str  # start by the clock of the machine, which tells processes of one number apart
 
     def __str__(self):
         return f"process {self.pid} on {self.host}, started {self.started}"
@@ -75,12 +67,7 @@ class _Seen(NamedTuple):
 
 @contextlib.contextmanager
 def hold(workdir: epath.Path) -> Iterator[None]:
-    """Holds a directory, which exists, for this process alone.
-
-    Raises:
-      WorkdirInUseError: if another process holds it.
-      OSError: if the lock file cannot be written.
-    """
+    """Holds a directory, which exists, for this process alone, or raises `WorkdirInUseError`."""
     path, me = workdir / LOCK, _myself()
     _acquire(path, me)
     done = threading.Event()

@@ -17,21 +17,13 @@ _INT32 = 2**31  # devices count in int32
 
 
 class Range(NamedTuple):
-    """Finite numbers from `least` up to `below`, without NaN and Booleans.
-
-    Attributes:
-      least: smallest number of the range.
-      below: upper end, where infinity admits any finite number, or any int32 if `whole`.
-      closed: whether `below` belongs to the range.
-      open: whether `least` does not belong to the range.
-      whole: whether only whole numbers belong to the range.
-    """
+    """Finite numbers from `least` up to `below`, without NaN and Booleans."""
 
     least: float
-    below: float = math.inf
-    closed: bool = False
-    open: bool = False
-    whole: bool = False
+    below: float = math.inf  # infinity admits any finite number, or any int32 if `whole`
+    closed: bool = False  # whether `below` belongs to the range
+    open: bool = False  # whether `least` does not belong to the range
+    whole: bool = False  # whether only whole numbers belong to the range
 
     def holds(self, value: Any) -> bool:
         """Whether the value is a number of the range."""
@@ -144,11 +136,9 @@ RANGES: dict[str, dict[str, Range]] = {
 
 
 def check_ranges(config: Mapping[str, Any], kind: str) -> None:
-    """Raises `ValueError` at the first number that is missing or out of its range. None is not a number.
+    """Raises `ValueError` at the first number of a config, nested mappings, that is missing or out of range.
 
-    Args:
-      config: nested mappings.
-      kind: a key of `RANGES`.
+    `kind` is a key of `RANGES`. None is not a number.
     """
     for key, allowed in RANGES[kind].items():
         try:

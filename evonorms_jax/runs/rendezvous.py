@@ -27,17 +27,7 @@ _RETRY = 0.25  # s between two attempts to connect
 def check_place(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None, automatic: bool
 ) -> None:
-    """Checks the place of a process among others: given in full, not given, or found automatically.
-
-    Args:
-      coordinator_address: host:port of process 0.
-      num_processes: number of processes.
-      process_id: number of this one, from 0.
-      automatic: whether the cluster tells all that.
-
-    Raises:
-      ValueError: if the arguments do not fit together.
-    """
+    """Raises `ValueError` if arguments of `connect` do not fit together: all, none or `automatic` alone."""
     given = coordinator_address, num_processes, process_id
     if automatic and given != (None, None, None):
         raise UserError(f"an automatic start finds {_NAMES} out by itself: give none of them")
@@ -219,11 +209,7 @@ def _admit(hosts: Hosts, newcomer: socket.socket, address: str, lost_after: floa
 
 
 def listen(port: int) -> socket.socket:
-    """A socket for connections to any address of this machine.
-
-    Raises:
-      OSError: if the port cannot be had.
-    """
+    """A socket for connections to any address of this machine. Raises `OSError` without the port."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
@@ -233,11 +219,7 @@ def listen(port: int) -> socket.socket:
 
 
 def dial(host: str, port: int, timeout: float) -> socket.socket:
-    """A connection to a process that listens at this address, or will soon.
-
-    Raises:
-      TimeoutError: if no process does within `timeout` seconds.
-    """
+    """A connection to a process that listens here within `timeout` seconds, or `TimeoutError`."""
     deadline = time.monotonic() + timeout
     while True:
         try:

@@ -11,6 +11,7 @@ from etils import epath
 
 import evonorms_jax
 from evonorms_jax.errors import UserError
+from evonorms_jax.runs.config_checks import flat
 from evonorms_jax.runs.files import DRAFT, absolute, is_local, write_whole
 from evonorms_jax.runs.lock import LOCK, hold
 
@@ -19,11 +20,7 @@ CONFIG = "config.json"
 
 @contextlib.contextmanager
 def claim_workdir(
-    path: epath.PathLike,
-    config: Mapping[str, Any],
-    may_differ: Collection[str] = (),
-    *,
-    alone: bool = True,
+    path: epath.PathLike, config: Mapping[str, Any], may_differ: Collection[str] = (), *, alone: bool = True
 ) -> Iterator[epath.Path]:
     """Holds the work directory of one config for this process.
 
@@ -85,10 +82,8 @@ def _belongs(workdir: epath.Path, config: dict[str, Any], may_differ: Collection
         _check_same(workdir, config, may_differ)
         return True
     # In a bucket a directory exists once there is something in it.
-    entries = workdir.iterdir() if workdir.exists() else ()
-    foreign = sorted(
-        entry.name for entry in entries if entry.name != CONFIG + DRAFT and not entry.name.startswith(LOCK)
-    )
+    names = sorted(entry.name for entry in workdir.iterdir()) if workdir.exists() else []
+    foreign = [name for name in names if name != CONFIG + DRAFT and not name.startswith(LOCK)]
     if foreign:
         raise UserError(
             f"{workdir} is not empty and no work directory, it has {foreign[0]!r} and no {CONFIG}: "
@@ -100,16 +95,20 @@ def _belongs(workdir: epath.Path, config: dict[str, Any], may_differ: Collection
 def _create(path: epath.PathLike) -> epath.Path:
     workdir = absolute(path)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        with _opening(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"the work directory {workdir} cannot be made: a file is in the way") from None
-    except ImportError as error:
-        raise _no_bucket(workdir, error) from None
     return workdir
 
 
-def _no_bucket(path: epath.Path, error: ImportError) -> ModuleNotFoundError:
-    return ModuleNotFoundError(f"{path} cannot be opened: {error}; pip install 'evonorms-jax[gcs]' brings it")
+@contextlib.contextmanager
+def _opening(path: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        hint = "pip install 'evonorms-jax[gcs]' brings it"
+        raise ModuleNotFoundError(f"{path} cannot be opened: {error}; {hint}") from None
 
 
 def read_config(path: epath.PathLike) -> dict[str, Any]:
@@ -120,12 +119,9 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
       ModuleNotFoundError: if it is in a bucket and the library for buckets is not installed.
     """
     path = absolute(path)
-    try:
-        found = (path / CONFIG).exists()
-    except ImportError as error:
-        raise _no_bucket(path, error) from None
-    if not found:
-        raise UserError(f"{path} is no work directory: it has no {CONFIG}")
+    with _opening(path):
+        if not (path / CONFIG).exists():
+            raise UserError(f"{path} is no work directory: it has no {CONFIG}")
     return _read(path)["config"]
 
 
@@ -140,9 +136,8 @@ def _read(workdir: epath.Path) -> dict[str, Any]:
 
 def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
     content = _read(workdir)
-    written, version = _flat(content["config"]), content["version"]
-    asked = _flat(config)
-    absent = "(none)"
+    written, version = flat(content["config"]), content["version"]
+    asked, absent = flat(config), "(none)"
     differences = [
         f"{key} is {written.get(key, absent)!r} there and {asked.get(key, absent)!r} now"
         for key in sorted(written.keys() | asked.keys())
@@ -151,20 +146,5 @@ def _check_same(workdir: epath.Path, config: dict[str, Any], may_differ: Collect
     if differences:
         raise UserError(f"{workdir} belongs to another config: {'; '.join(differences)}")
     if version != evonorms_jax.__version__:
-        logging.warning(
-            "%s was begun with version %s of evonorms_jax, this is %s",
-            workdir,
-            version,
-            evonorms_jax.__version__,
-        )
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key. An empty group is a value."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
+        now = evonorms_jax.__version__
+        logging.warning("%s was begun with version %s of evonorms_jax, this is %s", workdir, version, now)

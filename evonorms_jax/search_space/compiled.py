@@ -75,13 +75,9 @@ def compile_graph(
             for i in canonical.live_nodes
             if i < len(LEAVES) and LEAVES[i] in LEAF_INIT
         }
-        kinds = {
-            name: OPS[canonical.nodes[index - len(LEAVES)].op].kind for index, name in statistics.items()
-        }
-        stats = {
-            name: jnp.full((channels,), _RAW_MOMENTS[kind].start, jnp.float32) for name, kind in kinds.items()
-        }
-        return params, stats
+        kinds = {name: OPS[canonical.nodes[i - len(LEAVES)].op].kind for i, name in statistics.items()}
+        starts = {name: _RAW_MOMENTS[kind].start for name, kind in kinds.items()}
+        return params, {name: jnp.full((channels,), start, jnp.float32) for name, start in starts.items()}
 
     def apply(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None):
         check_input(x)

@@ -22,36 +22,22 @@ EDGES = [(name, k) for name in INSTRUCTIONS for k in range(OPS[name].arity if na
 
 
 class EncodedGraph(NamedTuple):
-    """The live part of a graph as a pytree of int32 arrays. Equal sub-expressions are merged.
+    """The live part of a graph as a pytree of int32 arrays. Equal sub-expressions are merged."""
 
-    Attributes:
-      code: `[CAPACITY]` instruction of each node.
-      inputs: `[CAPACITY, 2]` slots of its inputs. The second repeats the first for unary ops.
-      index_set: `[CAPACITY]` position of an aggregation's index set in `moments.INDEX_SETS`.
-      length: scalar, number of nodes.
-      edges: `[2 * CAPACITY, 5]` backward tape: edge code, number of the node, slots of the cotangents of the
-        node and of its target, whether it is the first edge to that target.
-      num_edges: scalar.
-      received: `[3]` slots of the cotangents of x, v0 and v1 at the end of the tape, -1 if no edge sends one.
-      statistic_start: `[CAPACITY]` start of the moving statistic, 0 for a mean and 1 otherwise.
-    """
-
-    code: np.ndarray
-    inputs: np.ndarray
-    index_set: np.ndarray
-    length: np.ndarray
+    code: np.ndarray  # [CAPACITY] instruction of each node
+    inputs: np.ndarray  # [CAPACITY, 2] slots of its inputs; the second repeats the first for unary ops
+    index_set: np.ndarray  # [CAPACITY] position of an aggregation's index set in `moments.INDEX_SETS`
+    length: np.ndarray  # scalar, number of nodes
+    # [2 * CAPACITY, 5] backward tape: edge code, number of the node, slots of the cotangents of the node and
+    # of its target, whether it is the first edge to that target.
     edges: np.ndarray
-    num_edges: np.ndarray
-    received: np.ndarray
-    statistic_start: np.ndarray
+    num_edges: np.ndarray  # scalar
+    received: np.ndarray  # [3] slots of the final cotangents of x, v0 and v1, -1 if no edge sends one
+    statistic_start: np.ndarray  # [CAPACITY] start of the moving statistic, 0 for a mean and 1 otherwise
 
 
 def encode(graph: Graph) -> EncodedGraph:
-    """The encoded graph of a graph.
-
-    Raises:
-      ValueError: if more than `CAPACITY` nodes are live.
-    """
+    """The encoded graph of a graph. Raises `ValueError` if more than `CAPACITY` nodes are live."""
     nodes = graph.canonical.nodes
     if len(nodes) > CAPACITY:
         raise UserError(f"the universal layer holds {CAPACITY} live nodes, the graph has {len(nodes)}")

@@ -94,8 +94,7 @@ class Graph:
     @property
     def batch_dependent(self) -> bool:
         """Whether an aggregation over the batch reaches the output."""
-        live = (i - len(LEAVES) for i in self.live_nodes if i >= len(LEAVES))
-        return any(OPS[self.nodes[i].op].batch_dependent for i in live)
+        return any(OPS[op].batch_dependent for op, _ in self.canonical.nodes)
 
     @functools.cached_property
     def canonical(self) -> "Graph":

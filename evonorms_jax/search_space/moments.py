@@ -24,22 +24,16 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from evonorms_jax.errors import UserError
+from evonorms_jax.search_space.target import platform
 
 
 class IndexSet(NamedTuple):
-    """The axes that a moment averages over.
+    """The axes that a moment averages over."""
 
-    Attributes:
-      batch: whether it averages over the batch. Such a set averages over space, too.
-      space: whether it averages over space.
-      channels: "one" for a moment of each channel, "group" for one of each group, "all" for one of all.
-      latex: the indices in an equation.
-    """
-
-    batch: bool
+    batch: bool  # whether it averages over the batch; such a set averages over space, too
     space: bool
-    channels: str
-    latex: str
+    channels: str  # "one" for a moment of each channel, "group" for one of each group, "all" for one of all
+    latex: str  # the indices in an equation
 
 
 BATCH = "bwh"
@@ -60,11 +54,7 @@ RESIDUAL_NAME = "evonorm_moment"
 
 
 def index_set_named(name: str) -> IndexSet:
-    """The entry of `INDEX_SETS`.
-
-    Raises:
-      ValueError: if there is none, or if it asks for more than an `IndexSet` can be.
-    """
+    """The entry of `INDEX_SETS`. Raises `ValueError` if there is none, or it asks for too much."""
     if name not in INDEX_SETS:
         raise UserError(f"unknown index set {name!r}; known: {', '.join(INDEX_SETS)}")
     index_set = INDEX_SETS[name]
@@ -81,7 +71,7 @@ def resolve_groups(channels: int, groups: int = 32, group_size: int | None = Non
     Args:
       channels: number of channels C, at least 1.
       groups: number of groups requested, at least 1. C=48 gives 24 for 32, C=17 gives 17.
-      group_size: smallest number of channels in a group. If given, it replaces `groups`.
+      group_size: smallest number of channels in a group, at least 1. If given, it replaces `groups`.
 
     Raises:
       ValueError: if `groups` or `group_size` is below 1.
@@ -185,9 +175,7 @@ class Moments:
             # A maximum needs no position, so that space may be masked, sharded over devices, or empty.
             largest = jnp.max(x, self._space, keepdims=True, initial=-jnp.inf, where=self._mask)
             pivot = jnp.where(jnp.isfinite(largest), largest, 0)
-        if not self._coarse:
-            return pivot
-        return lax.platform_dependent(pivot, tpu=jnp.zeros_like, default=lambda pivot: pivot)
+        return jnp.zeros_like(pivot) if self._coarse and platform() == "tpu" else pivot
 
     @functools.cached_property
     def _instance_mean_square(self) -> jax.Array:
@@ -284,13 +272,10 @@ def keep_only_moments(layer: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.partial(jax.checkpoint, policy=policy, prevent_cse=False)
     def recomputed(*arguments):
-        # A barrier for each array: a common one would give all the same varying axes inside `shard_map`.
-        apart = lax.platform_dependent(
-            *arguments,
-            tpu=lambda *same: same,
-            default=lambda *same: jax.tree.map(lax.optimization_barrier, same),
-        )
-        return layer(*apart)
+        if platform() != "tpu":
+            # A barrier for each array: a common one would give all the same varying axes inside `shard_map`.
+            arguments = jax.tree.map(lax.optimization_barrier, arguments)
+        return layer(*arguments)
 
     return recomputed
 

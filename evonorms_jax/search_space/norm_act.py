@@ -62,11 +62,6 @@ def check_input(x: jax.Array) -> None:
         raise UserError(f"x must be floating point, got dtype {x.dtype}")
 
 
-def _init(channels: int, dtype=None):
-    del channels, dtype
-    return {}, {}
-
-
 def _apply(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None):
     del params, train
     check_input(x)
@@ -80,4 +75,4 @@ def _apply(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=N
 
 
 #: `x * scale + bias` as a `NormAct`: no parameters of its own, no statistics, no division.
-AFFINE = NormAct(_init, _apply)
+AFFINE = NormAct(lambda channels, dtype=None: ({}, {}), _apply)

@@ -19,25 +19,15 @@ EPSILON = 1e-5
 
 
 class Op(NamedTuple):
-    """One op of the search space.
+    """One op of the search space."""
 
-    Attributes:
-      name: the name in files and in equations.
-      arity: number of inputs, 1 or 2.
-      function: element-wise function `(*inputs, epsilon) -> output`. An aggregation has None.
-      latex: LaTeX template with `{0}` and `{1}` for the inputs.
-      commutative: whether the order of the inputs does not matter.
-      kind: "mean", "rms" or "std" of an aggregation.
-      index_set: name of an aggregation's index set in `moments.INDEX_SETS`.
-    """
-
-    name: str
-    arity: int
-    function: Callable[..., jax.Array] | None
-    latex: str
-    commutative: bool = False
-    kind: str | None = None
-    index_set: str | None = None
+    name: str  # in files and in equations
+    arity: int  # number of inputs, 1 or 2
+    function: Callable[..., jax.Array] | None  # element-wise, (*inputs, epsilon) -> output
+    latex: str  # template with {0} and {1} for the inputs
+    commutative: bool = False  # whether the order of the inputs does not matter
+    kind: str | None = None  # "mean", "rms" or "std" of an aggregation, which has no function
+    index_set: str | None = None  # name of an aggregation's index set in `moments.INDEX_SETS`
 
     @property
     def batch_dependent(self) -> bool:
@@ -92,11 +82,7 @@ _SYMBOLS = {"mean": r"\mu", "rms": r"\nu", "std": "s"}
 
 
 def aggregation(kind: str, index_set: str) -> Op:
-    """The op that takes the moment `kind` (mean, rms or std) over an index set.
-
-    Raises:
-      ValueError: if there is no such index set.
-    """
+    """The op that takes the moment `kind` (mean, rms or std) over an index set, or `ValueError`."""
     indices = moments.index_set_named(index_set).latex
     latex = f"{_SYMBOLS[kind]}_{{{{{indices}}}}}({{0}})"
     return Op(f"{kind}_{index_set}", 1, None, latex, kind=kind, index_set=index_set)

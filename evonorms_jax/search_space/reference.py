@@ -45,8 +45,7 @@ def evaluate_reference(
     Raises:
       ValueError: if `groups` is below 1.
     """
-    values = _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments or {})
-    return values[len(LEAVES) + len(graph.nodes) - 1]
+    return _evaluate(graph, x, v0, v1, groups, epsilon, mask, batch_moments or {})[0]
 
 
 def reference_batch_moments(
@@ -60,18 +59,12 @@ def reference_batch_moments(
     mask: np.ndarray | None = None,
 ) -> dict[int, np.ndarray]:
     """Raw moments `[C]` of the live batch aggregations by node index, which inference remembers."""
-    values = _node_values(graph, x, v0, v1, groups, epsilon, mask, {})
-    moments = {}
-    with np.errstate(all="ignore"):
-        for index in graph.live_nodes:
-            if index >= len(LEAVES) and OPS[graph.nodes[index - len(LEAVES)].op].batch_dependent:
-                op, (argument,) = graph.nodes[index - len(LEAVES)]
-                raw = _raw_moment(OPS[op].kind, OPS[op].index_set, values[argument], groups, mask)
-                moments[index] = raw.reshape(-1, raw.shape[-1])[0]
-    return moments
+    moments = _evaluate(graph, x, v0, v1, groups, epsilon, mask, {})[1]
+    return {index: raw.reshape(-1, raw.shape[-1])[0] for index, raw in moments.items()}
 
 
-def _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments) -> dict[int, np.ndarray]:
+def _evaluate(graph, x, v0, v1, groups, epsilon, mask, batch_moments):
+    """The output, and the raw moments of the live batch aggregations by node index."""
     if groups < 1:
         raise UserError(f"groups must be at least 1, got {groups}")
     x = np.asarray(x, np.float64)
@@ -79,7 +72,7 @@ def _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments) -> dict
         mask = np.broadcast_to(mask, x.shape[:-1])[..., None]
         x = np.where(mask, x, 0)
     full = [x, np.zeros_like(x), *(np.broadcast_to(np.asarray(v, np.float64), x.shape) for v in (v0, v1))]
-    values = dict(enumerate(full))
+    values, moments = dict(enumerate(full)), {}
     with np.errstate(all="ignore"):
         for index in graph.live_nodes:
             if index < len(LEAVES):
@@ -92,9 +85,11 @@ def _node_values(graph, x, v0, v1, groups, epsilon, mask, batch_moments) -> dict
             raw = batch_moments.get(index)
             if raw is None:
                 raw = _raw_moment(OPS[op].kind, OPS[op].index_set, *arguments, groups, mask)
+            if OPS[op].batch_dependent:
+                moments[index] = raw
             result = raw if OPS[op].kind == "mean" else np.sqrt(raw + epsilon)
             values[index] = np.broadcast_to(result, x.shape)
-    return values
+    return values[len(LEAVES) + len(graph.nodes) - 1], moments
 
 
 def _raw_moment(kind: str, index_set: str, x: np.ndarray, groups: int, mask) -> np.ndarray:

@@ -21,13 +21,7 @@ def random_graph(
 ) -> Graph:
     """Draws every node in order: its op uniformly, then its inputs uniformly from the earlier nodes.
 
-    Args:
-      rng: generator, advanced by the draws.
-      num_nodes: number of intermediate nodes, at least 1.
-      ops: names of the allowed ops.
-
-    Raises:
-      ValueError: if `check_space` refuses `num_nodes` or `ops`.
+    Advances `rng`. Raises the `ValueError` of `check_space`.
     """
     check_space(num_nodes, ops)
     first = len(LEAVES)
@@ -38,15 +32,8 @@ def mutate(rng: np.random.Generator, graph: Graph, ops: Sequence[str] = OP_NAMES
     """Draws one intermediate node anew and keeps its users.
 
     The node is chosen uniformly, dead or alive. The new op is uniform over `ops`, the new inputs are uniform
-    over the earlier nodes. The draw may repeat the old node, and then the graph is unchanged.
-
-    Args:
-      rng: generator, advanced by the draws.
-      graph: parent. Its other nodes may hold ops that are not allowed.
-      ops: names of the allowed ops.
-
-    Raises:
-      ValueError: if `check_space` refuses `ops`.
+    over the earlier nodes. The draw may repeat the old node, and then the graph is unchanged. The other nodes
+    may hold ops that are not allowed. Advances `rng`. Raises the `ValueError` of `check_space`.
     """
     check_space(len(graph.nodes), ops)
     chosen = int(rng.integers(len(graph.nodes)))
@@ -56,15 +43,10 @@ def mutate(rng: np.random.Generator, graph: Graph, ops: Sequence[str] = OP_NAMES
 
 
 def check_space(num_nodes: Any, ops: Any) -> None:
-    """Checks the keywords of a search space.
+    """Checks the number of intermediate nodes and the names of the allowed ops of a search space.
 
-    Args:
-      num_nodes: number of intermediate nodes.
-      ops: names of the allowed ops.
-
-    Raises:
-      ValueError: unless `num_nodes` is a whole number from 1 on, and `ops` names at least one op and each op
-        once.
+    Raises `ValueError` unless `num_nodes` is a whole number from 1 on, and `ops` names at least one op and
+    each op once.
     """
     if not isinstance(num_nodes, int | np.integer) or isinstance(num_nodes, bool) or num_nodes < 1:
         raise UserError(f"num_nodes must be a whole number from 1 on, got {num_nodes!r}")

@@ -9,7 +9,7 @@ name. `1` means `exp(0)`. A long sub-expression that is used more than once is p
 import ast
 import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.search_space.primitives import LEAF_LATEX, LEAVES, OPS, ZERO
@@ -120,8 +120,7 @@ def _typeset(op: str, inputs: list[tuple[str, int]]) -> tuple[str, int]:
 def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:
     """Nodes of an equation, with equal sub-expressions as one node. The last node is the output.
 
-    Raises:
-      ValueError: if the text is not an equation over the leaves and ops.
+    Raises `ValueError` if the text is not an equation over the leaves and ops.
     """
     main, _, rest = equation.partition(" where ")
     parser = _Parser(equation)
@@ -190,7 +189,6 @@ class _Parser:
     def _lookup(self, name: str, known: dict, what: str):
         if name in known:
             return known[name]
-        near: Callable = difflib.get_close_matches
-        hint = near(name, list(known), n=1)
-        hint = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join(known)}"
+        near = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise UserError(f"in {self.source!r}: unknown {what} {name!r}; {hint}")

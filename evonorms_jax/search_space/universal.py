@@ -70,10 +70,7 @@ def apply_encoded(
       v1: trainable leaf `[C]`.
       stats: raw moments `[CAPACITY, C]` by node. Only the rows of batch aggregations are used.
       train: whether batch aggregations use the batch's own moments, and stats advance.
-      groups: number of channel groups. The largest divisor of C that is not above it is used.
-      group_size: smallest number of channels in a group. If given, it replaces `groups`.
-      epsilon: guard of div, log and the second-order moments.
-      momentum: decay of the moving statistics.
+      groups, group_size, epsilon, momentum: as of `compile_graph`.
 
     Returns:
       y with the shape and dtype of x, and the statistics. Without an element in x they are unchanged.
@@ -259,14 +256,7 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
     def step(entry, buffer):
         code, number, own, target, first = encoded.edges[entry]
         sent = _switch(
-            groups,
-            code,
-            run,
-            buffer,
-            encoded.inputs[number],
-            encoded.index_set[number],
-            stats[number],
-            own,
+            groups, code, run, buffer, encoded.inputs[number], encoded.index_set[number], stats[number], own
         )
         # Until its first edge, a target's slot still holds a value of the forward pass.
         return _put(buffer, jnp.where(first, sent, _slot(buffer, target) + sent), target)

@@ -11,13 +11,14 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import Record
 from evonorms_jax.evolution.records import Search, layer_title, mean_score
 from evonorms_jax.models import get_anchor
+from evonorms_jax.report import drawing
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.config_checks import nearest
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import CONFIG, hold_folder
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
-from evonorms_jax.study import cells, drawing
+from evonorms_jax.study import cells
 from evonorms_jax.study.full_training import TRAINERS
 from evonorms_jax.study.methods import METHODS, Run, apply_method, best_so_far, run_searches
 from evonorms_jax.study.proxy_training import ProxyTraining, key, make_cells
@@ -75,9 +76,9 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
             raise UserError(f"{name} must be different numbers, at least one, got {seeds}")
     if used := sorted(set(config.seeds) & set(retraining.seeds)):
         raise UserError(f"retraining.seeds must differ from those of the searches, got {used[0]} in both")
-    get_anchor(retraining.held_out_anchor)
-    if retraining.held_out_anchor in config.anchors:
-        held_out = retraining.held_out_anchor
+    held_out = retraining.held_out_anchor
+    get_anchor(held_out)
+    if held_out in config.anchors:
         raise UserError(f"retraining.held_out_anchor must differ from the anchors, got {held_out!r}")
     make_schedule(
         learning_rate=config.proxy.learning_rate,

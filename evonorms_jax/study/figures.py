@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evonorms_jax.evolution.records import layer_title
-from evonorms_jax.report.picture import box, canvas, spread, styled
+from evonorms_jax.report.picture import LineLabel, box, canvas, label_right, styled
 from evonorms_jax.report.theme import light
 from evonorms_jax.study.cells import column_title
 from evonorms_jax.study.methods import METHODS
 from evonorms_jax.study.table import Json, Metric
 from evonorms_jax.study.transfer import column, metrics_of
 
-_TEXT, _GAP, _LEADER = 12, 17, 22  # size, least distance and leader line of labels, in points
+_LABELS = {"size": 12, "gap": 17, "leader": 22}
 #: Color, width and dashes of the paper's methods. Later ones lie on top, and a narrow one leaves a wide one
 #: visible where they coincide.
 _LOOKS = {
@@ -28,39 +28,9 @@ _LOOKS = {
 _COLORS = ("accent", "unstable", "accepted", "batch_dependent", "diverged", "ink", "dead", "low_quality")
 
 
-class Label(NamedTuple):
-    """The name of a line at the right edge of its axes: `height` is the line's end, NaN without a line."""
-
-    height: float
-    text: str
-    color: str
-
-
-def label_right(axes: Axes, labels: Sequence[Label]) -> None:
-    """Writes names in the right margin, pushed apart where lines lie close, at the bottom without a line."""
-    width, height = axes.get_window_extent().size * 72 / axes.figure.dpi
-    low, high = axes.get_ylim()
-    starts = {label: (label.height - low) / (high - low) for label in labels if np.isfinite(label.height)}
-    ordered = sorted(labels, key=lambda label: starts.get(label, -1.0))
-    wanted = [starts[label] * height if label in starts else _GAP for label in ordered]
-    for label, place in zip(ordered, spread(wanted, [_GAP] * (len(ordered) - 1)), strict=True):
-        arrow = {"arrowstyle": "-", "color": label.color, "linewidth": 0.8, "shrinkA": 2, "shrinkB": 1}
-        arrow["relpos"] = (0, 0.5)  # ends at the left of the text, not in its middle
-        axes.annotate(
-            label.text,
-            (1, starts.get(label, place / height)),
-            (1 + _LEADER / width, place / height),
-            xycoords="axes fraction",
-            va="center",
-            color=label.color,
-            size=_TEXT,
-            arrowprops=arrow if label in starts else None,
-        )
-
-
 def _margin(texts: Sequence[str]) -> float:
     """Points on the right that labels of these texts need."""
-    return _LEADER + 14 + 0.58 * _TEXT * max(map(len, texts))
+    return _LABELS["leader"] + 14 + 0.58 * _LABELS["size"] * max(map(len, texts))
 
 
 def _scale(axes: Axes, metric: Metric, across: bool = False) -> None:
@@ -86,25 +56,24 @@ def draw_comparison(results: Json) -> Figure:
         if name not in _LOOKS and METHODS[name].rejection
     }
     names = {name: _method_label(methods[name]) for name in looks}
-    figure = canvas(896, 430)
-    figure.set_facecolor(light("card"))
+    figure = canvas(896, 430, light("card"))
     axes = box(figure, 66, 18, _margin(list(names.values())), 52)
     labels = []
     for name, (color, width, dashes) in looks.items():
         look = {"color": light(color), "linestyle": dashes, "drawstyle": "steps-post"}
         height = _draw_method(axes, methods[name], budget, width, look)
-        labels.append(Label(height, names[name], light(color)))
+        labels.append(LineLabel(height, names[name], light(color)))
     for name, summary in results["references"].items():
         if summary is not None:
             axes.axhline(summary["mean"], color=light("muted"), linewidth=1.2, linestyle=(0, (1, 2)))
-            labels.append(Label(summary["mean"], layer_title(name), light("muted")))
+            labels.append(LineLabel(summary["mean"], layer_title(name), light("muted")))
     axes.set_xlim(0, budget)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(color=light("line"))
     axes.set_xlabel("candidates examined")
     axes.set_ylabel("best mean validation accuracy so far")
-    label_right(axes, labels)
+    label_right(axes, labels, **_LABELS)
     return figure
 
 
@@ -169,14 +138,14 @@ def _draw_curves(results: Json, panels: Sequence[tuple[str, Metric]], titles: Se
             shift = 0.05 * (place - (len(rows) - 1) / 2)
             color = light(_COLORS[place % len(_COLORS)])
             end = _draw_curve(axes, metric, [entries[name] for name in names], shift, color)
-            labels.append(Label(end, row, color))
+            labels.append(LineLabel(end, row, color))
         axes.set_xticks(range(len(batches)), [str(batch) for batch in batches])
         axes.set_xlabel("images that share batch statistics")
         axes.margins(x=0.02)
         _scale(axes, metric)
         axes.set_ylabel(metric.title if axes is boxes[0] else "")
     _share_range(boxes, [metric for _, metric in panels])
-    label_right(boxes[-1], labels)
+    label_right(boxes[-1], labels, **_LABELS)
     return figure, boxes
 
 
@@ -209,8 +178,8 @@ def _draw_dots(results: Json, panels: Sequence[tuple[str, Metric]], titles: Sequ
     figure, boxes = _panels(len(panels), height=24 * len(rows) + 90, left=_margin(rows), width=180, right=30)
     places = np.arange(len(rows))[::-1]
     for axes, (_, metric), title in zip(boxes, panels, titles, strict=True):
-        for place, row in zip(places, rows, strict=True):
-            entry = results["rows"][row][title]
+        for place, entries in zip(places, results["rows"].values(), strict=True):
+            entry = entries[title]
             scores = [score for score in entry["by_seed"].values() if score is not None]
             axes.plot(scores, [place] * len(scores), "o", color=light("accent"), alpha=0.35, markersize=4)
             if entry["summary"] is not None:
@@ -226,8 +195,7 @@ def _panels(count: int, *, height: int, left: float, width: int, right: float) -
     """Axes side by side, sizes in points."""
     gap = 50
     total = left + count * width + (count - 1) * gap + right
-    figure = canvas(total, height)
-    figure.set_facecolor(light("card"))
+    figure = canvas(total, height, light("card"))
     starts = [left + place * (width + gap) for place in range(count)]
     boxes = [box(figure, start, 38, total - start - width, 52) for start in starts]
     for axes in boxes:

@@ -164,14 +164,14 @@ class FullTraining(Runner):
     def command(self, cell: Cell) -> str:
         """The command of a training, to be run in the folder of this project."""
         file, overrides = cell.training
-        words = [
+        command = [
             "python",
             "-m",
             self.trainer.main,
             f"--config={file}",
             f"--workdir={self.folder / cell.name}",
         ]
-        return shlex.join([*words, *(f"--config.{key}={value}" for key, value in overrides.items())])
+        return shlex.join([*command, *(f"--config.{key}={value}" for key, value in overrides.items())])
 
     def print_commands(self, cells: Sequence[Cell]) -> None:
         """Prints the command of every training that has no result."""

@@ -50,14 +50,6 @@ class Method(NamedTuple):
     rejection: bool = True
 
 
-def _all(records: Sequence[Record]) -> Sequence[Record]:
-    return records
-
-
-def _first(records: Sequence[Record]) -> Sequence[Record]:
-    return records[:1]
-
-
 def _to_first_accepted(records: Sequence[Record]) -> Sequence[Record]:
     accepted = (place for place, record in enumerate(records) if record.selectable)
     return records[: next(accepted, len(records)) + 1]
@@ -65,10 +57,10 @@ def _to_first_accepted(records: Sequence[Record]) -> Sequence[Record]:
 
 #: In the paper's order, from the worst to the best. Another method is one entry here, with its search above.
 METHODS: dict[str, Method] = {
-    "random": Method("Random", "random_search", _first, rejection=False),
+    "random": Method("Random", "random_search", lambda records: records[:1], rejection=False),
     "random_rejection": Method("Random + rejection", "random_search", _to_first_accepted),
-    "random_search": Method("Random search + rejection", "random_search", _all),
-    "evolution": Method("Evolution", "evolution", _all),
+    "random_search": Method("Random search + rejection", "random_search", lambda records: records),
+    "evolution": Method("Evolution", "evolution", lambda records: records),
 }
 
 

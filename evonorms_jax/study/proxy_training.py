@@ -135,9 +135,8 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 def _make_evaluator(config: ConfigDict, seed: int) -> Evaluator:
     """An evaluator without rejection tests that validates on the test part of the data."""
     images = load_images(config, with_test=True)
-    proxy = proxy_settings(
-        config, steps=config.retraining.steps, schedule=config.retraining.schedule, replicas=1
-    )
+    steps, schedule = config.retraining.steps, config.retraining.schedule
+    proxy = proxy_settings(config, steps=steps, schedule=schedule, replicas=1)
     tests = RejectionSettings(**config.rejection)._replace(enabled=False, stability_anchor="")
     return Evaluator(
         [get_anchor(name) for name in _anchors(config)],

@@ -81,7 +81,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("work directory")
         if (workdir / RESULT).exists():
-            return _read_result(workdir / RESULT)
+            written = json.loads((workdir / RESULT).read_text())
+            return Result(**{name: written[name] for name in Result._fields})
         folder = workdir / CHECKPOINTS
         checkpoints = stack.enter_context(Checkpoints(folder, background=True, write=writes))
         stopped = stack.enter_context(stop_requested())
@@ -112,11 +113,6 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
             checkpoints.wait()
             _write_result(workdir / RESULT, result)
     return result
-
-
-def _read_result(path: epath.Path) -> Result:
-    written = json.loads(path.read_text())
-    return Result(**{name: written[name] for name in Result._fields})
 
 
 def _write_result(path: epath.Path, result: Result) -> None:

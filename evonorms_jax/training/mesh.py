@@ -23,15 +23,7 @@ def join_hosts(
 ) -> None:
     """Connects this process to the others that train the same network. Call it before touching a device.
 
-    Args:
-      coordinator_address: HOST:PORT of process 0. None without `automatic` means a single process.
-      num_processes: number of processes.
-      process_id: number of this process, from 0.
-      automatic: whether to ask the cluster for these three values.
-
-    Raises:
-      ValueError: if the values contradict each other, no cluster gives them, or this is one host of a pod.
-      OSError: if the other processes cannot be reached now.
+    Arguments and errors are those of `rendezvous.connect`.
     """
     place = coordinator_address, num_processes, process_id
     check_place(*place, automatic)
@@ -44,14 +36,10 @@ def join_hosts(
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None, *, groups: int = 1) -> Mesh:
-    """A mesh `[group, member]` over D devices.
+    """A mesh `[group, member]` over D devices, by default all devices of all hosts.
 
-    Args:
-      devices: devices of the mesh, by default all devices of all hosts.
-      groups: groups of images that a step works on at a time, a multiple or a divisor of D.
-
-    Raises:
-      ValueError: if the groups cannot be laid out evenly.
+    `groups` is the number of groups of images that a step works on at a time. Raises `ValueError` unless it
+    is a multiple or a divisor of D.
     """
     devices = jax.devices() if devices is None else devices
     rows = math.gcd(groups, len(devices))

@@ -90,43 +90,25 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd
 
 
 class OptimizerSettings(NamedTuple):
-    """How a training turns gradients into changes. The fields are the keys of `config.optimizer`.
+    """How a training turns gradients into changes. The fields are the keys of `config.optimizer`."""
 
-    Attributes:
-      name: name in `OPTIMIZERS`.
-      momentum: momentum of the optimizer.
-      weight_decay: factor of the parameters that is added to the gradient.
-      learning_rate: peak of the schedule.
-      schedule: name in `SCHEDULES`.
-      warmup_steps: length of the warm-up.
-      warmup_epochs: length of the warm-up in epochs, which overrides `warmup_steps`.
-      reference_batch: batch size for which `learning_rate` is given, so that the rate grows with the batch.
-        By default the rate does not depend on the batch.
-    """
-
-    name: str
+    name: str  # in `OPTIMIZERS`
     momentum: float
-    weight_decay: float
-    learning_rate: float
-    schedule: str = "constant"
+    weight_decay: float  # factor of the parameters that is added to the gradient
+    learning_rate: float  # peak of the schedule
+    schedule: str = "constant"  # name in `SCHEDULES`
     warmup_steps: int = 0
-    warmup_epochs: float | None = None
+    warmup_epochs: float | None = None  # length of the warm-up in epochs, overrides `warmup_steps`
+    # Batch size for which `learning_rate` is given: the rate grows with the batch. By default it does not.
     reference_batch: int | None = None
 
 
 def make_optimizer(
     settings: OptimizerSettings, *, steps: int, batch_size: int, images: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a training, and its learning rate by step.
+    """The optimizer of a training of `steps` steps and `images` images an epoch, and its rate by step.
 
-    Args:
-      settings: see `OptimizerSettings`.
-      steps: length of the training.
-      batch_size: images of a step.
-      images: images of an epoch.
-
-    Raises:
-      ValueError: if the optimizer or the schedule is unknown, or the warm-up is longer than the training.
+    Raises `ValueError` if the optimizer is unknown, or as `make_schedule`.
     """
     if settings.name not in OPTIMIZERS:
         raise UserError(f"unknown optimizer {settings.name!r}; there are {', '.join(OPTIMIZERS)}")

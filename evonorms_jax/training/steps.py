@@ -62,11 +62,7 @@ class StepSettings(NamedTuple):
     average_decay: float = 0.0
 
     def groups(self, batch_size: int) -> int:
-        """G, the number of groups in a part.
-
-        Raises:
-          ValueError: if the batch cannot be divided evenly, or a setting is out of range.
-        """
+        """G. Raises `ValueError` if the batch cannot be divided evenly, or a setting is out of range."""
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -171,12 +167,9 @@ def _make_gradient(model: nn.Module):
     """Builds `of_part(params, stats, key, part)` for a step."""
 
     def loss_of(params, stats, x, targets, labels, key):
+        variables = {"params": params, "batch_stats": stats}
         logits, updated = model.apply(
-            {"params": params, "batch_stats": stats},
-            x,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
+            variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
         loss = jnp.mean(cross_entropy(logits, targets))
         return loss, (jnp.mean(correct(logits, labels)), updated.get("batch_stats", {}))

@@ -33,25 +33,15 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Task(NamedTuple):
-    """The training that a config describes, without files or screen.
+    """The training that a config describes, without files or screen."""
 
-    Attributes:
-      init: `() -> TrainState` before the first step.
-      train_step: `(state, batch) -> (state, metrics)`. The state given is donated.
-      evaluate: `(state, batches[, stop]) -> {"loss", "accuracy"}`, see `make_evaluate`.
-      feed: the batches to train on and to evaluate on.
-      learning_rate: learning rate by step.
-      target: shapes and shardings of the state.
-      steps: length of the training.
-    """
-
-    init: Callable[[], TrainState]
-    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
-    evaluate: Callable[..., dict[str, float]]
+    init: Callable[[], TrainState]  # the state before the first step
+    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]  # donates the state given
+    evaluate: Callable[..., dict[str, float]]  # (state, batches[, stop]), see `make_evaluate`
     feed: Feed
     learning_rate: optax.Schedule
-    target: TrainState
-    steps: int
+    target: TrainState  # shapes and shardings of the state
+    steps: int  # length of the training
 
 
 def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> Task:
@@ -83,24 +73,14 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
 
 
 class Programs(NamedTuple):
-    """The jitted functions of a training, with the shapes and shardings of their arguments.
-
-    Attributes:
-      model: network with its layers.
-      init: function of `make_init`.
-      train_step: function of `make_train_step`.
-      state: shapes of the state.
-      batch: shapes of the images and labels of a step.
-      schedule: learning rate by the number of a step.
-      steps: length of the training.
-    """
+    """The jitted functions of a training, with the shapes and shardings of their arguments."""
 
     model: nn.Module
-    init: Callable[[jax.Array], TrainState]
-    train_step: Callable[..., tuple[TrainState, Metrics]]
-    state: TrainState
-    batch: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
-    schedule: optax.Schedule
+    init: Callable[[jax.Array], TrainState]  # of `make_init`
+    train_step: Callable[..., tuple[TrainState, Metrics]]  # of `make_train_step`
+    state: TrainState  # shapes
+    batch: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]  # images and labels of a step
+    schedule: optax.Schedule  # learning rate by the number of a step
     steps: int
 
 

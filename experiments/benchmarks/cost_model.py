@@ -20,7 +20,7 @@ minutes for the paper's anchors. Writes cost_model.json into the work directory.
 import json
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,14 +29,13 @@ import numpy as np
 from absl import flags as absl_flags
 from absl import logging
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 
 from evonorms_jax.data import EvalBatches, stripes
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.executors import Job, Shared, Universal
-from evonorms_jax.evolution.history import Evaluation
+from evonorms_jax.evolution.history import History
 from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task
 from evonorms_jax.evolution.records import read_search
 from evonorms_jax.evolution.session import SEARCH_BASELINES, proxy_settings
@@ -49,6 +48,7 @@ from experiments import flags
 from experiments.benchmarks import results
 from experiments.benchmarks.candidates import Pass, mutants, random_graphs, rounds
 from experiments.benchmarks.search_cost import (
+    MEANINGS,
     PAPER_CORE_HOURS,
     AnchorCost,
     Assumed,
@@ -85,17 +85,8 @@ def define_flags() -> None:
     absl_flags.DEFINE_multi_string(
         "compile_check", [], "A --json of experiments.compile_check for this search on TPU v5e or v6e."
     )
-    defaults = {
-        "core_price": (0.05, "dollars an hour for a CPU core"),
-        "gpu_price": (4.0, "dollars an hour for a GPU"),
-        "gpu_tflops": (67.0, "peak of a GPU in float32, TFLOP/s"),
-        "gpu_share": (0.05, "share of that peak that a compiled step sustains"),
-        "tpu_price": (1.2, "dollars an hour for a TPU v5e chip"),
-        "tpu_tflops": (197.0, "peak of a TPU v5e chip in bfloat16, TFLOP/s"),
-        "tpu_share": (0.02, "share of that peak that a compiled step sustains"),
-        "v6e_price": (2.7, "dollars an hour for a TPU v6e chip"),
-    }
-    for name, (value, text) in defaults.items():
+    for name, text in MEANINGS.items():
+        value = Assumed._field_defaults[name]
         absl_flags.DEFINE_float(name, value, f"Assumption: {text}.", lower_bound=0)
 
 
@@ -115,8 +106,9 @@ def main(argv):
     protocol = Protocol(config.proxy.steps, config.rejection.stability_batch_size / config.proxy.batch_size)
     assumed = Assumed(**{name: FLAGS[name].value for name in Assumed._fields})
     costs = here | model([here, *others], mix, protocol, config.budget, assumed, checks)
-    _show(costs)
-    print(f"written to {results.write(FLAGS.workdir, 'cost_model.json', costs)}")
+    numbered = [f"assumption {number}: {text}" for number, text in enumerate(costs["assumptions"], 1)]
+    shown = anchor_table(costs), mix_line(costs), machine_table(costs), *numbered
+    results.publish(FLAGS.workdir, "cost_model.json", costs, *shown)
 
 
 def _read(path: str, flag: str, keys: Sequence[str]) -> dict[str, Any]:
@@ -229,7 +221,7 @@ def mix_of_search(workdir: str) -> Mix:
       ValueError: if no candidate was examined yet.
     """
     search = read_search(workdir)
-    return _mix((record.evaluation for record in search.history), ConfigDict(search.config))
+    return _mix(search.history, ConfigDict(search.config))
 
 
 def mix_of_sample(count: int, config: ConfigDict | None = None) -> Mix:
@@ -247,29 +239,16 @@ def mix_of_sample(count: int, config: ConfigDict | None = None) -> Mix:
     for batch in rounds(graphs, config.evolution.round_size):
         examined.examine(batch)
         logging.info("%d of %d candidates examined", len(examined.history), count)
-    return _mix((record.evaluation for record in examined.history), config)
+    return _mix(examined.history, config)
 
 
-def _mix(evaluations: Iterable[Evaluation], config: ConfigDict) -> Mix:
-    return mix_of(
-        evaluations,
-        stability_steps=config.rejection.stability_steps,
-        quality_steps=config.rejection.quality_steps,
-        replicas=config.proxy.replicas,
-    )
+def _mix(history: History, config: ConfigDict) -> Mix:
+    tests, evaluations = config.rejection, (record.evaluation for record in history)
+    steps = {"stability_steps": tests.stability_steps, "quality_steps": tests.quality_steps}
+    return mix_of(evaluations, **steps, replicas=config.proxy.replicas)
 
 
 # -- Tables
-
-
-def _show(costs: Mapping[str, Any]) -> None:
-    console = Console()
-    console.print(results.headline(costs["machine"]), highlight=False)
-    console.print(anchor_table(costs))
-    console.print(mix_line(costs), highlight=False, soft_wrap=True)
-    console.print(machine_table(costs))
-    for number, assumption in enumerate(costs["assumptions"], 1):
-        console.print(f"assumption {number}: {assumption}", highlight=False, soft_wrap=True)
 
 
 def anchor_table(costs: Mapping[str, Any]) -> Table:

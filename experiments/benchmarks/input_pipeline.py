@@ -39,14 +39,12 @@ import simplejpeg
 from absl import flags as absl_flags
 from absl import logging
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from evonorms_jax.data import DataSettings, open_stream, photographs
 from evonorms_jax.data.photographs import decode_crop
 from evonorms_jax.data.policies import RandAugment
 from evonorms_jax.data.prepared import Records, open_prepared
-from evonorms_jax.errors import UserError
 from experiments import flags
 from experiments.benchmarks import results
 from experiments.benchmarks.prepared_set import write_set
@@ -82,21 +80,15 @@ def main(argv):
     measured = measure(
         FLAGS.pictures, FLAGS.rounds, FLAGS.size, needed, counts=_counts(FLAGS.counts), seconds=FLAGS.seconds
     )
-    console = Console()
-    console.print(results.headline(measured["machine"]), highlight=False)
-    console.print(*tables(measured), sep="\n")
-    print(f"{needed:,.0f} images/s is an assumption about the host: --images_per_second")
-    print(f"written to {results.write(FLAGS.workdir, 'input_pipeline.json', measured)}")
+    note = f"{needed:,.0f} images/s is an assumption about the host: --images_per_second"
+    results.publish(FLAGS.workdir, "input_pipeline.json", measured, *tables(measured), note)
 
 
 def _counts(values: Sequence[str] | None) -> list[int]:
     if values is None:
         cores = flags.cores()
         return sorted({cores, *(2**power for power in range(cores.bit_length()))})
-    for value in values:
-        if not value.isdecimal() or int(value) < 1:
-            raise UserError(f"--counts takes whole numbers above 0, got {value!r}")
-    return sorted({int(value) for value in values})
+    return sorted(set(flags.whole_numbers("counts", values)))
 
 
 def photograph(rng: np.random.Generator) -> bytes:

@@ -154,10 +154,7 @@ def _init(graph, anchor):
 def _climb(graph, screening, anchor, state):
     tests = screening.tests
     test = make_stability_test(
-        anchor.task,
-        steps=tests.stability_steps,
-        max_norm=np.inf,
-        step_size=tests.stability_step_size,
+        anchor.task, steps=tests.stability_steps, max_norm=np.inf, step_size=tests.stability_step_size
     )
     climb = jax.jit(lambda state, images, labels: test(graph, state, images, labels))
     return float(climb(state, *screening.stability_batch).norm)

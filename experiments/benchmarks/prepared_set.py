@@ -26,13 +26,13 @@ def write_set(
 
     Args:
         data_dir: folder of tfds.
-        name: of the set, in lower case with underscores.
+        name: name of the set, in lower case with underscores.
         splits: images with their labels by name of the split. An image is an encoded PNG or JPEG, stored as
             it is, or a picture of Pillow, stored as PNG.
-        num_classes: of the labels, from 0 on; -1 is no label.
+        num_classes: number of classes. Labels count from 0, and -1 is no label.
         shape: (H, W, C) of the images; None where it varies.
         version: MAJOR.MINOR.PATCH.
-        config: its name, if the set has several.
+        config: name of the config, if the set has several.
         label: a feature in place of the class label.
     """
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 from etils import epath
+from rich.console import Console
+from rich.table import Table
 
 from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.provenance import hardware, now, versions
@@ -25,10 +27,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def headline(machine: Mapping[str, Any]) -> str:
-    """The result of `machine()` as one line."""
-    counts = f"{machine['cores']} cores, {machine['devices']} devices of JAX"
-    return f"{machine['device']}, {counts} {machine['jax']}, {machine['date']}"
+def publish(workdir: str, name: str, measured: Mapping[str, Any], *parts: Table | str) -> None:
+    """Prints the machine of a result and the tables and lines that show it, and writes it.
+
+    Args:
+      workdir: directory of the file.
+      name: name of the file.
+      measured: JSON object with the result of `machine()` at "machine".
+      *parts: tables and lines to print.
+    """
+    console, here = Console(), measured["machine"]
+    counts = f"{here['cores']} cores, {here['devices']} devices of JAX"
+    console.print(f"{here['device']}, {counts} {here['jax']}, {here['date']}", highlight=False)
+    for part in parts:
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    print(f"written to {write(workdir, name, measured)}")
 
 
 def write(workdir: str, name: str, results: Mapping[str, Any]) -> epath.Path:

@@ -25,7 +25,6 @@ import jax
 from absl import flags as absl_flags
 from absl import logging
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 
 from evonorms_jax.errors import UserError
@@ -49,21 +48,11 @@ def define_flags() -> None:
 def main(argv):
     """Measures, prints the table, and writes the results."""
     del argv
-    counts = _counts(FLAGS.device_counts)
+    counts = flags.whole_numbers("device_counts", FLAGS.device_counts)
     flags.use_cpu_devices(max(counts))
     measured = measure(FLAGS.config, counts, FLAGS.rounds)
-    console = Console()
-    console.print(results.headline(measured["machine"]), highlight=False)
-    console.print(table(measured))
-    print(f"written to {results.write(FLAGS.workdir, 'scaling.json', measured)}")
+    results.publish(FLAGS.workdir, "scaling.json", measured, table(measured))
     check_same(measured)
-
-
-def _counts(values: Sequence[str]) -> list[int]:
-    for value in values:
-        if not value.isdecimal() or not int(value):
-            raise UserError(f"--device_counts takes whole numbers above 0, got {value!r}")
-    return [int(value) for value in values]
 
 
 def usable_counts(counts: Sequence[int], available: int, round_size: int) -> list[int]:

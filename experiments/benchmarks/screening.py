@@ -31,7 +31,6 @@ import numpy as np
 from absl import flags as absl_flags
 from absl import logging
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 
 from evonorms_jax.errors import UserError
@@ -71,13 +70,10 @@ def main(argv):
     flags.use_cpu_devices(FLAGS.cpu_devices)
     jax.config.update("jax_enable_compilation_cache", not FLAGS.cold)
     measured = measure(FLAGS.config, FLAGS.random, FLAGS.mutated, FLAGS.baseline_candidates)
-    console = Console()
-    console.print(results.headline(measured["machine"]), highlight=False)
-    console.print(parts_table(measured))
-    console.print("\n".join(summary(measured)), highlight=False, soft_wrap=True)
+    shown = [parts_table(measured), *summary(measured)]
     if len(measured["compared"]) > measured["equal"]:
-        console.print(differences_table(measured))
-    print(f"written to {results.write(FLAGS.workdir, 'screening.json', measured)}")
+        shown.append(differences_table(measured))
+    results.publish(FLAGS.workdir, "screening.json", measured, *shown)
 
 
 # -- Measurements
@@ -214,11 +210,7 @@ def compared(place: int, graph: Graph, plain: Plain, history: History) -> dict[s
         "index": place,
         "equation": str(graph),
         "plain": plain._asdict() | {"seconds": plain.seconds},
-        "ours": {
-            "outcome": verdict.outcome,
-            "evidence": verdict.evidence,
-            "duplicate_of": ours.duplicate_of,
-        },
+        "ours": {"outcome": verdict.outcome, "evidence": verdict.evidence, "duplicate_of": ours.duplicate_of},
         "equal": same_verdict(plain.outcome, plain.evidence, verdict),
     }
 

@@ -95,27 +95,29 @@ class Machine(NamedTuple):
         return candidates * sum(device_seconds(self.anchors, mix, protocol)) / self.devices / 3600
 
 
+#: The meaning of each field of `Assumed`.
+MEANINGS = {
+    "core_price": "dollars an hour for a CPU core",
+    "gpu_price": "dollars an hour for a GPU",
+    "gpu_tflops": "peak of a GPU in float32, TFLOP/s",
+    "gpu_share": "share of that peak that a compiled step sustains",
+    "tpu_price": "dollars an hour for a TPU v5e chip",
+    "tpu_tflops": "peak of a TPU v5e chip in bfloat16, TFLOP/s",
+    "tpu_share": "share of that peak that a compiled step sustains",
+    "v6e_price": "dollars an hour for a TPU v6e chip",
+}
+
+
 class Assumed(NamedTuple):
-    """Prices and speeds that are assumed and not measured.
+    """Prices and speeds that are assumed and not measured, see `MEANINGS`."""
 
-    Attributes:
-      core_price: dollars an hour for a CPU core.
-      gpu_price: dollars an hour for a GPU.
-      gpu_tflops: peak of a GPU in TFLOP/s.
-      gpu_share: share of that peak that a compiled step sustains.
-      tpu_price: dollars an hour for a TPU v5e chip.
-      tpu_tflops: peak of a chip in TFLOP/s.
-      tpu_share: share of that peak that a compiled step sustains.
-      v6e_price: dollars an hour for a TPU v6e chip.
-    """
-
-    core_price: float
-    gpu_price: float
-    gpu_tflops: float
-    gpu_share: float
-    tpu_price: float
-    tpu_tflops: float
-    tpu_share: float
+    core_price: float = 0.05
+    gpu_price: float = 4.0
+    gpu_tflops: float = 67.0
+    gpu_share: float = 0.05
+    tpu_price: float = 1.2
+    tpu_tflops: float = 197.0
+    tpu_share: float = 0.02
     v6e_price: float = 2.7
 
 

@@ -10,6 +10,7 @@ operations, for a chip and a step. A layer is a name, a layer file or an equatio
 A program of ResNet-50 takes 2 to 4 minutes to compile on two idle CPU cores.
 """
 
+import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -19,18 +20,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags as absl_flags
 from absl import logging
 
-from evonorms_jax.layers import LAYERS, LayerConstructor, norm_act
+from evonorms_jax.layers import LayerConstructor, norm_act
+from evonorms_jax.lowering.programs import TpuProgram, compile_ahead
 from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.provenance import now, versions
 from evonorms_jax.search_space import Graph
-from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import data_mesh, replicated, split
-from evonorms_jax.training.optimizer import sgd
+from evonorms_jax.training.optimizer import make_schedule, sgd
 from evonorms_jax.training.steps import Images, StepSettings, make_init, make_train_step
 from experiments import flags
 
@@ -110,9 +110,7 @@ def measure(
 
 def constructor(layer: str) -> LayerConstructor:
     """The layer of a row: a name or file as `norm_act` reads it, or an equation."""
-    if layer in LAYERS or ".json" in layer:
-        return norm_act(layer)
-    return norm_act(Graph.parse(layer) if "(" in layer else layer)
+    return norm_act(Graph.parse(layer) if "(" in layer and ".json" not in layer else layer)
 
 
 def compile_step(
@@ -120,19 +118,19 @@ def compile_step(
 ) -> jax.stages.Compiled:
     """A training step in bfloat16 with momentum, weight decay and label smoothing, compiled for `devices`."""
     model = get_model(network).build(make, _CLASSES, dtype=jnp.bfloat16)
-    optimizer = sgd(optax.constant_schedule(0.1), momentum=0.9, weight_decay=1e-4)
+    optimizer = sgd(make_schedule(learning_rate=0.1, steps=1), momentum=0.9, weight_decay=1e-4)
     images = Images((side, side, 3), _CLASSES, np.zeros(3, np.float32), np.ones(3, np.float32))
     mesh = data_mesh(devices, groups=len(devices))
     settings = StepSettings(statistics_batch=batch, label_smoothing=0.1)
-    with building_for("tpu"):
-        state = jax.eval_shape(make_init(model, optimizer, images, mesh, average=False), jax.random.key(0))
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        state, key = jax.tree.map(lambda leaf: leaf.update(sharding=replicated(mesh)), (state, key))
-        count = len(devices) * batch
-        pixels = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8, sharding=split(mesh))
-        labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=split(mesh))
-        step = make_train_step(model, optimizer, images, mesh, settings)
-        return step.lower(state, (pixels, labels), key).compile()
+    state = jax.eval_shape(make_init(model, optimizer, images, mesh, average=False), jax.random.key(0))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state, key = jax.tree.map(lambda leaf: leaf.update(sharding=replicated(mesh)), (state, key))
+    count = len(devices) * batch
+    pixels = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8, sharding=split(mesh))
+    labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=split(mesh))
+    step = make_train_step(model, optimizer, images, mesh, settings)
+    lower = functools.partial(step.lower, state, (pixels, labels), key)
+    return compile_ahead(TpuProgram("training step", lower, "chip_batch"))
 
 
 def table(measured: dict[str, Any]) -> str:

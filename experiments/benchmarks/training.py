@@ -19,7 +19,6 @@ from typing import Any
 import jax
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 
 from evonorms_jax.models.networks import operations
@@ -36,7 +35,7 @@ _SETTINGS = ("model", "image_size", "batch_size", "dtype", "steps", "rounds", "p
 
 def define_flags() -> None:
     """Defines the flags of this main. A function, so that tests can import the file."""
-    flags.define_workdir("Directory for training.json.")
+    flags.define_required("workdir", "Directory for training.json.")
     absl_flags.DEFINE_string("model", "resnet50", "A name of evonorms_jax.models.")
     absl_flags.DEFINE_list("layers", "bn_relu,evonorm_b0,evonorm_s0", "Layers. The first is the reference.")
     absl_flags.DEFINE_integer("image_size", 224, "Side of the images.", lower_bound=1)
@@ -53,10 +52,7 @@ def main(argv):
     """Measures, prints the table, and writes the results."""
     del argv
     measured = measure(FLAGS.layers, {name: FLAGS[name].value for name in _SETTINGS})
-    console = Console()
-    console.print(results.headline(measured["machine"]), highlight=False)
-    console.print(table(measured))
-    print(f"written to {results.write(FLAGS.workdir, 'training.json', measured)}")
+    results.publish(FLAGS.workdir, "training.json", measured, table(measured))
 
 
 def measure(layers: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +65,7 @@ def measure(layers: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any
     Returns:
       A JSON object with one row for each layer.
     """
-    runs = {layer: _Run(_config(layer, settings)) for layer in layers}
+    runs = {layer: _TimedTraining(_config(layer, settings)) for layer in layers}
     for _ in range(settings["rounds"]):
         for run in runs.values():
             run.round(settings["steps"])
@@ -78,22 +74,20 @@ def measure(layers: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any
     for layer, run in runs.items():
         seconds = statistics.median(run.seconds)
         share = None if peak is None else run.operations / seconds / (peak * 1e12 * jax.device_count())
-        rows.append(
-            {
-                "layer": layer,
-                "step_seconds": seconds,
-                "images_per_second": settings["batch_size"] / seconds,
-                "ratio": seconds / first,
-                "build_seconds": run.build_seconds,
-                "operations": run.operations,
-                "parameters": run.parameters,
-                "peak_share": share,
-            }
-        )
+        rows.append({
+            "layer": layer,
+            "step_seconds": seconds,
+            "images_per_second": settings["batch_size"] / seconds,
+            "ratio": seconds / first,
+            "build_seconds": run.build_seconds,
+            "operations": run.operations,
+            "parameters": run.parameters,
+            "peak_share": share,
+        })  # fmt: skip
     return {"machine": results.machine(), "settings": {**settings, "data": SOURCE}, "rows": rows}
 
 
-class _Run:
+class _TimedTraining:
     """The training of one layer, with its times."""
 
     def __init__(self, config: ConfigDict):
@@ -120,19 +114,10 @@ class _Run:
 
 def _config(layer: str, settings: Mapping[str, Any]) -> ConfigDict:
     config = train.get_config()
-    config.update_from_flattened_dict(
-        {
-            "model.name": settings["model"],
-            "layer.spec": layer,
-            "layer.group_size": None,
-            "dtype": settings["dtype"],
-            "batch_size": settings["batch_size"],
-            "eval_batch_size": settings["batch_size"],
-            "data.source": SOURCE,
-            "data.stream": True,
-            "data.crop": settings["image_size"],
-        }
-    )
+    config.model.name, config.dtype = settings["model"], settings["dtype"]
+    config.layer.spec, config.layer.group_size = layer, None
+    config.batch_size = config.eval_batch_size = settings["batch_size"]
+    config.data.source, config.data.stream, config.data.crop = SOURCE, True, settings["image_size"]
     return config
 
 

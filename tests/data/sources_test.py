@@ -151,7 +151,7 @@ def test_bad_images_are_named(images, labels, message):
     good = data.ImageSet(np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int32))
     bad = data.ImageSet(images, labels)
     with pytest.raises(ValueError, match=f"mine, validation part: .*{message}"):
-        image_set.image_data("mine", 4, train=good, validation=bad, test=None)
+        image_set.image_data("mine", 4, {"train": good, "validation": bad}.__getitem__, with_test=False)
 
 
 def test_stratified_order_balances_every_stretch_of_unequal_classes(rng):

@@ -80,11 +80,11 @@ def test_a_recipe_runs_on_made_up_images_of_the_shape_of_imagenet(recipe):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"data.crop": 0}, "data.crop must be at least 1, got 0"),
-        ({"data.image_size": 0}, "data.image_size must be at least 1, got 0"),
+        ({"data.crop": 0}, "data.crop must be from 1 to 4096, got 0"),
+        ({"data.image_size": 0}, "data.image_size must be from 1 to 4096, got 0"),
         ({"seed": -1}, "^seed must be at least 0 .* got -1"),
         ({"data.seed": -2}, "^data.seed must be at least 0 .* got -2"),
-        ({"data.workers": -1}, "data.workers must be at least 0, got -1"),
+        ({"data.workers": -1}, "data.workers must be from 0 to 4096, got -1"),
         ({"data.randaugment.layers": -1}, "randaugment.layers .* got -1"),
     ],
 )

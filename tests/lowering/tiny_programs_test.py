@@ -102,7 +102,7 @@ def test_the_training_step_compiles_with_convolutions_of_the_target(training):
     compiled, found = training
     assert re.search(r" convolution\(", compiled.as_text())
     assert found.excess == 0
-    assert found.images == 16
+    assert found.program.images == 16
     assert not found.once_only
 
 
