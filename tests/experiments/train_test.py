@@ -65,19 +65,6 @@ def test_a_run_reports_what_it_reached(uninterrupted):
     assert saved_steps(workdir)[-3:] == [54, 57, 60] and set(saved_steps(workdir)[:-3]) <= {20, 40}
 
 
-def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    workdir = tmp_path / "run"
-    status, err = interrupt(workdir, signal.SIGINT, meanwhile=lambda: assert_refused(workdir))
-    assert status == 130 and "Traceback" not in err
-    assert re.fullmatch(r"stopped and saved at step \d+ of 60; .*", err.splitlines()[-1])
-    status, _ = interrupt(workdir, signal.SIGKILL)
-    assert status == -signal.SIGKILL
-    status, _, err = run(workdir)
-    assert status == 0 and not re.search(r" 0/60 ", err)
-    expected = (uninterrupted[0] / "result.json").read_text()
-    assert (workdir / "result.json").read_text() == expected
-
-
 TROUBLED = """
 import os
 import resource
@@ -92,7 +79,7 @@ def troubled_task(config):
     task = build(config)
 
     def train_step(state, batch):
-        if int(state.step) == 23:
+        if int(state.step) == STEP:
             TROUBLE
         return task.train_step(state, batch)
 
@@ -104,31 +91,31 @@ flags.run(train.main, example="experiments/configs/train.py")
 """
 
 
-def test_a_run_killed_while_it_saves_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    """It saves every step in the background, so that one is half written when the process dies."""
-    workdir = tmp_path / "run"
-    killed = TROUBLED.replace("TROUBLE", "os.kill(os.getpid(), signal.SIGKILL)")
-    status, _, _ = finish(start(workdir, program=("-c", killed), checkpoint_every=1))
-    assert status == -signal.SIGKILL
-    assert max(saved_steps(workdir)) in (22, 23)
-    status, _, err = run(workdir)
-    assert status == 0 and not re.search(r" 0/60 ", err)
-    expected = (uninterrupted[0] / "result.json").read_text()
-    assert (workdir / "result.json").read_text() == expected
+def troubled(trouble, step):
+    """A program whose training runs a statement before a step."""
+    return ("-c", TROUBLED.replace("TROUBLE", trouble).replace("STEP", str(step)))
 
 
-def test_a_full_disk_is_one_line_and_with_room_the_same_command_ends_as_if_it_had_not_been(
-    uninterrupted, tmp_path
-):
+def test_a_run_that_was_stopped_out_of_disk_and_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    full = TROUBLED.replace("TROUBLE", "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))")
-    status, out, err = finish(start(workdir, program=("-c", full)))
+    status, err = interrupt(workdir, signal.SIGINT, meanwhile=lambda: assert_refused(workdir))
+    assert status == 130 and "Traceback" not in err
+    (stopped,) = re.findall(r"^stopped and saved at step (\d+) of 60; ", err.splitlines()[-1])
+
+    full = troubled("resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))", 43)
+    status, out, err = finish(start(workdir, program=full))
     assert (status, out) == (1, ""), err
     # TensorStore may print besides that its event loop is closed.
-    assert re.findall(r"^error: .*$", err, re.M) == re.findall(
-        rf"^error: {workdir}/\S+: File too large$", err, re.M
-    ), err
-    assert err.count("File too large") == 1
+    (line,) = re.findall(r"^error: .*$", err, re.M)
+    assert re.fullmatch(rf"error: {workdir}/\S+: File too large", line), err
+    assert err.count("File too large") == 1 and f" {stopped}/60 " in err
+
+    # It saves every step in the background, so that one is half written when the process dies.
+    killed = troubled("os.kill(os.getpid(), signal.SIGKILL)", 53)
+    status, _, _ = finish(start(workdir, program=killed, checkpoint_every=1))
+    assert status == -signal.SIGKILL
+    assert max(saved_steps(workdir)) in (52, 53)
+
     status, _, err = run(workdir)
     assert status == 0 and not re.search(r" 0/60 ", err)
     expected = (uninterrupted[0] / "result.json").read_text()
