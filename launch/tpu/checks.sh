@@ -8,7 +8,7 @@ check_config() {
   folder=$(cd "$(dirname "$file")" 2>/dev/null && pwd -P) || folder=
   [[ -f $file && $folder/ == "$(pwd -P)/experiments/"* ]] ||
     usage_error "--config must be a file in experiments/ of this checkout, got '$file'"
-  option[config]=${folder#"$(pwd -P)/"}/$(basename "$file")$form
+  option[config]=${folder#"$(pwd -P)/"}/${file##*/}$form
 }
 
 # The workers get experiments/ and no other file of this machine.

@@ -109,6 +109,7 @@ def test_screening_agrees_with_plain_jax_candidate_by_candidate(run_here):
     assert measured["config"]["proxy"]["steps"] == measured["config"]["rejection"]["quality_steps"]
 
 
+@pytest.mark.exhaustive
 def test_a_search_finds_the_same_on_any_number_of_devices(run_here):
     measured = run_here(scaling, "--device_counts=1,2", "--rounds=2")
     assert [row["devices"] for row in measured["rows"]] == [1, 2]
@@ -210,6 +211,7 @@ def test_wrong_flags_of_search_benchmarks_are_named(run_here, module, flag, mess
 # -- Training
 
 
+@pytest.mark.exhaustive
 def test_trainings_are_measured_beside_the_first(run_here):
     sizes = ("--model=resnet_tiny", "--image_size=8", "--batch_size=8", "--steps=1", "--rounds=1")
     others = ("--layers=bn_relu,evonorm_s0", "--peak_tflops=1")

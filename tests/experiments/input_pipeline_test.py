@@ -29,6 +29,7 @@ def test_both_decoders_show_the_same(rng):
     assert np.abs(images[0] - images[1]).mean() < 8 < 30 < np.abs(images[0] - images[1][::-1]).mean()
 
 
+@pytest.mark.exhaustive
 def test_the_command_prints_every_way_and_writes_the_results(tmp_path):
     flags = ["--pictures=4", "--rounds=1", "--size=32", "--images_per_second=500", f"--workdir={tmp_path}"]
     result = mains.run("benchmarks.input_pipeline", *flags, "--counts=1", "--seconds=0")

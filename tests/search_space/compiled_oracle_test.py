@@ -28,6 +28,11 @@ NUM_GRADIENTS = 200
 STATISTICS = {"mean_bwh": "mean", "rms_bwh": "mean_square", "std_bwh": "var"}
 
 
+def first_of(starts):
+    """The chunks that begin at `starts` as parameters: the first in every run, the others exhaustively."""
+    return [pytest.param(start, marks=pytest.mark.exhaustive if start else ()) for start in starts]
+
+
 def named(graph, results):
     """Results of the oracle, statistics by the names that compiled graphs give them."""
     counts, names = Counter(), {}
@@ -58,7 +63,7 @@ def compiled_results(chunk):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(0, NUM_GRAPHS, CHUNK))
+@pytest.mark.parametrize("start", first_of(range(0, NUM_GRAPHS, CHUNK)))
 def test_values_and_statistics(start):
     chunk = graphs()[start : start + CHUNK]
     checked = statistics = 0
@@ -93,7 +98,7 @@ def compiled_gradients(chunk):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(0, NUM_GRADIENTS, 100))
+@pytest.mark.parametrize("start", first_of(range(0, NUM_GRADIENTS, 100)))
 def test_gradients(start):
     """float64 against finite differences of the oracle where those converge; float32 against float64."""
     chunk = graphs()[start : start + 100]

@@ -11,7 +11,7 @@ from evonorms_jax.layers import load_layer
 from evonorms_jax.study import rerank
 from experiments.configs import rerank_mnist5k
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 # Real digits, few and small, and a network to match, because the tests are about how the parts fit together.
 SMALL = (
     "steps=8",
