@@ -5,5 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh demo
+# Without an accelerator, libtpu (from launch/test.sh) would look for a TPU and complain.
+[ -e /dev/nvidia0 ] || [ -e /dev/accel0 ] || [ -e /dev/vfio/0 ] || export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 exec python -m experiments.search --config=experiments/configs/search_mnist5k.py \
   --workdir="${WORKDIR:-runs/mnist5k}" "$@"

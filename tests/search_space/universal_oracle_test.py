@@ -102,7 +102,7 @@ def difference(formula, graph, step) -> np.ndarray | None:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [NUM_GRAPHS // 4, pytest.param(NUM_GRAPHS, marks=pytest.mark.exhaustive)])
 def test_gradients_and_products_with_the_second_derivative(count):
-    """Of so many graphs, along three directions of x, v0 and v1 together; no derivative of ours is trusted."""
+    """Along three directions of x, v0 and v1 together. No derivative of ours is trusted."""
     rng = np.random.default_rng(4)
     other, *directions = ([rng.normal(size=a.shape).astype(np.float32) for a in inputs()] for _ in range(4))
     along = np.array([flat(direction) for direction in directions])
