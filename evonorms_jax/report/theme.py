@@ -62,8 +62,8 @@ code,.text{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans M
  font-size:.86em;overflow-wrap:anywhere}
 code{background:var(--page);border:1px solid var(--line);border-radius:5px;padding:1px 6px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(138px,1fr));gap:12px;margin:20px 0}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px}
-.tile b{display:block;white-space:nowrap;font-size:1.35rem;line-height:1.25;font-variant-numeric:tabular-nums}
+.tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 12px}
+.tile b{display:block;white-space:nowrap;font-size:1.2rem;line-height:1.25;font-variant-numeric:tabular-nums}
 .tile span{display:block;color:var(--muted);font-size:.86rem;line-height:1.35;margin-top:3px}
 .pair{display:flex;flex-wrap:wrap;gap:20px 48px;align-items:center}
 .pair>*{min-width:0;max-width:100%}
