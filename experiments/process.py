@@ -1,9 +1,11 @@
 """The process of a main: its settings, and its end, with one line for an error that the user can mend."""
 
 import contextlib
+import io
 import logging as std_logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +24,7 @@ _CACHE_FROM_SECONDS = 0.3  # programs that build faster are not worth a file
 _OURS = tuple(Path(path).resolve().parent for path in (evonorms_jax.__file__, __file__))
 _LOST = "a step with the other hosts failed; if one was lost, start all of them again, and they resume"
 _FULL = "a device is out of memory: lower batch_size or evolution.round_size, or raise accumulate"
+_FINISH_SECONDS = 0.1
 STOPPED, BAD_USAGE, FAILED = 130, 2, 1  # exit statuses; 130 is that of a shell after Ctrl-C
 
 
@@ -64,9 +67,12 @@ def errors_in_a_line() -> Iterator[None]:
 
 def fail(error: Exception | str, status: int) -> NoReturn:
     """Ends the process with the line `error: ...`."""
-    # In one piece: threads of libraries may print at the same time.
-    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-    sys.stderr.flush()
+    # TensorStore's threads print tracebacks after a save that failed. They finish their line, and then print
+    # into the void, so that this line begins at a margin and is the last one.
+    stream, sys.stderr = sys.stderr, io.StringIO()
+    time.sleep(_FINISH_SECONDS)
+    stream.write(f"error: {' '.join(str(error).split())}\n")
+    stream.flush()
     if jax.distributed.is_initialized():
         # An orderly end would wait minutes for hosts that are lost or wait for this one, and then abort.
         sys.stdout.flush()
