@@ -14,9 +14,9 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
 from evonorms_jax.report import drawing
-from evonorms_jax.runs.files import write_whole
+from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.runs.workdir import absolute, claim_workdir
+from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study import cells
 from evonorms_jax.study.cells import Cell, Runner
