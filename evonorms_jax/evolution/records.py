@@ -14,13 +14,14 @@ from etils import epath
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.fronts import pareto_front
 from evonorms_jax.evolution.history import Evaluation, History, Record
+from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
 
 #: Files in the work directory of a search, besides `config.json`.
 HISTORY_FILE, BASELINES_FILE = "history.jsonl", "baselines.json"
-TOP_LAYERS_FILE, DEVICES_FILE = "top_layers.json", "devices.json"
+TOP_LAYERS_FILE, DEVICES_FILE, RERANKED_FILE = "top_layers.json", "devices.json", "reranked.json"
 
 
 class WorkdirError(UserError):
@@ -39,6 +40,7 @@ class ScoredLayer(NamedTuple):
       index: index of the candidate, or None for a baseline.
       outcome: a key of `OUTCOMES`.
       evidence: measurement that decided the outcome.
+      deviation: sample standard deviation of the mean accuracy over the seeds, None for a single seed.
     """
 
     title: str
@@ -49,6 +51,7 @@ class ScoredLayer(NamedTuple):
     index: int | None = None
     outcome: str = "accepted"
     evidence: Mapping[str, Any] = MappingProxyType({})
+    deviation: float | None = None
 
     @property
     def mean_score(self) -> float | None:
@@ -67,6 +70,7 @@ class Search(NamedTuple):
       baselines: trained baselines, empty before they are trained.
       saved: indices of the candidates in `top_layers.json`, in its order, empty before it is written. The
         file is written with each checkpoint, so the history can be ahead of it.
+      reranked: layers trained again with fresh seeds, the best one first, baselines included; empty before.
       torn: whether an incomplete last line of the history was left out.
       idle_share: share in [0, 1] of the time that process 0's devices spent waiting, in the last run that
         ended, or None before that.
@@ -78,6 +82,7 @@ class Search(NamedTuple):
     history: History
     baselines: list[ScoredLayer]
     saved: list[int]
+    reranked: list[RerankedLayer]
     torn: bool
     idle_share: float | None
 
@@ -118,6 +123,7 @@ def read_search(workdir: str | epath.PathLike) -> Search:
         history=history,
         baselines=_read_layers(workdir / BASELINES_FILE, lambda row: _baseline(row, anchors)),
         saved=_read_layers(workdir / TOP_LAYERS_FILE, lambda row: int(row["index"])),
+        reranked=_read_layers(workdir / RERANKED_FILE, RerankedLayer.from_json),
         torn=torn,
         idle_share=_read_idle_share(workdir / DEVICES_FILE),
     )
@@ -218,6 +224,7 @@ def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> ScoredLayer:
         scores=evaluation.scores,
         outcome=evaluation.outcome,
         evidence=evaluation.evidence,
+        deviation=evaluation.deviation,
     )
 
 
@@ -268,6 +275,7 @@ def top_layers(history: History, top_k: int) -> list[ScoredLayer]:
             scores=record.evaluation.scores,
             pareto=rank in front,
             index=record.index,
+            deviation=record.evaluation.deviation,
         )
         for rank, record in enumerate(ranked)
         if rank < top_k or rank in front
