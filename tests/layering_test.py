@@ -21,6 +21,7 @@ LEVELS = {
     "evonorms_jax.runs": 3,
     "evonorms_jax.training": 4,
     "evonorms_jax.evolution": 5,
+    "evonorms_jax.gan": 5,
     "evonorms_jax.lowering": 6,
     "evonorms_jax.report": 6,
     "evonorms_jax.study": 7,
