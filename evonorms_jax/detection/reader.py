@@ -6,13 +6,12 @@ P side of the canvas, M object slots, B global batch size, b = B / hosts. This m
 import functools
 from collections.abc import Collection, Sequence
 
-import grain
 import numpy as np
 from etils import epath
 
 from evonorms_jax.data import DataNotFoundError, Share, photographs
 from evonorms_jax.data.photographs import DamagedPictureError
-from evonorms_jax.data.pipeline import Damage, batches, filled, shuffled
+from evonorms_jax.data.pipeline import Damage, Samples, batches, filled, shuffled
 from evonorms_jax.data.stream import check_part, check_start
 from evonorms_jax.detection import placement
 from evonorms_jax.detection.annotations import CocoImage, Json, categories_of, images_of, read_annotations
@@ -128,7 +127,7 @@ class Split:
         return image, pixels
 
 
-def train_samples(split: Split, settings: CocoSettings, seed: int) -> grain.MapDataset[TrainingBatch]:
+def train_samples(split: Split, settings: CocoSettings, seed: int) -> Samples[TrainingBatch]:
     """An endless sequence of epochs of images at random scales and places, a batch without its axis each."""
 
     def sample(order, place, rng):
@@ -142,7 +141,7 @@ def train_samples(split: Split, settings: CocoSettings, seed: int) -> grain.MapD
     return shuffled(len(split), sample, seed)
 
 
-def eval_samples(split: Split, side: int, batch_size: int) -> grain.MapDataset[EvaluationBatch]:
+def eval_samples(split: Split, side: int, batch_size: int) -> Samples[EvaluationBatch]:
     """Every whole image in order, then the first ones again to fill the last batch."""
     count = len(split)
 
