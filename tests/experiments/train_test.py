@@ -69,14 +69,14 @@ TROUBLED = """
 import os
 import resource
 import signal
-from evonorms_jax.training import loop
+from evonorms_jax.training import classification
 from experiments import flags, train
 
-build = loop.build_task
+build = classification.build_task
 
 
-def troubled_task(config):
-    task = build(config)
+def troubled_task(config, devices=None):
+    task = build(config, devices)
 
     def train_step(state, batch):
         if int(state.step) == STEP:
@@ -86,7 +86,7 @@ def troubled_task(config):
     return task._replace(train_step=train_step)
 
 
-loop.build_task = troubled_task
+classification.build_task = troubled_task
 flags.run(train.main, example="experiments/configs/train.py")
 """
 

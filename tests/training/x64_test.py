@@ -17,7 +17,7 @@ from evonorms_jax.evolution.proxy import make_proxy_task, proxy_data
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import CATALOG
-from evonorms_jax.training.task import build_task
+from evonorms_jax.training.classification import build_task
 from experiments.configs import train
 
 
@@ -78,7 +78,7 @@ def test_a_training_has_the_state_of_32_bits():
     config.update_from_flattened_dict(small)
     with jax.enable_x64(True):
         task = build_task(config, jax.devices()[:1])
-        batch = next(task.feed.batches(0))
+        batch = next(task.batches(0))
         state, metrics = jax.eval_shape(task.train_step, task.target, batch)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, task.target))
     assert shapes[0] == shapes[1]
