@@ -50,6 +50,8 @@ def proposal_losses(
       positive_count: the most positive ones among them.
     """
 
+    anchors = jnp.asarray(anchors)
+
     def of_image(key, logits, codes, boxes, valid):
         match = match_anchors(anchors, boxes, valid)
         drawn = sample(key, match.positive, match.negative, count, positive_count)

@@ -5,13 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from support.multiply_adds import multiply_adds
 
 from evonorms_jax.detection.detector import DetectorSettings, build_detector
 from evonorms_jax.detection.spinenet import BLOCKS, SpineNet, unread
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
 from evonorms_jax.search_space.target import building_for
-from tests.support.multiply_adds import multiply_adds
 
 SPINENET = {"levels": (3, 7), "anchor_size": 3.0}
 TORCHVISION = {"norm_in": (), "top": "pool", "box_convs": 0, "box_dense": 2}
