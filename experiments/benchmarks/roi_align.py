@@ -108,4 +108,5 @@ def table(rows) -> Table:
 
 
 if __name__ == "__main__":
-    flags.run(main, define_flags)
+    define_flags()
+    flags.run(main)

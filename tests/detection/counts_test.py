@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.interpreters import partial_eval
 from support.multiply_adds import multiply_adds
 
 from evonorms_jax.detection.detector import DetectorSettings, build_detector
@@ -146,6 +147,19 @@ def test_the_endpoints_of_a_spinenet_are_levels_3_to_7_and_block_11_joins_block_
     assert 11 in unread(14) and 11 in unread(12)
     specs = dict(enumerate(BLOCKS, 2))
     assert [n for n in (12, 13, 14, 15, 16) if 11 in unread(n) and specs[n][:2] == specs[11][:2]] == [14]
+
+
+def test_every_variable_of_a_spinenet_reaches_its_endpoints():
+    detector, variables = traced("spinenet49", "evonorm_b0", **SPINENET)
+
+    def total(variables):
+        maps = features_of(detector)(variables, jnp.zeros((1, 128, 128, 3)))
+        return sum(jnp.sum(x) for x in maps.values())
+
+    backbone = {collection: {"backbone": variables[collection]["backbone"]} for collection in variables}
+    traced_once = jax.make_jaxpr(total)(backbone)
+    _, used = partial_eval.dce_jaxpr(traced_once.jaxpr, [True])
+    assert len(used) == len(jax.tree.leaves(backbone)) and all(used)
 
 
 def test_sides_that_are_no_multiples_of_128_are_refused():
