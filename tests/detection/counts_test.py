@@ -87,9 +87,7 @@ def cost(detector, variables, side):
         return jax.ShapeDtypeStruct(sizes, dtype)
 
     images = shape(1, side, side, 3)
-    maps = jax.eval_shape(
-        lambda v, x: detector.apply(v, x, method="features", train=False), variables, images
-    )
+    maps = jax.eval_shape(features_of(detector), variables, images)
     regions = shape(1, 1000, 7, 7, 256), shape(1, 1000, dtype=bool)
     masks = shape(1, 100, 14, 14, 256), shape(1, 100, dtype=bool), shape(1, 100, dtype=jnp.int32)
     return {
@@ -98,6 +96,10 @@ def cost(detector, variables, side):
         "boxes": of("boxes", *regions),
         "masks": of("masks", *masks),
     }
+
+
+def features_of(detector):
+    return functools.partial(detector.apply, method="features", train=False)
 
 
 def enlarged_later(detector, side):
@@ -135,11 +137,8 @@ def test_spinenets_have_the_published_cost(name, side, expected):
 
 def test_the_endpoints_of_a_spinenet_are_levels_3_to_7_and_block_11_joins_block_14():
     detector, variables = traced("spinenet49", "bn_relu", **SPINENET)
-    maps = jax.eval_shape(
-        lambda v, x: detector.apply(v, x, method="features", train=False),
-        variables,
-        jax.ShapeDtypeStruct((1, 256, 384, 3), jnp.float32),
-    )
+    images = jax.ShapeDtypeStruct((1, 256, 384, 3), jnp.float32)
+    maps = jax.eval_shape(features_of(detector), variables, images)
     assert {level: x.shape for level, x in maps.items()} == {
         level: (1, 256 >> level, 384 >> level, 256) for level in range(3, 8)
     }
