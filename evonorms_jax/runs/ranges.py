@@ -176,6 +176,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "sampling.positive_regions": COUNT,
         "roi_align.sampling_ratio": COUNT,
         "roi_align.canonical_side": POSITIVE,
+        "roi_align.chunk": COUNT,
         "detections.least_score": SHARE,
         "detections.candidates": COUNT,
         "detections.threshold": PROBABILITY,
