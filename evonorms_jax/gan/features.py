@@ -4,10 +4,9 @@ N images in all, B of a batch, D features, K classes.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.errors import UserError
@@ -15,7 +14,7 @@ from evonorms_jax.gan import inception_weights
 from evonorms_jax.gan.inception import FEATURES, Inception
 from evonorms_jax.gan.resize import check_convention, preprocess
 from evonorms_jax.search_space.target import building_for
-from evonorms_jax.training.mesh import data_mesh, put_batch, split
+from evonorms_jax.training.mesh import data_mesh, put_batch, replicated, split
 
 #: The name of the network that makes a distance an FID and a class score an Inception score.
 INCEPTION = "Inception of 2015-12-05"
@@ -29,14 +28,16 @@ class FeatureNetwork(NamedTuple):
       crc: CRC-32 of its weights.
       convention: resize convention of its input, "none" for images as they are.
       features: D.
-      extract: uint8 `[B, H, W, C]` to features `[B, D]` and logits `[B, K]`, pure.
+      variables: its weights, a pytree.
+      extract: `(variables, images uint8 [B, H, W, C]) -> (features [B, D], logits [B, K])`, pure.
     """
 
     name: str
     crc: str
     convention: str
     features: int
-    extract: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    variables: Any
+    extract: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
     def identity(self) -> dict[str, str]:
         """The record of the network that results and stored statistics carry."""
@@ -56,12 +57,11 @@ def inception_network(weights: inception_weights.Weights, convention: str = "tf1
     Raises `ValueError` for an unknown resize convention.
     """
     check_convention(convention)
-    variables = jax.tree.map(jnp.asarray, weights.variables)
 
-    def extract(images):
+    def extract(variables, images):
         return Inception().apply(variables, preprocess(images, convention))
 
-    return FeatureNetwork(INCEPTION, weights.crc, convention, FEATURES, extract)
+    return FeatureNetwork(INCEPTION, weights.crc, convention, FEATURES, weights.variables, extract)
 
 
 class Embedder:
@@ -75,11 +75,13 @@ class Embedder:
         self.network = network
         self._mesh = data_mesh(jax.local_devices())
         self._size = -(-batch_size // self._mesh.size) * self._mesh.size
+        # As an argument: weights of 95 MB within a program would take minutes to build.
+        self._variables = jax.device_put(network.variables, replicated(self._mesh))
         self._extract = jax.jit(self._traced, out_shardings=split(self._mesh))
 
-    def _traced(self, images):
+    def _traced(self, variables, images):
         with building_for(self._mesh.devices.flat[0].platform):
-            return self.network.extract(images)
+            return self.network.extract(variables, images)
 
     def parts(self, images: np.ndarray) -> Iterator[Embedded]:
         """Features and logits of uint8 `[N, H, W, C]`, some images at a time."""
@@ -89,7 +91,7 @@ class Embedder:
             batch = images[start : start + self._size]
             filled = np.zeros((self._size, *images.shape[1:]), np.uint8)
             filled[: len(batch)] = batch
-            found = jax.device_get(self._extract(put_batch(self._mesh, filled)))
+            found = jax.device_get(self._extract(self._variables, put_batch(self._mesh, filled)))
             yield Embedded(*(values[: len(batch)] for values in found))
 
     def __call__(self, images: np.ndarray) -> Embedded:

@@ -138,7 +138,7 @@ def _read_torch(path: epath.Path) -> dict[str, np.ndarray]:
         state = torch.load(str(path), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    return from_torch({name: tensor.numpy() for name, tensor in state.items()})
+    return from_torch({name: tensor.detach().numpy() for name, tensor in state.items()})
 
 
 def from_torch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

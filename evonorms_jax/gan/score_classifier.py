@@ -84,7 +84,7 @@ def _network(recipe: ConfigDict, data: ImageData, variables: dict[str, Any]) -> 
         **recipe.model, norm_act=layer, num_classes=data.num_classes, dtype=jnp.dtype(recipe.dtype)
     )
 
-    def extract(images):
+    def extract(variables, images):
         logits, seen = model.apply(
             variables,
             normalize(images, data.mean, data.std),
@@ -96,6 +96,7 @@ def _network(recipe: ConfigDict, data: ImageData, variables: dict[str, Any]) -> 
         return features, logits
 
     shape = jax.ShapeDtypeStruct((1, *data.train.images.shape[1:]), jnp.uint8)
-    features, _ = jax.eval_shape(extract, shape)
+    features, _ = jax.eval_shape(extract, variables, shape)
     crc = fingerprint({name: np.asarray(leaf) for name, leaf in flat_tensors(variables).items()})
-    return FeatureNetwork(f"classifier {recipe.model.name}", crc, "none", features.shape[-1], extract)
+    name = f"classifier {recipe.model.name}"
+    return FeatureNetwork(name, crc, "none", features.shape[-1], variables, extract)

@@ -124,8 +124,8 @@ def run():
     tensors = random_tensors()
     variables = inception_weights.weights_of(tensors).variables
     x = np.random.default_rng(1).uniform(-1, 1, (1, SIDE, SIDE, 3)).astype(np.float32)
-    apply = jax.jit(lambda x: Inception().apply(variables, x, capture_intermediates=True))
-    (features, logits), seen = apply(x)
+    apply = jax.jit(lambda variables, x: Inception().apply(variables, x, capture_intermediates=True))
+    (features, logits), seen = apply(variables, x)
     maps = {
         name: np.asarray(value["__call__"][0], np.float64)
         for name, value in seen["intermediates"].items()

@@ -52,10 +52,21 @@ def torch_state(tensors):
     return state | {"fc.weight": tensors["fc/kernel"].T, "fc.bias": tensors["fc/bias"]}
 
 
+class FakeTensor:
+    def __init__(self, values):
+        self.values = values
+
+    def detach(self):
+        return self
+
+    def numpy(self):
+        return self.values
+
+
 def fake_torch(state):
     def load(path, map_location, weights_only):
         assert map_location == "cpu" and weights_only
-        return {name: types.SimpleNamespace(numpy=lambda v=values: v) for name, values in state.items()}
+        return {name: FakeTensor(values) for name, values in state.items()}
 
     return types.SimpleNamespace(load=load)
 

@@ -23,11 +23,12 @@ def stub(name="stub", convention="none", seed=0):
     matrix = jnp.asarray(rng.standard_normal((PIXELS, 8)) / PIXELS, jnp.float32)
     head = jnp.asarray(rng.standard_normal((8, CLASSES)), jnp.float32)
 
-    def extract(images):
+    def extract(variables, images):
+        matrix, head = variables
         features = jnp.maximum(images.reshape(len(images), -1).astype(jnp.float32) @ matrix, 0)
         return features, features @ head
 
-    return FeatureNetwork(name, "0badc0de", convention, 8, extract)
+    return FeatureNetwork(name, "0badc0de", convention, 8, (matrix, head), extract)
 
 
 @pytest.fixture(scope="module")
