@@ -23,7 +23,7 @@ from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.search_space.encoding import encode
 from evonorms_jax.search_space.target import building_for, compiler_options
-from evonorms_jax.training.task import shapes_on
+from evonorms_jax.training.classification import shapes_on
 
 #: The graph to compile with. Its 6 live nodes are more than most candidates have.
 CANDIDATE = CATALOG["evonorm_b0"]
