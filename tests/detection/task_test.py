@@ -23,6 +23,7 @@ def small(digits, **overrides):
     config.sampling.update({"anchors": 16, "positive_anchors": 8, "regions": 8, "positive_regions": 2})
     config.detections.update({"candidates": 20, "count": 5})
     settings = {"steps": 4, "batch_size": 2, "eval_batch_size": 8, "log_every": 1, "eval_every": 4}
+    settings["optimizer.warmup_steps"] = 2
     config.update_from_flattened_dict(settings | {"checkpoint_every": 2} | overrides)
     return config
 
