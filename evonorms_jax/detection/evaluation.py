@@ -49,7 +49,7 @@ class Evaluator:
     """Evaluates the states of one detector. `evaluate` and `illustrate` are those of a task."""
 
     def __init__(self, detect: Detect, stream: CocoStream, mesh: Mesh, batch_size: int, threads: int):
-        """Builds and reads nothing yet.
+        """Takes the functions and the data of one detector.
 
         Args:
             detect: jitted function of a state, images and sizes.
@@ -58,7 +58,7 @@ class Evaluator:
             batch_size: B.
             threads: threads of this host that make masks.
         """
-        drawing.load("evonorms_jax.report.precision_recall")  # so that a missing matplotlib fails here
+        drawing.load("evonorms_jax.detection.precision_recall")  # so that a missing matplotlib fails here
         self._detect, self._stream, self._mesh = detect, stream, mesh
         self._batch_size, self._threads = batch_size, threads
         self._last: Evaluated | None = None
@@ -109,7 +109,7 @@ class Evaluator:
             yield results_of, image, int(batch.image_ids[place]), batch.scales[place], size, ids
 
     def illustrate(self, state: Any, workdir: epath.Path) -> None:
-        """Writes scores, results and pictures of the part that was evaluated last; process 0 does."""
+        """Process 0 writes scores, results and pictures of the part that was evaluated last."""
         if self._last is None or jax.process_index():
             return
         part, results, found = self._last
@@ -118,7 +118,7 @@ class Evaluator:
         write_whole(workdir / SCORES, json.dumps(step | summary, indent=1) + "\n")
         write_whole(workdir / DETECTIONS, json.dumps(results) + "\n")
         illustrations.save(self._picture(part, results), workdir / PICTURES)
-        curves = drawing.load("evonorms_jax.report.precision_recall")
+        curves = drawing.load("evonorms_jax.detection.precision_recall")
         precisions = {kind: each.precision for kind, each in found.items()}
         for kind, content in curves.draw(precisions, self._stream.categories.names).items():
             write_whole(workdir / f"{CURVES}.{kind}", content)

@@ -59,7 +59,7 @@ def _centres(low: float, high: float, side: int) -> np.ndarray:
 
 
 def encode_region(region: np.ndarray, top: int, left: int, height: int, width: int) -> Json:
-    """The uncompressed run-length code of a mask that is 0 outside a region; its cost is the region's.
+    """The uncompressed run-length code of a mask that is 0 outside a region, at the cost of the region.
 
     Args:
         region: bool `[h, w]`.
