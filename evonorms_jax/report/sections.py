@@ -238,7 +238,7 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
     facts = {
         "scores": element("span", scores, " · ", element("b", f"mean {percent(layer.mean_score)}")),
         "text": element("span", f"y = {layer.equation}", css="text"),
-        "use": element("code", _use(search, number, layer)),
+        "use": element("code", _use(search, layer)),
     }
     return element(
         "article",
@@ -249,10 +249,10 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
     )
 
 
-def _use(search: Search, number: int, layer: ScoredLayer) -> str:
+def _use(search: Search, layer: ScoredLayer) -> str:
     """The call that builds the layer."""
-    if search.saved[number : number + 1] == [layer.index]:
-        return f'norm_act("top_layers.json#{number}")'
+    if layer.index in search.saved:  # in the order of the re-ranking, if there was one
+        return f'norm_act("top_layers.json#{search.saved.index(layer.index)}")'
     return f"norm_act(Graph.parse({json.dumps(layer.equation)}))"  # it is not in the file yet
 
 
