@@ -123,7 +123,7 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
 
 def stability_norms(config: ConfigDict, graphs: Sequence[Graph]) -> dict[str, list[float]]:
     """Largest gradient norms of the graphs in the stability test, on every anchor."""
-    norms = {}
+    config, norms = config.copy_and_resolve_references(), {}
     for name in config.anchors:
         config.rejection.stability_anchor = name
         norms[name] = [norm for norm, _ in make_evaluator(config).stability(graphs)]
