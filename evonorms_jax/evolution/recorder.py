@@ -14,6 +14,7 @@ from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.metrics import Scalars
 from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.simplify import readable
 
 
 def _percentages(scores: Mapping[str, float]) -> str:
@@ -128,7 +129,7 @@ class Recorder(SilentRecorder):
         seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
         best, devices = "no candidate accepted yet", self._devices.devices
         if self._best is not None:
-            best = f"{self._best.graph}  {_percentages(self._best.evaluation.scores)}"
+            best = f"{readable(self._best.graph)}  {_percentages(self._best.evaluation.scores)}"
         return [
             ("outcomes", ", ".join(f"{number} {title}" for number, title in seen if number)),
             ("speed", f"{rate:.0f} candidates a minute"),
