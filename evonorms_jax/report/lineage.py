@@ -112,7 +112,11 @@ def _lines(search: Search, number: int, layer: ScoredLayer) -> Iterator[str]:
         for change in step.nodes:
             yield f"{'':>33}{change}"
     if left_out:
-        yield f"    {left_out} more steps leave the function as it is or are older"
+        yield f"    not shown: {_left_out(left_out)}"
+
+
+def _left_out(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''}, older or without a change of the function"
 
 
 def _plain(text: str) -> str:
@@ -128,10 +132,9 @@ def section(search: Search, layer: ScoredLayer) -> Html:
     if len(steps) == 1:
         return element("p", f"No parents: {steps[0].record.proposal.origin}.", css="note")
     rows = [element("li", *_step(step)) for step in steps]
-    note = f"{left_out} steps that leave the function as it is, or are older, are left out."
     title = f"Lineage: {len(steps) + left_out} candidates from candidate {steps[0].record.index} on"
     parts = [element("summary", title), element("ol", *rows, css="lineage")]
-    parts += [element("p", note, css="note")] if left_out else []
+    parts += [element("p", f"Not shown: {_left_out(left_out)}.", css="note")] if left_out else []
     return element("details", join(parts))
 
 

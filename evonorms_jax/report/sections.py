@@ -24,6 +24,7 @@ from evonorms_jax.report.markup import (
     swatch,
     table,
 )
+from evonorms_jax.search_space.cost import layer_cost
 from evonorms_jax.search_space.simplify import simplify
 
 _PARETO_BADGE = element("span", "Pareto", css="badge")
@@ -42,7 +43,7 @@ def header(search: Search) -> Html:
     """The title and the progress of the search."""
     examined, budget = len(search.history), search.config["budget"]
     state = "finished" if search.finished else "not finished"
-    line = f"{examined} of {budget} candidates examined · {state}"
+    line = f"{examined:,} of {budget:,} candidates examined · {state}"
     notes = ["The last line of the history was incomplete and is left out."] if search.torn else []
     return element(
         "header",
@@ -57,10 +58,10 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
     examined = len(search.history)
     seconds = sum(record.evaluation.seconds for record in search.history)
     facts = [
-        ("candidates examined", examined),
-        ("trained in full", sum(record.evaluation.outcome == "accepted" for record in search.history)),
+        ("candidates examined", f"{examined:,}"),
+        ("trained in full", f"{len(search.history.accepted()):,}"),
         ("device time", duration(seconds)),
-        ("candidates per device minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
+        ("candidates per device minute", f"{60 * examined / seconds:,.1f}" if seconds else DASH),
         ("best mean accuracy", percent(top[0].mean_score if top else None)),
     ]
     if reference := _reference(search):
@@ -132,7 +133,7 @@ def outcomes(search: Search) -> Html:
         cells = [
             element("span", swatch(name), outcome.title),
             outcome.meaning,
-            len(chosen),
+            f"{len(chosen):,}",
             percent(len(chosen) / len(search.history)),
             f"{sum(evaluation.steps for evaluation in chosen):,}",
             duration(sum(evaluation.seconds for evaluation in chosen)),
@@ -249,10 +250,13 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
     scores = " · ".join(f"{anchor} {percent(layer.scores.get(anchor))}" for anchor in search.anchors)
     facts = {
         "scores": element("span", scores, " · ", element("b", f"mean {percent(layer.mean_score)}")),
-        "simplified": element("span", f"y = {layer.simplified}", css="text"),
+        "text": element("span", f"y = {layer.simplified}", css="text"),
         "as found": element("span", f"y = {layer.equation}", css="text"),
         "use": element("code", _use(search, number, layer)),
+        "cost": _cost(layer),
     }
+    if layer.simplified == layer.equation:
+        del facts["as found"]
     if len(layer.members) > 1:
         facts["alike"] = _members(layer)
     return element(
@@ -263,6 +267,13 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
         definitions(facts),
         lineage.section(search, layer),
     )
+
+
+def _cost(layer: ScoredLayer) -> str:
+    """The passes over x of a training step, and the numbers that a channel has."""
+    cost = layer_cost(layer.graph)
+    numbers = f"{cost.parameters} trainable and {cost.state} moving numbers for each channel"
+    return f"{cost.passes} passes over tensors of the size of x in a training step, {numbers}"
 
 
 def _members(layer: ScoredLayer) -> str:

@@ -102,7 +102,7 @@ dt,dd{margin:0}
 dt{font-size:.9rem}
 .settings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:22px 28px}
 .settings dd{overflow-wrap:anywhere;font-size:.9rem}
-details{margin-top:12px}
+details,dl+.note{margin-top:12px}
 summary{cursor:pointer;color:var(--accent);font-size:.9rem}
 .lineage{margin:8px 0 0;padding-left:1.4em}
 .lineage li{margin:0 0 8px}
