@@ -61,7 +61,7 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
     # 5. Train the baselines that are not in the archive.
     # 6. Search from the end of the history.
     hosts = hosts or Hosts()
-    settings = _evolution_settings(config)
+    settings = evolution_settings(config)
     release_programs()
     evaluator = make_evaluator(config, hosts)
     hosts.check_same("the config", config.to_dict())
@@ -100,7 +100,7 @@ def check_search(config: ConfigDict) -> None:
       ValueError: if a setting is wrong.
     """
     check_ranges(config, "search")
-    _evolution_settings(config)
+    evolution_settings(config)
     for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
         get_anchor(name)
     check_executor(config.executor)
@@ -163,7 +163,8 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
             raise UserError(f"{name} must be from 1 to {text}, got {value}")
 
 
-def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
+def evolution_settings(config: ConfigDict) -> EvolutionSettings:
+    """The settings of the proposals of a search. Raises `ValueError` if one is wrong."""
     if config.method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
     evolution = config.evolution.to_dict()
