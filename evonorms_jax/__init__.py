@@ -16,6 +16,7 @@ from evonorms_jax.layers import (
     GroupNormAct,
     InstanceNormAct,
     LayerNormAct,
+    PixelNormAct,
     norm_act,
     norm_parameters,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "GroupNormAct",
     "InstanceNormAct",
     "LayerNormAct",
+    "PixelNormAct",
     "compile_graph",
     "norm_act",
     "norm_parameters",

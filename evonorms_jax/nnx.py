@@ -8,6 +8,7 @@ from evonorms_jax.layers.nnx import (
     EvoNormS1,
     EvoNormS2,
     GraphNormAct,
+    PixelNormAct,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "EvoNormS1",
     "EvoNormS2",
     "GraphNormAct",
+    "PixelNormAct",
 ]

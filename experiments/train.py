@@ -16,6 +16,7 @@ them see.
 
 from absl import logging
 
+from evonorms_jax import tasks
 from evonorms_jax.training import loop, mesh
 from experiments import flags
 
@@ -28,7 +29,7 @@ def main(argv):
     del argv
     mesh.join_hosts(*(holder.value for holder in HOSTS))
     logging.info("training in %s", WORKDIR.value)
-    result = loop.train(CONFIG.value, WORKDIR.value)
+    result = loop.train(CONFIG.value, WORKDIR.value, tasks.build_task)
     parts = {"validation": result.validation, "test": result.test}
     accuracy = (f"{part} accuracy {found['accuracy']:.4f}" for part, found in parts.items() if found)
     print(", ".join(accuracy), f"after {result.steps} steps; curves: tensorboard --logdir={WORKDIR.value}")

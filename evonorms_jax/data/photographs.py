@@ -105,18 +105,30 @@ def decode_crop(encoded: bytes, choose: Callable[[int, int], Box], size: int) ->
     Raises:
         DamagedPictureError: if the data cannot be decoded, or end too early.
     """
-    import cv2
-
     header = _header(encoded)
     box = choose(header.height, header.width)
     pixels = _pixels(encoded, header, size / box.height, size / box.width)
     top, left, height, width = box.scaled((header.height, header.width), pixels.shape[:2])
-    part = pixels[top : top + height, left : left + width]
-    if part.shape[:2] == (size, size):
-        return part
+    return resize(pixels[top : top + height, left : left + width], size, size)
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """A whole JPEG or PNG at full size, uint8 RGB `[H, W, 3]`; conversions and errors as `decode_crop`."""
+    return _pixels(encoded, _header(encoded), 1.0, 1.0)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes uint8 `[H, W, 3]` to `[height, width, 3]`, bilinear, or by areas far below one half.
+
+    The centre of a pixel has the coordinates (i + 0.5, j + 0.5), so a point moves by the ratio of the sizes.
+    """
+    import cv2
+
+    if image.shape[:2] == (height, width):
+        return image
     # Below one half, bilinear skips pixels; INTER_AREA averages all and takes seven times as long.
-    skips = height > 2 * size or width > 2 * size
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if skips else cv2.INTER_LINEAR)
+    skips = image.shape[0] > 2 * height or image.shape[1] > 2 * width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if skips else cv2.INTER_LINEAR)
 
 
 def _header(encoded: bytes) -> _Header:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import grain
 import jax
@@ -37,6 +37,12 @@ STRETCH = 64  # the most pictures that a process hands over at once
 MOST_DAMAGED = 100  # damaged pictures in a row, after which reading fails
 
 _WARNING = threading.Lock()  # shared by all parts, since an object with a lock cannot be sent to a process
+
+
+#: Function from a place to the number of a picture, 0 to N - 1: an endless sequence of permutations.
+Order = Callable[[int], int]
+Value = TypeVar("Value")
+Samples = grain.MapDataset  # values by their place
 
 
 class Sample(NamedTuple):
@@ -76,6 +82,48 @@ def open_prepared_stream(name: str, settings: DataSettings, order_seed: int, sha
     return Stream(name, prepared.num_classes, sizes, eval_size, train_batches, eval_batches)
 
 
+class Damage:
+    """The damaged pictures of a part, each of which is reported once."""
+
+    def __init__(self, name: str, consequence: str):
+        """Takes the name of the part, and the consequence of damage, which completes the warning about it."""
+        self._name, self._consequence = name, consequence
+        self._known: set[int] = set()
+
+    def pass_over(
+        self, read: Callable[[int], Value], order: Callable[[int], int], place: int, count: int
+    ) -> tuple[Value, int]:
+        """The value of the first sound picture from a place on, and the number of damaged ones before it.
+
+        Args:
+            read: function from the number of a picture to a value, which raises `DamagedPictureError`.
+            order: function from a place to the number of a picture.
+            place: first place to try.
+            count: N.
+
+        Raises:
+            UserError: if all pictures or a hundred in a row are damaged.
+        """
+        # Two permutations in a row contain a whole one, wherever they begin.
+        tries = min(2 * count, MOST_DAMAGED)
+        for passed_over in range(tries):
+            number = order(place + passed_over)
+            try:
+                return read(number), passed_over
+            except DamagedPictureError as error:
+                self._warn(number, error)
+        found = "all pictures are" if tries < MOST_DAMAGED else f"{tries} pictures in a row are"
+        raise UserError(f"{self._name}: {found} damaged, the last is record {number}")
+
+    def _warn(self, number: int, error: Exception) -> None:
+        with _WARNING:
+            known = number in self._known
+            self._known.add(number)
+        if not known:
+            where = f"{self._name}, record {number}"
+            logging.warning("%s is damaged, %s: %s", where, self._consequence, error)
+
+
 class Pictures:
     """The N pictures of one part."""
 
@@ -85,20 +133,18 @@ class Pictures:
         `if_damaged` is the consequence of a damaged picture, which completes the warning about it.
         """
         self._records, self._indices, self._num_classes = records, indices, num_classes
-        self._if_damaged = if_damaged
-        self._damaged: set[int] = set()
+        self._damage = Damage(records.name, if_damaged)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def read(
-        self, order: Callable[[int], int], place: int, choose: Callable[[int, int], Box], size: int
+        self, order: Order, place: int, choose: Callable[[int, int], Box], size: int
     ) -> tuple[np.ndarray, int, int]:
         """The picture at a place. A damaged one is replaced by the next sound one in the order.
 
         Args:
-            order: function from a place to the number of a picture, 0 to N - 1. Its values are an endless
-                sequence of permutations.
+            order: order of the pictures.
             place: first place to try.
             choose: function from height and width to the part of the picture that is seen.
             size: P.
@@ -110,55 +156,57 @@ class Pictures:
             ValueError: if all pictures or a hundred in a row are damaged, a label is out of range, or a file
                 is damaged.
         """
-        # Two permutations in a row contain a whole one, wherever they begin.
-        tries = min(2 * len(self), MOST_DAMAGED)
-        for passed_over in range(tries):
-            number = int(self._indices[order(place + passed_over)])
+
+        def read(number):
             record = self._records[number]
             if not 0 <= record.label < self._num_classes:
                 where = f"{self._records.name}, record {number}"
                 raise UserError(f"{where}: label {record.label} is not in 0 to {self._num_classes - 1}")
-            try:
-                return decode_crop(record.encoded, choose, size), record.label, passed_over
-            except DamagedPictureError as error:
-                self._warn(number, error)
-        found = "all pictures are" if tries < MOST_DAMAGED else f"{tries} pictures in a row are"
-        raise UserError(f"{self._records.name}: {found} damaged, the last is record {number}")
+            return decode_crop(record.encoded, choose, size), record.label
 
-    def _warn(self, number: int, error: Exception) -> None:
-        with _WARNING:
-            known = number in self._damaged
-            self._damaged.add(number)
-        if not known:
-            where = f"{self._records.name}, record {number}"
-            logging.warning("%s is damaged, %s: %s", where, self._if_damaged, error)
+        def number(place):
+            return int(self._indices[order(place)])
+
+        (image, label), passed_over = self._damage.pass_over(read, number, place, len(self))
+        return image, label, passed_over
 
 
 def train_samples(
     pictures: Pictures, size: int, policy: Policy | None, flip: bool, seed: int
-) -> grain.MapDataset[Sample]:
+) -> Samples[Sample]:
     """An endless sequence of epochs, each a fresh permutation: random part, random flip, policy.
 
     An epoch begins where the last one ended, even within a batch, so that every picture is seen.
     """
-    # grain adds the number of the epoch to the first seed. Without the hash, nearby seeds would share epochs.
-    order_seed, draw_seed = np.random.SeedSequence([seed, 1]).generate_state(2).tolist()
-    order = grain.MapDataset.range(len(pictures)).shuffle(order_seed)
 
-    def sample(place, rng):
+    def sample(order, place, rng):
         choose = functools.partial(photographs.random_resized, rng)
-        image, label, _ = pictures.read(order.__getitem__, place, choose, size)
+        image, label, _ = pictures.read(order, place, choose, size)
         if flip and rng.random() < 0.5:
             image = image[:, ::-1]
         if policy is not None:
             image = policy(rng, image)
         return Sample(image, np.int32(label), np.float32(1))
 
-    # The generator given to `sample` depends on the seed and the place alone.
-    return grain.MapDataset.range(sys.maxsize).random_map(sample, seed=draw_seed)
+    return shuffled(len(pictures), sample, seed)
 
 
-def eval_samples(pictures: Pictures, size: int, batch_size: int) -> grain.MapDataset[Sample]:
+def shuffled(
+    count: int, sample: Callable[[Order, int, np.random.Generator], Value], seed: int
+) -> Samples[Value]:
+    """An endless sequence of epochs of `count` pictures, each a fresh permutation.
+
+    `sample(order, place, rng)` makes a value. Its generator depends on the seed and the place alone, and its
+    `order` gives the picture at a place.
+    """
+    # grain adds the number of the epoch to the first seed. Without the hash, nearby seeds would share epochs.
+    order_seed, draw_seed = np.random.SeedSequence([seed, 1]).generate_state(2).tolist()
+    order = grain.MapDataset.range(count).shuffle(order_seed).__getitem__
+    draw = functools.partial(sample, order)
+    return grain.MapDataset.range(sys.maxsize).random_map(draw, seed=draw_seed)
+
+
+def eval_samples(pictures: Pictures, size: int, batch_size: int) -> Samples[Sample]:
     """The central square of every picture in order, then of the first ones again to fill the last batch.
 
     Filling has weight 0, and so has the picture that replaces a damaged one. Blank images cannot fill: a
@@ -172,21 +220,26 @@ def eval_samples(pictures: Pictures, size: int, batch_size: int) -> grain.MapDat
         counts = place < count and not passed_over
         return Sample(image, np.int32(label), np.float32(counts))
 
+    return filled(count, batch_size, sample)
+
+
+def filled(count: int, batch_size: int, sample: Callable[[int], Value]) -> Samples[Value]:
+    """`sample(place)` of all places from 0 to `count` - 1 and beyond, up to the end of the last batch."""
     return grain.MapDataset.range(-(-count // batch_size) * batch_size).map(sample)
 
 
 def batches(
-    samples: grain.MapDataset[Sample],
+    samples: Samples[Value],
     batch_size: int,
     start: int,
     share: Share,
     threads: int,
     workers: int = 0,
-) -> Iterator[Sample]:
+) -> Iterator[Value]:
     """This host's share of the batches from number `start` on; reads up to two batches ahead.
 
     Args:
-        samples: samples by place; endless if there are workers.
+        samples: samples by place, named tuples of arrays; endless if there are workers.
         batch_size: B.
         start: number of the first batch.
         share: part of each batch that this host reads.
@@ -212,14 +265,13 @@ def batches(
     iterator = iter(parts)
     try:
         while taken := list(itertools.islice(iterator, own // stretch)):
-            yield taken[0] if len(taken) == 1 else Sample(*map(np.concatenate, zip(*taken, strict=True)))
+            first, *others = taken
+            yield first._make(map(np.concatenate, zip(*taken, strict=True))) if others else first
     finally:
         iterator.close()
 
 
-def _in_processes(
-    parts: grain.IterDataset[Sample], workers: int, *, buffer: int
-) -> grain.IterDataset[Sample]:
+def _in_processes(parts: grain.IterDataset[Value], workers: int, *, buffer: int) -> grain.IterDataset[Value]:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which only a main of absl parses
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)

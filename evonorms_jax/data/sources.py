@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from evonorms_jax.data.embedded import read_mnist5k
@@ -86,13 +86,18 @@ def open_stream(settings: DataSettings, *, order_seed: int = 0, share: Share = S
             f"pictures are streamed from {TFDS_PREFIX}NAME or synthetic:CLASSESx3 only, "
             f"got {settings.source!r}"
         )
-    try:
-        for package in STREAM_PACKAGES:
-            importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"streaming pictures needs {error.name}: pip install 'evonorms-jax[imagenet]'", name=error.name
-        ) from error
+    require(STREAM_PACKAGES, "streaming pictures", extra="imagenet")
     from evonorms_jax.data.pipeline import open_prepared_stream  # loads these packages
 
     return open_prepared_stream(settings.source.removeprefix(TFDS_PREFIX), settings, order_seed, share)
+
+
+def require(packages: Sequence[str], purpose: str, *, extra: str) -> None:
+    """Raises `ModuleNotFoundError` with the command that installs an extra unless the packages are there."""
+    try:
+        for package in packages:
+            importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{purpose} needs {error.name}: pip install 'evonorms-jax[{extra}]'", name=error.name
+        ) from error

@@ -52,20 +52,14 @@ class EvolutionSettings(NamedTuple):
     seed_layers: tuple[Graph, ...] = ()
 
 
-def propose(history: History, settings: EvolutionSettings, seed: int, index: int) -> Proposal:
-    """The proposal of a given index, a pure function of its arguments.
-
-    Only records from before the proposal's round count. So the proposals of a round can be evaluated in any
-    order and on any number of devices, and a search stopped within a round resumes with the same proposals.
-    """
-    (proposal,) = propose_round(history, settings, seed, [index])
-    return proposal
-
-
 def propose_round(
     history: History, settings: EvolutionSettings, seed: int, indices: Sequence[int]
 ) -> list[Proposal]:
-    """The proposals of some indices of one round, each as by `propose`."""
+    """The proposals of some indices of one round, each a function of the history, the seed and its index.
+
+    Only records from before the round count. So the proposals can be evaluated in any order and on any number
+    of devices, and a search stopped within a round resumes with the same proposals.
+    """
     round_start = indices[0] - indices[0] % settings.round_size
     parents = population(history, settings, round_start) if settings.select else []
     scores = _scores(parents)

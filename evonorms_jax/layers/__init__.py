@@ -6,6 +6,7 @@ from evonorms_jax.layers.baselines import (
     GroupNormAct,
     InstanceNormAct,
     LayerNormAct,
+    PixelNormAct,
 )
 from evonorms_jax.layers.linen import (
     EvoNormB0,
@@ -40,6 +41,7 @@ __all__ = [
     "InstanceNormAct",
     "LayerConstructor",
     "LayerNormAct",
+    "PixelNormAct",
     "layer_file",
     "load_layer",
     "norm_act",

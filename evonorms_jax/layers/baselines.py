@@ -1,4 +1,4 @@
-"""Baselines as Flax Linen modules: Flax's norms with an activation, and filter response normalization.
+"""Baselines as Flax Linen modules: Flax's norms with an activation, pixel and filter response normalization.
 
 They have the fields, call and shapes of `layers.linen`, so that a model can exchange one layer for another.
 """
@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
-from evonorms_jax.layers.linen import Initializer, Layer
+from evonorms_jax.layers import pixel_norm
+from evonorms_jax.layers.linen import Initializer, Layer, _GraphLayer
+from evonorms_jax.search_space import NormAct
 from evonorms_jax.search_space.moments import (
     INSTANCE,
     Moments,
@@ -67,11 +69,11 @@ class FilterResponseNorm(Layer, kw_only=True):
     tau_init: Initializer = nn.initializers.zeros
 
     @nn.compact
-    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+    def __call__(self, x, use_running_average: bool | None = None, mask=None, modulation=None):
         """Applies the layer. Arguments, result and errors are those of the other layers."""
         del use_running_average  # statistics are of the current input alone
         check_input(x)
-        scale, bias = self._affine_params(x.shape[-1])
+        scale, bias = self._affine_params(x.shape[-1], modulation)
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         tau = None
         if self.nonlinearity:
@@ -104,19 +106,21 @@ class _Baseline(Layer, kw_only=True):
         self.activation = by_name(self.activation)
         super().__post_init__()
 
-    def _norm(self, x, average: bool | None) -> Callable[..., Any]:
+    def _norm(self, x, average: bool | None, fields: dict[str, Any]) -> Callable[..., Any]:
+        """The norm of Flax with the fields that all have."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+    def __call__(self, x, use_running_average: bool | None = None, mask=None, modulation=None):
         """Applies the layer. Arguments, result and errors are those of the other layers."""
         check_input(x)
         x, mask = masked_input(x, mask)
-        norm = self._norm(x, use_running_average)
+        norm = self._norm(x, use_running_average, self._shared_fields(modulation))
         if x.size == 0:
             # Flax's moments over no element are NaN. A single zero gives the parameters and the dtype.
             return norm(jnp.zeros([max(size, 1) for size in x.shape], x.dtype))[tuple(map(slice, x.shape))]
         y = norm(x, mask=None if mask is None else self._moment_mask(x, mask))
+        y = y if modulation is None else affine(y, *modulation).astype(y.dtype)
         y = self.activation(y) if self.nonlinearity else y
         return y if mask is None else jnp.where(mask, y, 0)
 
@@ -129,9 +133,10 @@ class _Baseline(Layer, kw_only=True):
         real = jnp.any(mask, tuple(range(1, mask.ndim)), keepdims=True)
         return jnp.broadcast_to(mask | ~real, x.shape)
 
-    def _shared_fields(self) -> dict[str, Any]:
+    def _shared_fields(self, modulation) -> dict[str, Any]:
         names = ("epsilon", "dtype", "param_dtype", "use_scale", "use_bias", "scale_init", "bias_init")
-        return {name: getattr(self, name) for name in names} | {"name": "norm"}
+        fields = {name: getattr(self, name) for name in names} | {"name": "norm"}
+        return fields if modulation is None else fields | {"use_scale": False, "use_bias": False}
 
 
 class BatchNormAct(_Baseline):
@@ -140,13 +145,13 @@ class BatchNormAct(_Baseline):
     Flax gives each device of `axis_name` the same weight, however many of its positions are masked.
     """
 
-    def _norm(self, x, average):
+    def _norm(self, x, average, fields):
         average = nn.merge_param("use_running_average", self.use_running_average, average)
         return nn.BatchNorm(
             use_running_average=average or x.size == 0,
             momentum=self.momentum,
             axis_name=self._axis_name(),
-            **self._shared_fields(),
+            **fields,
         )
 
     def _moment_mask(self, x, mask):
@@ -156,20 +161,41 @@ class BatchNormAct(_Baseline):
 class GroupNormAct(_Baseline):
     """`activation(nn.GroupNorm(x))`, with `groups` or `group_size` resolved as for the EvoNorms."""
 
-    def _norm(self, x, average):
+    def _norm(self, x, average, fields):
         groups = resolve_groups(x.shape[-1], self.groups, self.group_size)
-        return nn.GroupNorm(num_groups=groups, **self._shared_fields())
+        return nn.GroupNorm(num_groups=groups, **fields)
 
 
 class LayerNormAct(_Baseline):
     """`activation(nn.LayerNorm(x))` over space and channels, with parameters per channel."""
 
-    def _norm(self, x, average):
-        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1, **self._shared_fields())
+    def _norm(self, x, average, fields):
+        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1, **fields)
 
 
 class InstanceNormAct(_Baseline):
     """`activation(nn.InstanceNorm(x))`."""
 
-    def _norm(self, x, average):
-        return nn.InstanceNorm(**self._shared_fields())
+    def _norm(self, x, average, fields):
+        return nn.InstanceNorm(**fields)
+
+
+class PixelNormAct(_GraphLayer, kw_only=True):
+    """`activation(x / sqrt(mean_c(x^2) + epsilon) * scale + bias)`, the mean over channels at each position.
+
+    Source: arXiv 1710.10196, section 4.2.
+
+    Attributes:
+      epsilon: guard of the root, by default that of the publication.
+      activation: function of the normalized output, unless `nonlinearity` is False.
+    """
+
+    epsilon: float = pixel_norm.EPSILON
+    activation: Callable[[Any], Any] = nn.relu
+
+    def __post_init__(self):
+        self.activation = by_name(self.activation)
+        super().__post_init__()
+
+    def _functions(self) -> NormAct:
+        return pixel_norm.pixel_norm(self.activation if self.nonlinearity else None, self.epsilon)

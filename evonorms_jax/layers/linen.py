@@ -58,7 +58,10 @@ class Layer(nn.Module, kw_only=True):
     axis_name: str | None = None
     nonlinearity: bool = True
 
-    def _affine_params(self, channels: int):
+    def _affine_params(self, channels: int, modulation=None):
+        """Scale and bias: those of the examples if given, or else the parameters."""
+        if modulation is not None:
+            return modulation
         shape = (channels,)
         scale = self.param("scale", self.scale_init, shape, self.param_dtype) if self.use_scale else None
         bias = self.param("bias", self.bias_init, shape, self.param_dtype) if self.use_bias else None
@@ -80,7 +83,7 @@ class _GraphLayer(Layer, kw_only=True):
         return leaf
 
     @nn.compact
-    def __call__(self, x, use_running_average: bool | None = None, mask=None):
+    def __call__(self, x, use_running_average: bool | None = None, mask=None, modulation=None):
         """Applies the layer.
 
         Args:
@@ -88,6 +91,8 @@ class _GraphLayer(Layer, kw_only=True):
           use_running_average: see the field.
           mask: bool, broadcastable to x without its channel axis, True where a position is real. Moments
             ignore all other positions, and the output there is 0.
+          modulation: scale and bias of each example, `[B, C]` each, as of a class-conditional layer. They
+            replace the parameters `scale` and `bias`, which then do not exist.
 
         Returns:
           The shape of x.
@@ -97,7 +102,7 @@ class _GraphLayer(Layer, kw_only=True):
             `use_running_average` is given twice or is missing.
         """
         check_input(x)
-        scale, bias = self._affine_params(x.shape[-1])
+        scale, bias = self._affine_params(x.shape[-1], modulation)
         layer = self._functions()
         params, stats, train = self._variables(layer, x.shape[-1], use_running_average)
         y, new_stats = layer.apply(

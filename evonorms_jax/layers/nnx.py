@@ -1,4 +1,4 @@
-"""Flax NNX modules: the EvoNorms and any graph of the search space.
+"""Flax NNX modules: the EvoNorms, any graph of the search space, and pixel normalization.
 
 Each replaces `nnx.BatchNorm(num_features, rngs=rngs)` and the activation after it. The `nnx.Param`s are
 `scale` (gamma), `bias` (beta) and the trainable vectors of the formula (`v`, `v0`, `v1`). The
@@ -17,6 +17,8 @@ from flax import nnx
 from flax.nnx.nn.dtypes import canonicalize_dtype
 
 from evonorms_jax.errors import UserError
+from evonorms_jax.layers import pixel_norm
+from evonorms_jax.layers.baselines import by_name
 from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
 from evonorms_jax.search_space.norm_act import AFFINE, check_input
 from evonorms_jax.search_space.primitives import EPSILON
@@ -202,3 +204,24 @@ class EvoNormS2(_EvoNorm):
     """NNX twin of the Linen `EvoNormS2`: `x * sigmoid(x) / rms_whc/g(x) * scale + bias`."""
 
     _catalog_name = "evonorm_s2"
+
+
+class PixelNormAct(_GraphLayer):
+    """NNX twin of the Linen `PixelNormAct`: `activation(x / sqrt(mean_c(x^2) + epsilon) * scale + bias)`.
+
+    Its arguments are `num_features`, `activation` (ReLU by default), and the fields of every layer.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        activation: Callable[[Any], Any] = nnx.relu,
+        epsilon: float = pixel_norm.EPSILON,
+        **fields: Any,
+    ):
+        self.activation = by_name(activation)
+        super().__init__(num_features, epsilon=epsilon, **fields)
+
+    def _functions(self) -> NormAct:
+        return pixel_norm.pixel_norm(self.activation if self.nonlinearity else None, self.epsilon)

@@ -60,6 +60,8 @@ LAYERS: dict[str, LayerConstructor] = {
     "ln_silu": _baseline(baselines.LayerNormAct, nn.silu),
     "in_relu": _baseline(baselines.InstanceNormAct, nn.relu),
     "in_silu": _baseline(baselines.InstanceNormAct, nn.silu),
+    "pn_relu": _baseline(baselines.PixelNormAct, nn.relu),
+    "pn_silu": _baseline(baselines.PixelNormAct, nn.silu),
     "frn_tlu": LayerConstructor(baselines.FilterResponseNorm),
 }
 

@@ -11,9 +11,9 @@ from evonorms_jax.lowering.programs import TpuProgram
 from evonorms_jax.lowering.stand_ins import images_to_compile_with
 from evonorms_jax.lowering.topology import Topology
 from evonorms_jax.runs.ranges import check_ranges
+from evonorms_jax.training.classification import make_mesh, make_programs, shapes_on
 from evonorms_jax.training.mesh import replicated, split
 from evonorms_jax.training.steps import Images, evaluated_variables, make_sums
-from evonorms_jax.training.task import make_mesh, make_programs, shapes_on
 
 
 def training_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:

@@ -40,6 +40,7 @@ class Conv(nn.Module):
     use_bias: bool = False  # whether to add a `bias` [O], zero at the start
     dtype: Any = None  # of the computation, by default that of the input and the parameters
     implementation: str | None = None  # see `convolve`
+    kernel_init: nn.initializers.Initializer | None = None  # by default `fan_out_normal`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -47,7 +48,7 @@ class Conv(nn.Module):
         groups = self.feature_group_count
         _check_input(x, self.features, groups)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // groups, self.features)
-        kernel = self.param("kernel", fan_out_normal(groups), shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init or fan_out_normal(groups), shape, jnp.float32)
         zeros = nn.initializers.zeros
         bias = self.param("bias", zeros, shape[-1:], jnp.float32) if self.use_bias else None
         x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)

@@ -42,14 +42,15 @@ class BottleneckBlock(nn.Module):
     width: int  # channels of the 3x3 convolution
     stride: int = 1  # of the 3x3 convolution and of the projection
     dtype: Any = jnp.float32
+    tap: bool = False  # whether to return also the output of the first N, `[B, H, W, C]`
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Maps `[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), EXPANSION * width]`."""
         norm = functools.partial(self.norm_act, use_running_average=not train, dtype=self.dtype)
         conv = functools.partial(Conv, dtype=self.dtype)
         features = EXPANSION * self.width
-        y = norm(name="norm_1")(x)
+        y = first = norm(name="norm_1")(x)
         if self.stride != 1 or x.shape[-1] != features:
             x = conv(features, 1, stride=self.stride, name="shortcut")(y)
         y = conv(self.width, 1, name="conv_1")(y)
@@ -57,7 +58,7 @@ class BottleneckBlock(nn.Module):
         y = conv(self.width, 3, stride=self.stride, name="conv_2")(y)
         y = norm(name="norm_3")(y)
         y = conv(features, 1, name="conv_3")(y)
-        return x + y
+        return (x + y, first) if self.tap else x + y
 
 
 class ResNet(nn.Module):

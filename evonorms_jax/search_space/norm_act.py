@@ -24,7 +24,8 @@ class NormAct(NamedTuple):
       apply: `(params, stats, x, *, train, mask=None, scale=None, bias=None, dtype=None) -> (y, stats)`, y
         with the shape of x and, unless given, its dtype. With `train` the batch's own moments are used and
         stats advance. Otherwise stats are used unchanged. `scale` and `bias`, `[C]`, are the affine map after
-        the layer, y * scale + bias, which costs no pass of its own here.
+        the layer, y * scale + bias, which costs no pass of its own here. Of a class-conditional layer they
+        are `[B, C]`.
     """
 
     init: Callable[..., tuple[Params, Stats]]
@@ -50,8 +51,8 @@ def affine(x: jax.Array, scale=None, bias=None, mask=None, factor=None) -> jax.A
 
 
 def per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """The vector `[C]` or `[1]` in the dtype and rank of x, ready to broadcast."""
-    return jnp.expand_dims(vector.astype(x.dtype), tuple(range(x.ndim - 1)))
+    """The vector `[C]`, `[1]` or, one for each example, `[B, C]` in the dtype and rank of x, to broadcast."""
+    return jnp.expand_dims(vector.astype(x.dtype), tuple(range(vector.ndim - 1, x.ndim - 1)))
 
 
 def check_input(x: jax.Array) -> None:

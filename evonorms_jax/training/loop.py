@@ -1,4 +1,4 @@
-"""Trains one network with one layer on one data set, from a config to the test accuracy."""
+"""The training loop of any task, from a config to the metrics of the test part."""
 
 import contextlib
 import json
@@ -22,8 +22,8 @@ from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.metrics import JsonLines, Scalars, as_json
 from evonorms_jax.runs.workdir import claim_workdir
-from evonorms_jax.training.steps import Metrics, TrainState
-from evonorms_jax.training.task import Task, build_task
+from evonorms_jax.training.classification import build_task
+from evonorms_jax.training.task import Builder, State, Task
 
 RESULT, LOST = "result.json", "lost.json"
 CHECKPOINTS = "checkpoints"
@@ -33,18 +33,13 @@ _AHEAD = 2
 # Steps between two votes of the hosts on whether to stop: a preempted host has seconds left.
 _AGREE_EVERY = 10
 _FLUSH_SECONDS = 60.0  # the longest time that a point of a curve waits to be written
-# Keys that may change before a training resumes: the place and speed of reading, the frequency of writing,
-# and the order of sums, which like the number of devices keeps results equal up to rounding.
-MAY_DIFFER = (
-    *("data.data_dir", "data.threads", "data.workers", "log_every", "eval_every", "checkpoint_every"),
-    *("accumulate", "eval_batch_size"),
-)
 
 
 class Result(NamedTuple):
-    """The end of a training: loss and accuracy of validation and test part, {} for an empty part.
+    """The end of a training: the metrics of validation and test part, {} for an empty part.
 
-    A loss that is not finite is None. The accuracy remains valid: images without finite logits are wrong.
+    A metric that is not finite is None. The accuracy of a classifier with such a loss remains valid: images
+    without finite logits are wrong.
     """
 
     steps: int
@@ -53,31 +48,34 @@ class Result(NamedTuple):
     test: dict[str, float | None]
 
 
-def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
+def train(config: ConfigDict, workdir: epath.PathLike, build: Builder | None = None) -> Result:
     """Starts or resumes the training of a config, and evaluates it, at the end on the test part too.
 
     On several hosts, each calls it after `jax.distributed.initialize`; process 0 writes.
 
     Args:
-      config: config with the keys of `experiments/configs/train.py`. To resume, it must equal the one that
-        the training started with except for `MAY_DIFFER`.
-      workdir: work directory, which gets `config.json`, `checkpoints/`, `tensorboard/`, `metrics.jsonl` and,
-        at the end, `result.json`, or `lost.json` if the training is lost. A finished one is left unchanged.
+      config: config with the keys that `build` reads, `batch_size`, `layer`, `log_every`, `eval_every` and
+        `checkpoint_every`. To resume, it must equal the one that the training started with except for the
+        task's `may_differ`.
+      workdir: work directory, which gets `config.json`, `checkpoints/`, `tensorboard/`, `metrics.jsonl`, the
+        task's own files and, at the end, `result.json`, or `lost.json` if the training is lost. A finished
+        one is left unchanged.
+      build: builder of the task, by default that of a classifier.
 
     Raises:
       ValueError: if a setting is wrong, or the work directory belongs to another config.
       WorkdirInUseError: if another process holds the work directory.
       DataNotFoundError: if the data are missing.
-      FloatingPointError: if the loss or the gradient is not finite; names the step.
+      FloatingPointError: if a metric of a step is not finite; names both.
       KeyboardInterrupt: on Ctrl-C or SIGTERM, after saving.
     """
-    task = build_task(config)
+    task = (build or build_task)(config)
     # Only a config that can be trained claims the directory, so that a mistyped one can be corrected.
-    described, writes = describe(config), jax.process_index() == 0
+    described, writes = describe(config) | dict(task.identity), jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         workdir = absolute(workdir)
         if writes:
-            stack.enter_context(claim_workdir(workdir, described, MAY_DIFFER))
+            stack.enter_context(claim_workdir(workdir, described, task.may_differ))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("work directory")
         if (workdir / RESULT).exists():
@@ -96,19 +94,21 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result:
             curves.append(stack.enter_context(Scalars(workdir / "tensorboard", step=step)))
             curves.append(JsonLines(workdir / "metrics.jsonl", step=step))
         display = stack.enter_context(Display("training", console=None if writes else Console(quiet=True)))
-        about = [("model", config.model.name), ("layer", config.layer.spec), ("data", task.feed.name)]
-        run = _Run(task, about, {"config": described}, checkpoints, curves, display, stopped, writes)
+        run = _Run(task, workdir, {"config": described}, checkpoints, curves, display, stopped, writes)
         # 3. Run the evaluation that was due when the training was interrupted.
+        found = None
         if step and _due(step, task.steps, config.eval_every) and checkpoints.score(step) is None:
-            run.add_score(step, run.validate(step, state))
+            found = run.validate(step, state)
+            run.add_score(step, task.criterion.score(found))
         # 4. Run the remaining steps, and write the result.
         try:
-            state = _train(run, state, config)
+            if step < task.steps:
+                state, found = _train(run, state, config)
         except FloatingPointError as error:
             if writes:
                 write_whole(workdir / LOST, json.dumps({"error": str(error)}) + "\n")
             raise
-        result = _result(run, state)
+        result = _result(run, state, found)
         if writes:
             checkpoints.wait()
             _write_result(workdir / RESULT, result)
@@ -125,7 +125,7 @@ class _Run(NamedTuple):
     """A task with the files and the screen that it writes to."""
 
     task: Task
-    about: Sequence[tuple[str, str]]  # constant rows of the display
+    workdir: epath.Path
     record: dict[str, Any]  # record of every checkpoint
     checkpoints: Checkpoints
     curves: Sequence[Scalars | JsonLines]  # empty if another process writes
@@ -138,20 +138,22 @@ class _Run(NamedTuple):
         for curves in self.curves if values else ():
             curves.write(step, {f"{part}/{name}": value for name, value in values.items()})
 
-    def evaluate(self, state: TrainState, part: str) -> dict[str, float]:
-        """Loss and accuracy on a part; {} if it is empty, or a host was asked to stop meanwhile."""
-        return self.task.evaluate(state, self.task.feed.evaluation(part), self.stop_now)
+    def evaluate(self, state: State, part: str) -> dict[str, float]:
+        """The metrics of a part; {} if it is empty, or a host was asked to stop meanwhile."""
+        return self.task.evaluate(state, part, self.stop_now)
 
-    def validate(self, step: int, state: TrainState) -> float | None:
-        """The accuracy on the validation part, which is also added to the curves.
+    def validate(self, step: int, state: State) -> dict[str, float]:
+        """The metrics of the validation part, added to the curves, and the pictures of the state.
 
-        None if the part is empty, or a host was asked to stop meanwhile.
+        {} if the part is empty, or a host was asked to stop meanwhile.
         """
         found = self.evaluate(state, "validation")
         self.write(step, "validation", found)
-        return found.get("accuracy")
+        if found:
+            self.task.illustrate(state, self.workdir)
+        return found
 
-    def save(self, step: int, state: TrainState, score: float | None) -> None:
+    def save(self, step: int, state: State, score: float | None) -> None:
         """Saves a checkpoint."""
         if self.writes:
             self.flush()
@@ -184,10 +186,15 @@ class _Run(NamedTuple):
         )
 
 
-def _result(run: _Run, state: TrainState) -> Result:
+def _result(run: _Run, state: State, validation: dict[str, float] | None) -> Result:
+    """The result of the last state. `validation` holds its metrics if it was evaluated just now."""
     step = int(state.step)
-    validation, test = (run.evaluate(state, part) for part in ("validation", "test"))
+    if validation is None:
+        validation = run.validate(step, state)
+    test = run.evaluate(state, "test")
     run.write(step, "test", test)
+    if test:
+        run.task.illustrate(state, run.workdir)
     run.flush()
     if run.stop_now():
         run.interrupt(step)
@@ -195,14 +202,14 @@ def _result(run: _Run, state: TrainState) -> Result:
     return Result(step, parameters, as_json(validation), as_json(test))
 
 
-def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
-    """The training loop, from `state` to the last step."""
-    task, done = run.task, int(state.step)
+def _train(run: _Run, state: State, config: ConfigDict) -> tuple[State, dict[str, float]]:
+    """The training loop, from `state` to the last step: the last state and its validation metrics."""
+    task, criterion, done = run.task, run.task.criterion, int(state.step)
     recent, rows, since, flushed = [], {"state": "building the programs"}, None, time.monotonic()
-    batches = task.feed.batches(done)
+    batches = task.batches(done)
 
     def show():
-        run.display.update(completed=done, total=task.steps, rows=[*run.about, *rows.items()])
+        run.display.update(completed=done, total=task.steps, rows=[*task.about, *rows.items()])
 
     show()
     while done < task.steps:
@@ -225,12 +232,12 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
             recent, since = [], time.monotonic()
             run.write(done, "train", means)
             rows.update({name.replace("_", " "): f"{value:.4g}" for name, value in means.items()})
-        score = None
+        score, found = None, {}
         if due and not stop:
-            score = run.validate(done, state)
-            stop = run.stop_now()
+            found = run.validate(done, state)
+            score, stop = criterion.score(found), run.stop_now()
             if score is not None:
-                rows["validation accuracy"] = f"{score:.4f} at step {done}"
+                rows[f"validation {criterion.metric}"] = f"{criterion.value(score):.4f} at step {done}"
             since = None  # or the evaluation would count as training time
         if time.monotonic() - flushed > _FLUSH_SECONDS:
             run.flush()
@@ -242,7 +249,7 @@ def _train(run: _Run, state: TrainState, config: ConfigDict) -> TrainState:
             run.save(done, state, score)
         if stop:
             run.interrupt(done)
-    return state
+    return state, found
 
 
 def _due(done: int, steps: int, every: int) -> bool:
@@ -258,7 +265,7 @@ def _speed(since: float | None, steps: int, batch_size: int) -> dict[str, float]
     return {"step_seconds": seconds, "images_per_second": batch_size / seconds}
 
 
-def _means(recent: Sequence[Metrics], done: int) -> dict[str, float]:
+def _means(recent: Sequence[dict[str, jax.Array]], done: int) -> dict[str, float]:
     """The mean of each metric over the steps up to `done`, all of which must be finite."""
     steps = range(done - len(recent) + 1, done + 1)
     values = jax.device_get(recent)

@@ -1,153 +1,80 @@
-"""From a config to the pure functions of a training, bound to their data and keys."""
+"""The contract between the training loop and a task: classification, detection or image synthesis.
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+The loop of `training/loop.py` knows this contract alone. A new task is one module with a function
+`build_task(config, devices=None) -> Task` and an entry in `evonorms_jax/tasks.py`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import optax
-from flax import linen as nn
-from jax.sharding import Mesh, Sharding
+from etils import epath
 from ml_collections import ConfigDict
 
-from evonorms_jax.data import DataSettings, Share, load_images, open_stream
-from evonorms_jax.errors import UserError
-from evonorms_jax.layers import norm_act
-from evonorms_jax.models import build_model
-from evonorms_jax.runs.ranges import COUNT, check_ranges
-from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
-from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated, split
-from evonorms_jax.training.optimizer import OptimizerSettings, make_optimizer
-from evonorms_jax.training.steps import (
-    Images,
-    Metrics,
-    StepSettings,
-    TrainState,
-    make_evaluate,
-    make_init,
-    make_train_step,
+#: Keys that may change before a training resumes: the place and speed of reading, the frequency of writing,
+#: and the order of sums, which like the number of devices keeps results equal up to rounding.
+MAY_DIFFER = (
+    *("data.data_dir", "data.threads", "data.workers", "log_every", "eval_every", "checkpoint_every"),
+    *("accumulate", "eval_batch_size"),
 )
 
-DTYPES = ("float32", "bfloat16")
+
+class State(Protocol):
+    """A pytree with the variables of a training."""
+
+    step: jax.Array  # int32 scalar: steps done
+    params: Any  # trained parameters
+
+
+class Criterion(NamedTuple):
+    """The validation metric that chooses the best checkpoint."""
+
+    metric: str = "accuracy"
+    largest: bool = True  # whether a larger value is better
+
+    def score(self, metrics: dict[str, float]) -> float | None:
+        """The figure of merit, of which more is better, or None without the metric."""
+        return self.value(metrics[self.metric]) if self.metric in metrics else None
+
+    def value(self, score: float) -> float:
+        """The metric that has a score; its own inverse."""
+        return score if self.largest else -score
+
+
+def _illustrate(state: State, workdir: epath.Path) -> None:
+    """Writes no file."""
 
 
 class Task(NamedTuple):
     """The training that a config describes, without files or screen."""
 
-    init: Callable[[], TrainState]  # the state before the first step
-    train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]  # donates the state given
-    evaluate: Callable[..., dict[str, float]]  # (state, batches[, stop]), see `make_evaluate`
-    feed: Feed
+    init: Callable[[], State]  # the state before the first step, on the mesh
+    #: Donates the state given. The metrics are scalars by name. One that is not finite ends the training.
+    train_step: Callable[[State, Any], tuple[State, dict[str, jax.Array]]]
+    #: `start -> Iterator` of the batches from that step on, on the mesh. A batch depends on its number alone.
+    batches: Callable[[int], Iterator[Any]]
+    #: `(state, part, stop) -> metrics` of "train", "validation" or "test"; {} if the part is empty or
+    #: `stop()` turned true. A value may be non-finite.
+    evaluate: Callable[[State, str, Callable[[], bool]], dict[str, float]]
     learning_rate: optax.Schedule
-    target: TrainState  # shapes and shardings of the state
+    target: State  # shapes and shardings of the state
     steps: int  # length of the training
+    about: Sequence[tuple[str, str]] = ()  # constant rows of the display
+    criterion: Criterion = Criterion()
+    #: `(state, workdir)`: writes pictures and files of a state. All hosts call it after every evaluation, at
+    #: the end after that of the test part too. Only process 0 may write.
+    illustrate: Callable[[State, epath.Path], None] = _illustrate
+    may_differ: Sequence[str] = MAY_DIFFER  # keys of the config that may change before a training resumes
+    #: Facts about the data that a checkpoint depends on, such as the class of each category. They join the
+    #: config in the work directory, which then refuses other ones.
+    identity: Mapping[str, Any] = {}
 
 
-def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> Task:
-    """The task of a config; traced once, so that a config that cannot be trained fails here.
-
-    Args:
-      config: config with the keys of `experiments/configs/train.py`.
-      devices: devices to train on, by default all devices of all hosts.
-
-    Raises:
-      ValueError: if a setting is out of range or unknown, or the data cannot be read.
-      DataNotFoundError: if the data are missing.
-    """
-    check_ranges(config, "training")
-    mesh = make_mesh(config, devices)
-    init_key, train_key, data_key = jax.random.split(jax.random.key(config.seed), 3)
-    feed = make_feed(config, data_key, mesh)
-    programs = make_programs(config, feed.images, feed.sizes["train"], mesh)
-    jax.eval_shape(programs.train_step, programs.state, programs.batch, train_key)
-    return Task(
-        init=functools.partial(programs.init, init_key),
-        train_step=functools.partial(programs.train_step, key=train_key),
-        evaluate=make_evaluate(programs.model, feed.images, mesh),
-        feed=feed,
-        learning_rate=programs.schedule,
-        target=programs.state,
-        steps=programs.steps,
-    )
+#: `(config, devices) -> Task` on devices, by default all devices of all hosts.
+Builder = Callable[..., Task]
 
 
-class Programs(NamedTuple):
-    """The jitted functions of a training, with the shapes and shardings of their arguments."""
-
-    model: nn.Module
-    init: Callable[[jax.Array], TrainState]  # of `make_init`
-    train_step: Callable[..., tuple[TrainState, Metrics]]  # of `make_train_step`
-    state: TrainState  # shapes
-    batch: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]  # images and labels of a step
-    schedule: optax.Schedule  # learning rate by the number of a step
-    steps: int
-
-
-def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of a config over devices, by default all of all hosts; errors as `build_task`."""
-    mesh = data_mesh(devices, groups=_step_settings(config).groups(config.batch_size))
-    for name in ("batch_size", "eval_batch_size"):
-        check_divisible(name, config[name], mesh)
-    return mesh
-
-
-def make_programs(config: ConfigDict, images: Images, train_size: int, mesh: Mesh) -> Programs:
-    """The functions of a training, independent of its images; errors as `build_task`.
-
-    Args:
-      config: config with the keys of `experiments/configs/train.py`.
-      images: shape of the images and number of classes.
-      train_size: number of training images, which sets the length of an epoch.
-      mesh: devices of the training. They may exist for a compiler only.
-    """
-    steps = _steps(config, train_size)
-    model = _make_model(config, images.num_classes)
-    optimizer, schedule = make_optimizer(
-        OptimizerSettings(**config.optimizer), steps=steps, batch_size=config.batch_size, images=train_size
-    )
-    init = make_init(model, optimizer, images, mesh, average=bool(config.average_decay))
-    step = make_train_step(model, optimizer, images, mesh, _step_settings(config))
-    pixels = (config.batch_size, config.data.crop, config.data.crop, images.shape[-1])
-    batch = jax.ShapeDtypeStruct(pixels, jnp.uint8), jax.ShapeDtypeStruct(pixels[:1], jnp.int32)
-    state = jax.eval_shape(init, jax.random.key(0))
-    return Programs(
-        *(model, init, step, shapes_on(state, replicated(mesh)), shapes_on(batch, split(mesh))),
-        *(schedule, steps),
-    )
-
-
-def shapes_on(tree: Any, sharding: Sharding) -> Any:
-    """Shapes of the leaves of a tree, all with one sharding."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
-
-
-def _step_settings(config: ConfigDict) -> StepSettings:
-    return StepSettings(**{name: config[name] for name in StepSettings._fields})
-
-
-def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
-    """The images of `config.data`, held on the devices or streamed; errors as `build_task`.
-
-    The key is consumed by images held on the devices. A stream uses `config.seed`.
-    """
-    settings = DataSettings(**config.data.to_dict())
-    batching = Batching(config.batch_size, config.eval_batch_size, settings.crop, settings.flip)
-    if not settings.stream:
-        return resident_feed(load_images(settings, with_test=True), batching, key, mesh)
-    share = Share(jax.process_index(), jax.process_count())
-    return stream_feed(open_stream(settings, order_seed=config.seed, share=share), batching, mesh)
-
-
-def _steps(config: ConfigDict, images: int) -> int:
-    steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
-    if not COUNT.holds(steps):
-        raise UserError(f"steps must be {COUNT.describe(steps)}, got {steps}")
-    return steps
-
-
-def _make_model(config: ConfigDict, num_classes: int) -> nn.Module:
-    if config.dtype not in DTYPES:
-        raise UserError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
-    layer = norm_act(**config.layer)
-    return build_model(**config.model, norm_act=layer, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
+def about(config: ConfigDict, data: str) -> list[tuple[str, str]]:
+    """The rows of the display that every task has; `data` is the name of the data set."""
+    return [("model", config.model.name), ("layer", config.layer.spec), ("data", data)]

@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 from rich.table import Table
 
 from evonorms_jax.models.networks import operations
-from evonorms_jax.training.task import Task, build_task
+from evonorms_jax.training.classification import build_task
+from evonorms_jax.training.task import Task
 from experiments import flags
 from experiments.benchmarks import results
 from experiments.configs import train
@@ -93,7 +94,7 @@ class _TimedTraining:
     def __init__(self, config: ConfigDict):
         started = time.monotonic()
         self.task: Task = build_task(config)
-        self.batch = next(self.task.feed.batches(0))
+        self.batch = next(self.task.batches(0))
         self.state = self.task.init()
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self.state, metrics = self.task.train_step(self.state, self.batch)

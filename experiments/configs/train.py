@@ -16,6 +16,7 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
     config = ConfigDict()
+    config.task = "classification"  # the kind of training, see evonorms_jax/tasks.py
     config.seed = 0  # seed of the initial parameters, the order of the images, crops, flips and dropout
     config.steps = 1000
     config.epochs = config_dict.placeholder(float)  # length in epochs, which overrides steps

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from evonorms_jax import data
+from evonorms_jax.training.classification import build_task, make_feed
 from evonorms_jax.training.mesh import data_mesh
-from evonorms_jax.training.task import build_task, make_feed
 from experiments.configs import imagenet_efficientnet, imagenet_resnet50, train
 
 

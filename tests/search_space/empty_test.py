@@ -49,7 +49,7 @@ def test_compiled_graphs(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["evonorm_b0", "evonorm_s0", "bn_relu", "gn_relu", "ln_relu", "in_relu", "frn_tlu"]
+    "name", ["evonorm_b0", "evonorm_s0", "bn_relu", "gn_relu", "ln_relu", "in_relu", "frn_tlu", "pn_relu"]
 )
 def test_linen_layers(name):
     layer = norm_act(name)()

@@ -15,9 +15,8 @@ from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.training import loop
-from evonorms_jax.training.feed import Feed
-from evonorms_jax.training.steps import Images, TrainState
-from evonorms_jax.training.task import Task
+from evonorms_jax.training.steps import TrainState
+from evonorms_jax.training.task import Criterion, Task
 from experiments.configs.train import get_config
 
 
@@ -28,7 +27,7 @@ def config():
     return config
 
 
-def stand_in(monkeypatch, loss_of, *, gradient_of=lambda step: 1.0, evaluate=None, steps=60):
+def stand_in(monkeypatch, loss_of, *, gradient_of=lambda step: 1.0, evaluate=None, steps=60, **task_fields):
     """Makes the loop train with a step whose loss is `loss_of(number)`."""
 
     def train_step(state, batch):
@@ -38,15 +37,15 @@ def stand_in(monkeypatch, loss_of, *, gradient_of=lambda step: 1.0, evaluate=Non
         return state._replace(step=jnp.int32(step)), metrics
 
     zero = TrainState(jnp.int32(0), {"kernel": jnp.zeros(3)}, {}, (), {})
-    images = Images((8, 8, 1), 4, np.zeros(1), np.ones(1))
     task = Task(
         init=lambda: zero,
         train_step=train_step,
+        batches=itertools.count,
         evaluate=evaluate or (lambda state, part, stop: {"loss": float(state.step), "accuracy": 0.25}),
-        feed=Feed("stand-in", images, {}, batches=itertools.count, evaluation=lambda part: part),
         learning_rate=lambda step: 0.1,
         target=zero,
         steps=steps,
+        **task_fields,
     )
     monkeypatch.setattr(loop, "build_task", lambda *_: task)
 
@@ -169,6 +168,32 @@ def test_the_best_is_that_of_any_evaluation(config, monkeypatch, tmp_path):
     loop.train(config, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / loop.CHECKPOINTS, write=False) as checkpoints:
         assert checkpoints.restore(best=True).step == 40
+
+
+def test_a_task_chooses_its_criterion_and_writes_its_pictures(config, monkeypatch, tmp_path, capfd):
+    """Of a distance the smallest is the best. Pictures follow every evaluation, that of the test part too."""
+    config.checkpoint_every, pictures = 50, []
+    distance = {20: 0.3, 40: 0.1, 60: 0.5}
+    stand_in(
+        monkeypatch,
+        lambda step: 1.0,
+        evaluate=lambda state, part, stop: {"distance": distance[int(state.step)]},
+        criterion=Criterion("distance", largest=False),
+        illustrate=lambda state, workdir: pictures.append((int(state.step), workdir.name)),
+    )
+    loop.train(config, tmp_path / "run")
+    with Checkpoints(tmp_path / "run" / loop.CHECKPOINTS, write=False) as checkpoints:
+        assert checkpoints.restore(best=True).step == 40
+    assert pictures == [(step, "run") for step in (20, 40, 60, 60)]
+    assert "validation distance 0.5000 at step 60" in capfd.readouterr().err
+
+
+def test_other_data_under_a_checkpoint_are_refused(config, monkeypatch, tmp_path):
+    stand_in(monkeypatch, lambda step: 1.0, identity={"categories": {"1": "cat"}})
+    loop.train(config, tmp_path / "run")
+    stand_in(monkeypatch, lambda step: 1.0, identity={"categories": {"1": "dog"}})
+    with pytest.raises(ValueError, match=r"categories\.1 is 'cat' there and 'dog' now"):
+        loop.train(config, tmp_path / "run")
 
 
 def test_points_are_on_disk_before_a_checkpoint_and_once_after_a_kill(config, monkeypatch, tmp_path):

@@ -5,14 +5,13 @@ import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from support.data_sets import examples
 from support.train_runs import SharedTasks
 
 from evonorms_jax.models import get_model
 from evonorms_jax.training import evaluation, loop
-from evonorms_jax.training.task import build_task
+from evonorms_jax.training.classification import build_task
 from experiments.benchmarks.prepared_set import write_set
 from experiments.configs import (
     imagenet_efficientnet,
@@ -65,7 +64,7 @@ def test_the_rate_scales_with_the_batch():
 def test_bfloat16_keeps_parameters_and_statistics_in_float32(layer):
     config = small(dtype="bfloat16", average_decay=0.9, **{"layer.spec": layer})
     task = build_task(config, jax.devices()[:1])
-    state, _ = jax.eval_shape(task.train_step, task.target, next(task.feed.batches(0)))
+    state, _ = jax.eval_shape(task.train_step, task.target, next(task.batches(0)))
     held = (state.params, state.batch_stats, state.opt_state, state.average)
     assert {leaf.dtype for leaf in jax.tree.leaves(held)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
 
@@ -74,9 +73,7 @@ def test_bfloat16_computes_nearly_the_loss_of_float32():
     losses = []
     for dtype in ("float32", "bfloat16"):
         task = build_task(small(dtype=dtype), jax.devices()[:1])
-        images, labels, _ = next(iter(task.feed.evaluation("validation")))
-        batches = [(images, labels, np.ones(len(labels), np.float32))]
-        losses.append(task.evaluate(task.init(), batches)["loss"])
+        losses.append(task.evaluate(task.init(), "validation", lambda: False)["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
 
 
@@ -146,7 +143,7 @@ def test_a_step_of_the_largest_recipe_of_the_tables_on_eight_devices_can_be_trac
 def one_step(config):
     config.statistics_batch = config.batch_size // 8
     task = build_task(config)
-    state, metrics = task.train_step(task.init(), next(task.feed.batches(0)))
+    state, metrics = task.train_step(task.init(), next(task.batches(0)))
     assert int(state.step) == 1 and jnp.isfinite(metrics["loss"])
 
 
@@ -180,7 +177,7 @@ FAMILIES += [pytest.param(f"{name}_small", marks=pytest.mark.exhaustive) for nam
 def test_every_family_learns_sixteen_images_by_heart(name):
     overrides = {"model.name": name, "data.train_size": 16, "layer.spec": "evonorm_b0", "steps": 200}
     task = build_task(small(**overrides), jax.devices()[:1])
-    state, batches = task.init(), task.feed.batches(0)
+    state, batches = task.init(), task.batches(0)
     for _ in range(task.steps):
         state, metrics = task.train_step(state, next(batches))
     assert float(metrics["accuracy"]) == 1.0

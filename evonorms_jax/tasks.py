@@ -1,0 +1,32 @@
+"""The kinds of training, by the name that a config gives as `task`."""
+
+import importlib
+
+import jax
+from ml_collections import ConfigDict
+
+from evonorms_jax.errors import UserError
+from evonorms_jax.runs.config_checks import nearest
+from evonorms_jax.training.task import Task
+
+#: Module with the `build_task` of each task, imported when the task is chosen.
+MODULES = {
+    "classification": "evonorms_jax.training.classification",
+    "detection": "evonorms_jax.detection.task",
+}
+
+
+def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> Task:
+    """The task of a config.
+
+    Args:
+      config: config whose `task` is one of `MODULES`.
+      devices: devices to train on, by default all devices of all hosts.
+
+    Raises:
+      ValueError: if the task is unknown, or it cannot be built from the config.
+    """
+    if config.task not in MODULES:
+        hint = nearest(config.task, MODULES) or f"; known: {', '.join(MODULES)}"
+        raise UserError(f"unknown task {config.task!r}{hint}")
+    return importlib.import_module(MODULES[config.task]).build_task(config, devices)
