@@ -28,6 +28,9 @@ from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.files import naming, write_whole
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.simplify import simplify
+
+_MOST_MEMBERS = 20  # of a cluster, best first, in the file of the top layers
 
 # A log in a bucket is written whole when one part of so many is new. All writes together then cost no more
 # than this multiple of the last one.
@@ -158,7 +161,9 @@ def _top_layer(rank: int, layer: ScoredLayer, again: RerankedLayer | None) -> di
         "deviation": layer.deviation,
         "scores": layer.scores,
         "reranked": fresh,
+        "cluster": {"size": len(layer.members), "members": list(layer.members[:_MOST_MEMBERS])},
         "graph": layer.graph.to_json(),
         "equation": layer.equation,
-        "latex": layer.graph.latex(),
+        "simplified": layer.simplified,
+        "latex": simplify(layer.graph).latex(),
     }

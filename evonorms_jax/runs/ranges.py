@@ -111,7 +111,16 @@ _OPTIMIZER = {
 #: By kind of config, then by dotted key. Where a value is a tuple, the range holds for each of its numbers.
 RANGES: dict[str, dict[str, Range]] = {
     "search": _SEARCH_BUT_SEED | {"seed": SEED},
-    "comparison": _SEARCH_BUT_SEED | {"seeds": SEED, "retraining.steps": COUNT, "retraining.seeds": SEED},
+    "comparison": _SEARCH_BUT_SEED
+    | {
+        "seeds": SEED,
+        "device_steps": COUNT,
+        "reranking.top": COUNT,
+        "reranking.steps": COUNT,
+        "reranking.seeds": SEED,
+        "retraining.steps": COUNT,
+        "retraining.seeds": SEED,
+    },
     "training": _IMAGES_AND_LAYER
     | {
         "seed": SEED,
