@@ -22,16 +22,18 @@ from evonorms_jax.models import get_anchor
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.search_space import CATALOG
 from evonorms_jax.search_space.encoding import encode
-from evonorms_jax.search_space.target import building_for
+from evonorms_jax.search_space.target import building_for, compiler_options
 from evonorms_jax.training.classification import shapes_on
 
 #: The graph to compile with. Its 6 live nodes are more than most candidates have.
 CANDIDATE = CATALOG["evonorm_b0"]
 _ENCODED = encode(CANDIDATE)
+_OPTIONS = compiler_options("tpu")
 # Origins of loops: the slots of a device, the steps of a training and of the stability test, the batches of a
-# validation, the shuffle of the training images, and the tapes of the universal layer.
+# validation, the shuffle of the training images, the crops, and the tapes of the universal layer.
 _SLOTS, _VALIDATION = r"shard_map/while$", r"jit\(train\)/cond/branch_1_fun/while$"
 _TRAINING, _ASCENT = r"jit\(train\)/while$", r"jit\(climb\)/while$"
+_CROPS = r"random_crop_flip\)/.*gather$"
 _SHUFFLE = {r"batch_indices\)/while$": SHUFFLE_ROUNDS}
 _TAPES = {
     r"_values\)/while$": len(CANDIDATE.canonical.nodes),
@@ -110,6 +112,7 @@ class _Anchor:
             step=_ASCENT,
             # An ascent takes two gradients a step.
             trips=_TAPES | {_SLOTS: self._devices.slots, _ASCENT: 2 * self._tests.stability_steps},
+            options=_OPTIONS,
         )
 
     def universal(self) -> TpuProgram:
@@ -123,6 +126,7 @@ class _Anchor:
             images=self._proxy.batch_size * self._proxy.replicas,
             trips=_TAPES | self._loops() | {_SLOTS: self._devices.slots},
             candidates=self._devices.slots,
+            options=_OPTIONS,
         )
 
     def compiled(self) -> TpuProgram:
@@ -141,7 +145,9 @@ class _Anchor:
 
     def _loops(self) -> dict[str, float]:
         batches = self._shared.data.validation.labels.shape[0]
-        return _SHUFFLE | {_TRAINING: self._proxy.steps, _VALIDATION: batches}
+        # XLA:TPU cuts one crop after the other.
+        crops = self._proxy.batch_size * self._proxy.replicas
+        return _SHUFFLE | {_CROPS: crops, _TRAINING: self._proxy.steps, _VALIDATION: batches}
 
 
 def _with_axis(tree: Any, count: int) -> Any:
