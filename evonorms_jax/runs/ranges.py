@@ -75,6 +75,7 @@ _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "budget": COUNT,
     "checkpoint_every": COUNT,
     "top_k": COUNT,
+    "rerank_replicas": INDEX,
     "search_space.num_nodes": COUNT,
     "proxy.steps": COUNT,
     "proxy.batch_size": COUNT,
@@ -86,6 +87,8 @@ _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "proxy.eval_batch_size": COUNT,
     "rejection.quality_steps": COUNT,
     "rejection.quality_threshold": AMOUNT,
+    "rejection.hurdle_steps": INDEX,
+    "rejection.hurdle_threshold": AMOUNT,
     "rejection.stability_steps": INDEX,
     "rejection.stability_norm": POSITIVE,
     "rejection.stability_step_size": AMOUNT,
@@ -108,7 +111,16 @@ _OPTIMIZER = {
 #: By kind of config, then by dotted key. Where a value is a tuple, the range holds for each of its numbers.
 RANGES: dict[str, dict[str, Range]] = {
     "search": _SEARCH_BUT_SEED | {"seed": SEED},
-    "comparison": _SEARCH_BUT_SEED | {"seeds": SEED, "retraining.steps": COUNT, "retraining.seeds": SEED},
+    "comparison": _SEARCH_BUT_SEED
+    | {
+        "seeds": SEED,
+        "device_steps": COUNT,
+        "reranking.top": COUNT,
+        "reranking.steps": COUNT,
+        "reranking.seeds": SEED,
+        "retraining.steps": COUNT,
+        "retraining.seeds": SEED,
+    },
     "training": _IMAGES_AND_LAYER
     | {
         "seed": SEED,
