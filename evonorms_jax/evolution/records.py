@@ -14,6 +14,7 @@ from etils import epath
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.fronts import pareto_front
 from evonorms_jax.evolution.history import Evaluation, History, Record
+from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
@@ -22,7 +23,7 @@ from evonorms_jax.search_space.simplify import readable
 
 #: Files in the work directory of a search, besides `config.json`.
 HISTORY_FILE, BASELINES_FILE = "history.jsonl", "baselines.json"
-TOP_LAYERS_FILE, DEVICES_FILE = "top_layers.json", "devices.json"
+TOP_LAYERS_FILE, DEVICES_FILE, RERANKED_FILE = "top_layers.json", "devices.json", "reranked.json"
 
 
 class WorkdirError(UserError):
@@ -43,6 +44,7 @@ class ScoredLayer(NamedTuple):
       evidence: measurement that decided the outcome.
       members: indices of the candidates whose outputs agree with this one's to 1 %, which is the best of
         them and comes first; empty for a baseline.
+      deviation: sample standard deviation of the mean accuracy over the seeds, None for a single seed.
     """
 
     title: str
@@ -53,6 +55,7 @@ class ScoredLayer(NamedTuple):
     index: int | None = None
     outcome: str = "accepted"
     evidence: Mapping[str, Any] = MappingProxyType({})
+    deviation: float | None = None
     members: tuple[int, ...] = ()
 
     @property
@@ -77,6 +80,7 @@ class Search(NamedTuple):
       baselines: trained baselines, empty before they are trained.
       saved: indices of the candidates in `top_layers.json`, in its order, empty before it is written. The
         file is written with each checkpoint, so the history can be ahead of it.
+      reranked: layers trained again with fresh seeds, the best one first, baselines included; empty before.
       torn: whether an incomplete last line of the history was left out.
       idle_share: share in [0, 1] of the time that process 0's devices spent waiting, in the last run that
         ended, or None before that.
@@ -88,6 +92,7 @@ class Search(NamedTuple):
     history: History
     baselines: list[ScoredLayer]
     saved: list[int]
+    reranked: list[RerankedLayer]
     torn: bool
     idle_share: float | None
 
@@ -133,6 +138,7 @@ def read_search(workdir: str | epath.PathLike) -> Search:
         history=history,
         baselines=_read_layers(workdir / BASELINES_FILE, lambda row: _baseline(row, anchors)),
         saved=_read_layers(workdir / TOP_LAYERS_FILE, lambda row: int(row["index"])),
+        reranked=_read_layers(workdir / RERANKED_FILE, RerankedLayer.from_json),
         torn=torn,
         idle_share=_read_idle_share(workdir / DEVICES_FILE),
     )
@@ -233,6 +239,7 @@ def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> ScoredLayer:
         scores=evaluation.scores,
         outcome=evaluation.outcome,
         evidence=evaluation.evidence,
+        deviation=evaluation.deviation,
     )
 
 
@@ -288,6 +295,18 @@ def top_layers(history: History, top_k: int) -> list[ScoredLayer]:
             pareto=group[0] in front,
             index=ranked[group[0]].index,
             members=tuple(ranked[place].index for place in group),
+            deviation=ranked[group[0]].evaluation.deviation,
         )
         for group in groups
     ]
+
+
+def best_layers(search: Search) -> list[ScoredLayer]:
+    """The `top_layers` of a search in the order of its file: that of the re-ranking if there was one."""
+    return in_new_order(top_layers(search.history, search.config["top_k"]), search.reranked)
+
+
+def in_new_order(layers: Sequence[ScoredLayer], reranked: Sequence[RerankedLayer]) -> list[ScoredLayer]:
+    """The layers with the best mean over fresh seeds first, then those that were not trained again."""
+    means = {layer.index: layer.mean for layer in reranked if layer.index is not None}
+    return sorted(layers, key=lambda layer: -means.get(layer.index, -1))
