@@ -148,8 +148,7 @@ class _Anchor:
     def _loops(self) -> dict[str, float]:
         batches = self._shared.data.validation.labels.shape[0]
         # XLA:TPU cuts one crop after the other.
-        crops = self._proxy.batch_size * self._proxy.replicas
-        return _SHUFFLE | {_CROPS: crops, _TRAINING: self._proxy.steps, _VALIDATION: batches}
+        return _SHUFFLE | {_CROPS: self._proxy.batch_size, _TRAINING: self._proxy.steps, _VALIDATION: batches}
 
 
 def _with_axis(tree: Any, count: int) -> Any:

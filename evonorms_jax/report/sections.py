@@ -292,7 +292,7 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
         "scores": element("span", scores, " · ", element("b", f"mean {percent(layer.mean_score)}")),
         "text": element("span", f"y = {layer.simplified}", css="text"),
         "as found": element("span", f"y = {layer.equation}", css="text"),
-        "use": element("code", _use(search, number, layer)),
+        "use": element("code", _use(search, layer)),
         "cost": _cost(layer),
     }
     if again := _reranked(search, layer):
@@ -328,10 +328,10 @@ def _members(layer: ScoredLayer) -> str:
     return f"candidate{'s' if len(others) > 1 else ''} {named}{f' and {rest} more' if rest > 0 else ''}"
 
 
-def _use(search: Search, number: int, layer: ScoredLayer) -> str:
+def _use(search: Search, layer: ScoredLayer) -> str:
     """The call that builds the layer."""
-    if search.saved[number : number + 1] == [layer.index]:
-        return f'norm_act("top_layers.json#{number}")'
+    if layer.index in search.saved:  # in the order of the re-ranking, if there was one
+        return f'norm_act("top_layers.json#{search.saved.index(layer.index)}")'
     return f"norm_act(Graph.parse({json.dumps(layer.equation)}))"  # it is not in the file yet
 
 
