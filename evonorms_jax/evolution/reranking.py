@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evonorms_jax.evolution.history import History
 from evonorms_jax.search_space import Graph
 
 
@@ -59,10 +58,9 @@ class RerankedLayer(NamedTuple):
         return cls(**fields | {"graph": Graph.from_json(row["graph"])})
 
 
-def to_rerank(history: History, top_k: int, baselines: Mapping[str, Graph]) -> list[RerankedLayer]:
-    """The best `top_k` layers of a search by mean score, then the baselines, without scores."""
-    best = enumerate(history.ranked()[:top_k], 1)
-    layers = [RerankedLayer("", record.graph, record.index, rank, {}) for rank, record in best]
+def to_rerank(candidates: Sequence[tuple[int, Graph]], baselines: Mapping[str, Graph]) -> list[RerankedLayer]:
+    """The candidates of a search, as index and graph, best first, then the baselines, without scores."""
+    layers = [RerankedLayer("", graph, index, rank, {}) for rank, (index, graph) in enumerate(candidates, 1)]
     return layers + [RerankedLayer(name, graph, None, None, {}) for name, graph in baselines.items()]
 
 
