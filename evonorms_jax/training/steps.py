@@ -152,7 +152,7 @@ def make_train_step(
         # Every part starts from the same moving statistics, as every device does.
         run = functools.partial(gradient_of, state.params, state.batch_stats, dropout_key)
         with _building_for(mesh):
-            loss, accuracy, stats, gradient = _mean_over_parts(run, parts)
+            loss, accuracy, stats, gradient = mean_over_parts(run, parts)
         change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
         average = _averaged(state, params, stats, settings.average_decay)
@@ -244,7 +244,7 @@ def _mean(tree):
     return jax.tree.map(lambda leaf: jnp.mean(leaf, 0), tree)
 
 
-def _mean_over_parts(run, parts):
+def mean_over_parts(run, parts):
     """The mean of `run(part)` over parts `[A, ...]`, one after the other."""
     count = len(jax.tree.leaves(parts)[0])
     if count == 1:

@@ -31,6 +31,7 @@ MARKS = {
     "comparison": "retraining",
     "search": "proxy",
     "training": "model",
+    "gan": "adam",
     "table": "batches",
     "reranking": "top",
 }
