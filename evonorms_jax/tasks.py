@@ -12,6 +12,7 @@ from evonorms_jax.training.task import Task
 #: Module with the `build_task` of each task, imported when the task is chosen.
 MODULES = {
     "classification": "evonorms_jax.training.classification",
+    "detection": "evonorms_jax.detection.task",
     "gan": "evonorms_jax.gan.task",
 }
 

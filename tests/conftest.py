@@ -1,5 +1,6 @@
 """Test-wide settings: eight CPU devices, strict rank promotion, fast builds, a compilation cache."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 # Both are read when the backend starts, so they come before the first import of jax. PJRT_NPROC: with
 # fewer threads than devices, collectives that nobody waits for can deadlock on a small machine.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
+    " --xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["PJRT_NPROC"] = "16"
 
 import jax
@@ -26,7 +30,9 @@ def pytest_configure(config):
     # The code generator is not tested here, and most of the time goes into building programs.
     jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+    # JAX keeps large caches. To search them for garbage as often as Python does takes a tenth of the time.
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_collection_modifyitems(items):

@@ -42,6 +42,7 @@ _WARNING = threading.Lock()  # shared by all parts, since an object with a lock 
 #: Function from a place to the number of a picture, 0 to N - 1: an endless sequence of permutations.
 Order = Callable[[int], int]
 Value = TypeVar("Value")
+Samples = grain.MapDataset  # values by their place
 
 
 class Sample(NamedTuple):
@@ -172,7 +173,7 @@ class Pictures:
 
 def train_samples(
     pictures: Pictures, size: int, policy: Policy | None, flip: bool, seed: int
-) -> grain.MapDataset[Sample]:
+) -> Samples[Sample]:
     """An endless sequence of epochs, each a fresh permutation: random part, random flip, policy.
 
     An epoch begins where the last one ended, even within a batch, so that every picture is seen.
@@ -192,7 +193,7 @@ def train_samples(
 
 def shuffled(
     count: int, sample: Callable[[Order, int, np.random.Generator], Value], seed: int
-) -> grain.MapDataset[Value]:
+) -> Samples[Value]:
     """An endless sequence of epochs of `count` pictures, each a fresh permutation.
 
     `sample(order, place, rng)` makes a value. Its generator depends on the seed and the place alone, and its
@@ -205,7 +206,7 @@ def shuffled(
     return grain.MapDataset.range(sys.maxsize).random_map(draw, seed=draw_seed)
 
 
-def eval_samples(pictures: Pictures, size: int, batch_size: int) -> grain.MapDataset[Sample]:
+def eval_samples(pictures: Pictures, size: int, batch_size: int) -> Samples[Sample]:
     """The central square of every picture in order, then of the first ones again to fill the last batch.
 
     Filling has weight 0, and so has the picture that replaces a damaged one. Blank images cannot fill: a
@@ -222,13 +223,13 @@ def eval_samples(pictures: Pictures, size: int, batch_size: int) -> grain.MapDat
     return filled(count, batch_size, sample)
 
 
-def filled(count: int, batch_size: int, sample: Callable[[int], Value]) -> grain.MapDataset[Value]:
+def filled(count: int, batch_size: int, sample: Callable[[int], Value]) -> Samples[Value]:
     """`sample(place)` of all places from 0 to `count` - 1 and beyond, up to the end of the last batch."""
     return grain.MapDataset.range(-(-count // batch_size) * batch_size).map(sample)
 
 
 def batches(
-    samples: grain.MapDataset[Value],
+    samples: Samples[Value],
     batch_size: int,
     start: int,
     share: Share,

@@ -46,7 +46,7 @@ class CocoStream(NamedTuple):
         eval_batches: `(part, batch_size) -> Iterator[EvaluationBatch]`, this host's share of all images of a
             part, each once. All hosts get the same number of batches. Filling of the last batch and the
             replacement of a damaged picture have weight 0.
-        truth: `part -> Truth` of "validation" or "test".
+        truth: `part -> Truth`.
     """
 
     name: str

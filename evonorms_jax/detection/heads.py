@@ -2,8 +2,8 @@
 
 B images, N regions of each, C channels of the pyramid, K outputs with background as the first, R anchors at
 a place. Convolutions have biases. Outputs are float32.
-Source: He et al. 2017 (arXiv 1703.06870), section 3.1; He et al. 2018 (arXiv 1811.08883) for the box head of
-four convolutions; initial values as in the released TPU code.
+Sources: He et al. 2017 (arXiv 1703.06870), section 3.1. Wu and He 2018 (arXiv 1803.08494) for the box head of
+four convolutions. Initial values are those of the released TPU detection code.
 """
 
 import functools
@@ -66,7 +66,7 @@ class BoxHead(nn.Module):
         `valid`, bool `[B, N]`, keeps empty regions out of all statistics.
         """
         sites, shape = Sites(self.norm_act, self.dtype, train), x.shape[:2]
-        x, mask = x.reshape(-1, *x.shape[2:]), valid.reshape(-1, 1, 1)
+        x, mask = x.reshape(-1, *x.shape[2:]), _mask(valid)
         for number in range(1, self.convs + 1):
             conv = Conv(self.features, 3, use_bias=True, dtype=self.dtype, name=f"conv_{number}")
             x = sites.pair(f"norm_{number}")(conv(x), mask=mask)
@@ -96,7 +96,7 @@ class MaskHead(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array, classes: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[B, N, S, S, C]` to mask logits `[B, N, 2S, 2S]` of the class `[B, N]` of each region."""
         sites, shape = Sites(self.norm_act, self.dtype, train), x.shape[:2]
-        x, mask = x.reshape(-1, *x.shape[2:]), valid.reshape(-1, 1, 1)
+        x, mask = x.reshape(-1, *x.shape[2:]), _mask(valid)
         for number in range(1, self.convs + 1):
             conv = Conv(self.features, 3, use_bias=True, dtype=self.dtype, name=f"conv_{number}")
             x = sites.pair(f"norm_{number}")(conv(x), mask=mask)
@@ -105,6 +105,14 @@ class MaskHead(nn.Module):
         maps = Conv(self.outputs, 1, use_bias=True, dtype=self.dtype, name="mask")(x).astype(jnp.float32)
         chosen = jnp.take_along_axis(maps, classes.reshape(-1, 1, 1, 1), axis=-1)[..., 0]
         return chosen.reshape(*shape, *chosen.shape[1:])
+
+
+def _mask(valid: jax.Array) -> jax.Array:
+    """The mask `[B N, 1, 1]` of the valid regions.
+
+    Without any valid region all count as valid, since moments over an empty set are NaN.
+    """
+    return (valid | ~jnp.any(valid)).reshape(-1, 1, 1)
 
 
 class TransposedConv(nn.Module):

@@ -4,14 +4,18 @@ H height, W width of the image in pixels.
 """
 
 import colorsys
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
+from evonorms_jax.data import photographs
 from evonorms_jax.detection.annotations import Categories
 from evonorms_jax.detection.segmentation import decode
+from evonorms_jax.runs.files import write_whole
 
 Json = dict[str, Any]
 _OPACITY = 0.45  # of a mask
@@ -52,6 +56,18 @@ def draw(image: np.ndarray, entries: Sequence[Json], categories: Categories, tit
         pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=colour)
         pen.text((x + 2, max(0, y - 17)), text, fill=_INK, font=font)
     return _titled(large, title) if title else large
+
+
+def open_image(path: epath.Path) -> np.ndarray:
+    """A picture as uint8 `[H, W, 3]`. Raises `DamagedPictureError` if it cannot be decoded."""
+    return photographs.decode(path.read_bytes())
+
+
+def save(picture: Image.Image, path: epath.Path) -> None:
+    """Writes a picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_whole(path, buffer.getvalue())
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -17,6 +17,9 @@ from jax import lax
 
 from evonorms_jax.detection.boxes import overlaps
 
+#: Name of the loop in a compiled program.
+SCOPE = "suppression"
+
 
 class Kept(NamedTuple):
     """The best boxes that remain, by falling score."""
@@ -58,7 +61,8 @@ def suppress(
         new = real & ~jnp.any(conflict & keep[:, None], 0)
         return new, jnp.any(new != keep)
 
-    keep, _ = lax.while_loop(lambda state: state[1], advance, (real, jnp.bool_(True)))
+    with jax.named_scope(SCOPE):
+        keep, _ = lax.while_loop(lambda state: state[1], advance, (real, jnp.bool_(True)))
     reach = min(count, len(order))
     is_kept, places = lax.top_k(jnp.where(keep, len(order) - number, 0), reach)
     remains = is_kept > 0

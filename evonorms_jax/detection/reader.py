@@ -3,18 +3,18 @@
 P side of the canvas, M object slots, B global batch size, b = B / hosts. This module needs the extra `coco`.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 
-import grain
 import numpy as np
 from etils import epath
 
 from evonorms_jax.data import DataNotFoundError, Share, photographs
 from evonorms_jax.data.photographs import DamagedPictureError
-from evonorms_jax.data.pipeline import Damage, batches, filled, shuffled
+from evonorms_jax.data.pipeline import Damage, Samples, batches, filled, shuffled
 from evonorms_jax.data.stream import check_part, check_start
 from evonorms_jax.detection import placement
-from evonorms_jax.detection.annotations import CocoImage, categories_of, images_of, read_annotations
+from evonorms_jax.detection.annotations import CocoImage, Json, categories_of, images_of, read_annotations
 from evonorms_jax.detection.coco import CocoStream, Truth
 from evonorms_jax.detection.objects import fill_slots
 from evonorms_jax.detection.placement import Placement
@@ -27,19 +27,16 @@ _CONSEQUENCES = {"train": "the next one takes its place", "eval": "its objects c
 
 def open_folder(root: epath.Path, settings: CocoSettings, order_seed: int, share: Share) -> CocoStream:
     """Opens a folder in COCO's layout; arguments and errors as `coco.open_coco`."""
-    truths, splits, categories = {}, {}, None
+    splits, categories = {}, None
     for part, (name, size) in settings.splits().items():
-        content = read_annotations(root / "annotations" / f"instances_{name}.json")
+        content = read_annotations(_file(root, name))
         found = categories_of(content, raw=settings.raw_ids)
         if found != (categories or found):
             raise UserError(f"{root}: the categories of {name} are not those of {settings.train_split}")
-        categories, truth = found, Truth(_first(content, size), root / name)
-        images = images_of(truth.content, categories)
+        categories, images = found, images_of(content, found)[:size]
         if part == "train":
             images = _trained(images, root, settings)
-        else:
-            truths[part] = truth  # that of COCO's training part would take gigabytes
-        splits[part] = Split(f"{root.name}, {name}", truth.folder, images, settings.damaged)
+        splits[part] = Split(f"{root.name}, {name}", root / name, images, settings.damaged)
     sizes = {part: len(splits.get(part, ())) for part in ("train", "validation", "test")}
     samples = train_samples(splits["train"], settings, order_seed)
 
@@ -54,16 +51,23 @@ def open_folder(root: epath.Path, settings: CocoSettings, order_seed: int, share
         padded = eval_samples(splits[part], settings.canvas, batch_size)
         return batches(padded, batch_size, 0, share, settings.threads)
 
-    return CocoStream(root.name, categories, sizes, train_batches, eval_batches, truths.__getitem__)
+    @functools.cache
+    def truth(part):
+        # Read again, because the annotations of COCO's training part take gigabytes.
+        content = read_annotations(_file(root, settings.splits()[part][0]))
+        return Truth(_restricted(content, {image.id for image in splits[part].images}), splits[part].folder)
+
+    return CocoStream(root.name, categories, sizes, train_batches, eval_batches, truth)
 
 
-def _first(content: dict, size: int | None) -> dict:
-    """The annotations of the first images in the order of their ids."""
-    if size is None or size >= len(content["images"]):
-        return content
-    images = sorted(content["images"], key=lambda image: image["id"])[:size]
-    kept = {image["id"] for image in images}
-    annotations = [each for each in content["annotations"] if each["image_id"] in kept]
+def _file(root: epath.Path, split: str) -> epath.Path:
+    return root / "annotations" / f"instances_{split}.json"
+
+
+def _restricted(content: Json, ids: Collection[int]) -> Json:
+    """The annotations of some images."""
+    images = [image for image in content["images"] if image["id"] in ids]
+    annotations = [each for each in content["annotations"] if each["image_id"] in ids]
     return content | {"images": images, "annotations": annotations}
 
 
@@ -84,7 +88,7 @@ class Split:
         Raises `DataNotFoundError` if the first picture is missing.
         """
         self.images = images
-        self._folder, self._damaged = folder, damaged
+        self.folder, self._damaged = folder, damaged
         self._damage = {use: Damage(name, consequence) for use, consequence in _CONSEQUENCES.items()}
         if not (folder / images[0].file).exists():
             raise DataNotFoundError(f"{folder / images[0].file} is missing, which the annotations name")
@@ -109,7 +113,7 @@ class Split:
 
     def _decode(self, number: int) -> tuple[CocoImage, np.ndarray]:
         image = self.images[number]
-        path = self._folder / image.file
+        path = self.folder / image.file
         try:
             pixels = photographs.decode(path.read_bytes())
         except FileNotFoundError:
@@ -123,7 +127,7 @@ class Split:
         return image, pixels
 
 
-def train_samples(split: Split, settings: CocoSettings, seed: int) -> grain.MapDataset[TrainingBatch]:
+def train_samples(split: Split, settings: CocoSettings, seed: int) -> Samples[TrainingBatch]:
     """An endless sequence of epochs of images at random scales and places, a batch without its axis each."""
 
     def sample(order, place, rng):
@@ -137,7 +141,7 @@ def train_samples(split: Split, settings: CocoSettings, seed: int) -> grain.MapD
     return shuffled(len(split), sample, seed)
 
 
-def eval_samples(split: Split, side: int, batch_size: int) -> grain.MapDataset[EvaluationBatch]:
+def eval_samples(split: Split, side: int, batch_size: int) -> Samples[EvaluationBatch]:
     """Every whole image in order, then the first ones again to fill the last batch."""
     count = len(split)
 

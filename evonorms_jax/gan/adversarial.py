@@ -20,9 +20,8 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.gan import losses, spectral
 from evonorms_jax.gan.networks import Networks
 from evonorms_jax.gan.shifts import draw_shifts, shift
-from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import grouped, replicated
-from evonorms_jax.training.steps import Metrics, StepSettings, mean_over_parts
+from evonorms_jax.training.steps import Metrics, StepSettings, building_on, mean_over_parts
 
 #: Names of the networks in the parts of a state.
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -99,7 +98,7 @@ def make_init(
 
     def init(key):
         keys = jax.random.split(key)
-        with building_for(mesh.devices.flat[0].platform):
+        with building_on(mesh):
             variables = {
                 GENERATOR: generator.init(keys[0], z, labels, train=False),
                 DISCRIMINATOR: discriminator.init(keys[1], image, labels),
@@ -141,7 +140,7 @@ def make_train_step(
             for one in keys
         ]
         each = []
-        with building_for(mesh.devices.flat[0].platform):
+        with building_on(mesh):
             for number, drawn in enumerate(draws[:-1]):
                 parts = *(values[number] for values in real), drawn
                 found = mean_over_parts(functools.partial(gradients.of_discriminator, state), parts)

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from evonorms_jax.gan import spectral
 from evonorms_jax.gan.adversarial import DISCRIMINATOR, GanState, scale_pixels
 from evonorms_jax.gan.networks import Discriminator
-from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import put_batch
+from evonorms_jax.training.steps import building_on
 
 
 def make_mean_logit(discriminator: Discriminator, mesh: Mesh) -> Callable[..., float | None]:
@@ -27,7 +27,7 @@ def make_mean_logit(discriminator: Discriminator, mesh: Mesh) -> Callable[..., f
             "params": state.params[DISCRIMINATOR],
             spectral.COLLECTION: state.spectral[DISCRIMINATOR],
         }
-        with building_for(mesh.devices.flat[0].platform):
+        with building_on(mesh):
             logits = discriminator.apply(variables, scale_pixels(images), labels)
         return jnp.sum(logits * weights), jnp.sum(weights)
 

@@ -17,8 +17,8 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.gan import spectral
 from evonorms_jax.gan.construction import networks_of
 from evonorms_jax.gan.networks import Generator
-from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import data_mesh, put_batch, replicated
+from evonorms_jax.training.steps import building_on
 
 #: `(labels int32 [N], seed) -> uint8 [N, P, P, C]`.
 Sampler = Callable[[np.ndarray, int], np.ndarray]
@@ -170,7 +170,7 @@ def make_painter(generator: Generator, mesh: Mesh) -> Callable[..., jax.Array]:
     """A jitted function from variables, latents and labels to uint8 images, whole on every device."""
 
     def paint(variables, z, labels):
-        with building_for(mesh.devices.flat[0].platform):
+        with building_on(mesh):
             images = generate(generator, variables, z, labels)
         return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
 
@@ -203,7 +203,7 @@ def make_renderer(config: ConfigDict, state: Any) -> Renderer:
             return latents, labels.astype(np.int32)
         return _put(mesh, (latents, labels.astype(np.int32)))
 
-    with building_for(mesh.devices.flat[0].platform):
+    with building_on(mesh):
         average, vectors = state.average, state.spectral["generator"]
         variables = standing_variables(generator, average, vectors, draw, settings.statistics_batches)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from evonorms_jax.evolution.history import OUTCOMES
 from evonorms_jax.evolution.records import ScoredLayer, Search, trained_baselines
-from evonorms_jax.report import figures
+from evonorms_jax.report import figures, lineage
 from evonorms_jax.report.graph_picture import draw_graph, typeset
 from evonorms_jax.report.markup import (
     DASH,
@@ -24,8 +24,11 @@ from evonorms_jax.report.markup import (
     swatch,
     table,
 )
+from evonorms_jax.search_space.cost import layer_cost
+from evonorms_jax.search_space.simplify import simplify
 
 _PARETO_BADGE = element("span", "Pareto", css="badge")
+_MOST_ALIKE = 12  # members of a cluster that are named
 
 
 def _reference(search: Search) -> ScoredLayer | None:
@@ -40,7 +43,7 @@ def header(search: Search) -> Html:
     """The title and the progress of the search."""
     examined, budget = len(search.history), search.config["budget"]
     state = "finished" if search.finished else "not finished"
-    line = f"{examined} of {budget} candidates examined · {state}"
+    line = f"{examined:,} of {budget:,} candidates examined · {state}"
     notes = ["The last line of the history was incomplete and is left out."] if search.torn else []
     return element(
         "header",
@@ -55,10 +58,10 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
     examined = len(search.history)
     seconds = sum(record.evaluation.seconds for record in search.history)
     facts = [
-        ("candidates examined", examined),
-        ("trained in full", sum(record.evaluation.outcome == "accepted" for record in search.history)),
+        ("candidates examined", f"{examined:,}"),
+        ("trained in full", f"{len(search.history.accepted()):,}"),
         ("device time", duration(seconds)),
-        ("candidates per device minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
+        ("candidates per device minute", f"{60 * examined / seconds:,.1f}" if seconds else DASH),
         ("best mean accuracy", percent(top[0].mean_score if top else None)),
     ]
     if reference := _reference(search):
@@ -92,9 +95,9 @@ def best_layer(search: Search, top: Sequence[ScoredLayer]) -> Html:
 
 def _equation(layer: ScoredLayer, size: int = 18) -> Html:
     """The equation of a layer, typeset in letters of `size` pixels if possible and as text otherwise."""
-    picture = typeset(layer.graph, size)
+    picture = typeset(simplify(layer.graph), size)
     if picture is None:
-        return element("p", f"y = {layer.equation}", css="text")
+        return element("p", f"y = {layer.simplified}", css="text")
     return element("div", picture, css="formula")
 
 
@@ -130,7 +133,7 @@ def outcomes(search: Search) -> Html:
         cells = [
             element("span", swatch(name), outcome.title),
             outcome.meaning,
-            len(chosen),
+            f"{len(chosen):,}",
             percent(len(chosen) / len(search.history)),
             f"{sum(evaluation.steps for evaluation in chosen):,}",
             duration(sum(evaluation.seconds for evaluation in chosen)),
@@ -179,15 +182,19 @@ def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
         ("" if number else "baseline", [number, *_scores(layer, search.anchors, reference)])
         for number, layer in layers
     ]
-    note = "Baselines (shaded) are trained and tested in the same way."
+    note = (
+        "Baselines (shaded) are trained and tested in the same way. Layers are alike if their outputs agree "
+        "to 1 % on random inputs. The best of them stands for all. Equations are simplified. The graphs "
+        "below are as they were found."
+    )
     return section("Layers found and baselines", table(header, rows, 3), element("p", note, css="note"))
 
 
 def _scores(layer: ScoredLayer, anchors: Sequence[str], reference: ScoredLayer | None) -> list[object]:
     """The cells of a layer after its number."""
     mean = layer.mean_score
-    name = [layer.title, " ", _PARETO_BADGE] if layer.pareto else [layer.title]
-    text = element("span", layer.equation, css="text")
+    name = [layer.title, *([" ", _PARETO_BADGE] if layer.pareto else []), *_alike(layer)]
+    text = element("span", layer.simplified, css="text")
     if layer.outcome != "accepted":
         text = join([text, element("div", _rejection(layer), css="note")])
     compared = mean is not None and reference is not None and layer is not reference
@@ -198,6 +205,12 @@ def _scores(layer: ScoredLayer, anchors: Sequence[str], reference: ScoredLayer |
         element("b", percent(mean)),
         points(mean - reference.mean_score) if compared else DASH,
     ]
+
+
+def _alike(layer: ScoredLayer) -> list[object]:
+    """The size of the layer's cluster, if it is not alone."""
+    size = len(layer.members)
+    return [element("div", f"{size} alike", css="note")] if size > 1 else []
 
 
 def _rejection(layer: ScoredLayer) -> str:
@@ -237,16 +250,38 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
     scores = " · ".join(f"{anchor} {percent(layer.scores.get(anchor))}" for anchor in search.anchors)
     facts = {
         "scores": element("span", scores, " · ", element("b", f"mean {percent(layer.mean_score)}")),
-        "text": element("span", f"y = {layer.equation}", css="text"),
+        "text": element("span", f"y = {layer.simplified}", css="text"),
+        "as found": element("span", f"y = {layer.equation}", css="text"),
         "use": element("code", _use(search, number, layer)),
+        "cost": _cost(layer),
     }
+    if layer.simplified == layer.equation:
+        del facts["as found"]
+    if len(layer.members) > 1:
+        facts["alike"] = _members(layer)
     return element(
         "article",
         element("h3", f"#{number} · {layer.title}", _PARETO_BADGE if layer.pareto else ""),
         _equation(layer),
         element("div", draw_graph(layer.graph), css="frame"),
         definitions(facts),
+        lineage.section(search, layer),
     )
+
+
+def _cost(layer: ScoredLayer) -> str:
+    """The passes over x of a training step, and the numbers that a channel has."""
+    cost = layer_cost(layer.graph)
+    numbers = f"{cost.parameters} trainable and {cost.state} moving numbers for each channel"
+    return f"{cost.passes} passes over tensors of the size of x in a training step, {numbers}"
+
+
+def _members(layer: ScoredLayer) -> str:
+    """The other candidates of the layer's cluster."""
+    others = layer.members[1:]
+    named = ", ".join(map(str, others[:_MOST_ALIKE]))
+    rest = len(others) - _MOST_ALIKE
+    return f"candidate{'s' if len(others) > 1 else ''} {named}{f' and {rest} more' if rest > 0 else ''}"
 
 
 def _use(search: Search, number: int, layer: ScoredLayer) -> str:

@@ -77,7 +77,7 @@ class Programs(NamedTuple):
 
 def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh of a config over devices, by default all of all hosts; errors as `build_task`."""
-    mesh = data_mesh(devices, groups=_step_settings(config).groups(config.batch_size))
+    mesh = data_mesh(devices, groups=step_settings(config).groups(config.batch_size))
     for name in ("batch_size", "eval_batch_size"):
         check_divisible(name, config[name], mesh)
     return mesh
@@ -92,13 +92,13 @@ def make_programs(config: ConfigDict, images: Images, train_size: int, mesh: Mes
       train_size: number of training images, which sets the length of an epoch.
       mesh: devices of the training. They may exist for a compiler only.
     """
-    steps = _steps(config, train_size)
+    steps = length(config, train_size)
     model = _make_model(config, images.num_classes)
     optimizer, schedule = make_optimizer(
         OptimizerSettings(**config.optimizer), steps=steps, batch_size=config.batch_size, images=train_size
     )
     init = make_init(model, optimizer, images, mesh, average=bool(config.average_decay))
-    step = make_train_step(model, optimizer, images, mesh, _step_settings(config))
+    step = make_train_step(model, optimizer, images, mesh, step_settings(config))
     pixels = (config.batch_size, config.data.crop, config.data.crop, images.shape[-1])
     batch = jax.ShapeDtypeStruct(pixels, jnp.uint8), jax.ShapeDtypeStruct(pixels[:1], jnp.int32)
     state = jax.eval_shape(init, jax.random.key(0))
@@ -113,8 +113,9 @@ def shapes_on(tree: Any, sharding: Sharding) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def _step_settings(config: ConfigDict) -> StepSettings:
-    return StepSettings(**{name: config[name] for name in StepSettings._fields})
+def step_settings(config: ConfigDict) -> StepSettings:
+    """The settings of a step that are keys of the config. A task that lacks one has its default."""
+    return StepSettings(**{name: config[name] for name in StepSettings._fields if name in config})
 
 
 def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
@@ -130,15 +131,21 @@ def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
     return stream_feed(open_stream(settings, order_seed=config.seed, share=share), batching, mesh)
 
 
-def _steps(config: ConfigDict, images: int) -> int:
+def length(config: ConfigDict, images: int) -> int:
+    """The number of steps of a training on so many images. Raises `ValueError` if it is no count."""
     steps = config.steps if config.epochs is None else round(config.epochs * images / config.batch_size)
     if not COUNT.holds(steps):
         raise UserError(f"steps must be {COUNT.describe(steps)}, got {steps}")
     return steps
 
 
-def _make_model(config: ConfigDict, num_classes: int) -> nn.Module:
+def compute_dtype(config: ConfigDict) -> jnp.dtype:
+    """The dtype of the activations. Raises `ValueError` if it is unknown."""
     if config.dtype not in DTYPES:
         raise UserError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
-    layer = norm_act(**config.layer)
-    return build_model(**config.model, norm_act=layer, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
+    return jnp.dtype(config.dtype)
+
+
+def _make_model(config: ConfigDict, num_classes: int) -> nn.Module:
+    dtype, layer = compute_dtype(config), norm_act(**config.layer)
+    return build_model(**config.model, norm_act=layer, num_classes=num_classes, dtype=dtype)

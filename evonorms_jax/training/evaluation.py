@@ -19,6 +19,7 @@ def evaluate(
     best: bool = False,
     data_dir: str | None = None,
     build: Builder | None = None,
+    out: epath.PathLike | None = None,
 ) -> tuple[int, dict[str, float]]:
     """Evaluates a checkpoint of a training on a part of its data: its step, and its metrics.
 
@@ -28,10 +29,11 @@ def evaluate(
       best: whether to take the checkpoint that is best by the task's criterion instead of the newest.
       data_dir: folder of the data, if they have moved.
       build: builder of the task, by default that of a classifier.
+      out: folder for the task's pictures and files of the checkpoint, by default none.
 
     Raises:
-      ValueError: if it is no work directory of a training, its layer file has changed, it has no checkpoint,
-        or the part is empty.
+      ValueError: if it is no work directory of a training, its layer file or its data have changed, it
+        has no checkpoint, or the part is empty.
       DataNotFoundError: if the data are missing.
     """
     workdir = absolute(workdir)
@@ -40,10 +42,12 @@ def evaluate(
         raise UserError(f"{workdir} is no work directory of a training")
     written["layer"].pop("equation", None)
     config = ConfigDict(written)
-    check_config(workdir, describe(config))
+    described = describe(config)
+    check_config(workdir, described)
     if data_dir is not None:
         config.data.data_dir = data_dir
     task = (build or build_task)(config)
+    check_config(workdir, described | dict(task.identity))
     with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
         restored = checkpoints.restore(task.target, best=best)
     if restored is None:
@@ -51,4 +55,7 @@ def evaluate(
     found = task.evaluate(restored.arrays, part, lambda: False)
     if not found:
         raise UserError(f"the {part} part of {dict(task.about)['data']} is empty")
+    if out is not None:
+        absolute(out).mkdir(parents=True, exist_ok=True)
+        task.illustrate(restored.arrays, absolute(out))
     return restored.step, found

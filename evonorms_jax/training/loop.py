@@ -71,7 +71,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, build: Builder | None = N
     """
     task = (build or build_task)(config)
     # Only a config that can be trained claims the directory, so that a mistyped one can be corrected.
-    described, writes = describe(config), jax.process_index() == 0
+    described, writes = describe(config) | dict(task.identity), jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         workdir = absolute(workdir)
         if writes:
@@ -193,6 +193,8 @@ def _result(run: _Run, state: State, validation: dict[str, float] | None) -> Res
         validation = run.validate(step, state)
     test = run.evaluate(state, "test")
     run.write(step, "test", test)
+    if test:
+        run.task.illustrate(state, run.workdir)
     run.flush()
     if run.stop_now():
         run.interrupt(step)

@@ -1,9 +1,11 @@
 """The group `optimizer` of a config: learning-rate schedules and optimizers by name."""
 
 import difflib
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -11,13 +13,13 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_parameters
 
 # "step" multiplies the rate by 0.1 after epochs 30, 60 and 80 of 90, as in the released ResNet code.
-_DROPS = (30 / 90, 60 / 90, 80 / 90)
+DROPS = (30 / 90, 60 / 90, 80 / 90)
 # "exponential" multiplies it by 0.97 every 2.4 epochs of 350, as in the released EfficientNet code.
 _DECAY, _DECAY_EVERY = 0.97, 2.4 / 350
 
 
-def _step(peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
-    return optax.piecewise_constant_schedule(peak, {round(steps * at) - warmup_steps: 0.1 for at in _DROPS})
+def _step(peak: float, steps: int, warmup_steps: int, drops: Sequence[float] = DROPS) -> optax.Schedule:
+    return optax.piecewise_constant_schedule(peak, {round(steps * at) - warmup_steps: 0.1 for at in drops})
 
 
 def _exponential(peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
@@ -37,7 +39,12 @@ SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
 
 
 def make_schedule(
-    *, learning_rate: float, steps: int, schedule: str = "constant", warmup_steps: int = 0
+    *,
+    learning_rate: float,
+    steps: int,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    drops: Sequence[float] = DROPS,
 ) -> optax.Schedule:
     """A linear warm-up from 0 followed by a named schedule over the remaining steps.
 
@@ -46,6 +53,7 @@ def make_schedule(
       steps: length of the training, warm-up included.
       schedule: name in `SCHEDULES`.
       warmup_steps: length of the warm-up, at least 0.
+      drops: places of the drops of "step", as shares of the length.
 
     Raises:
       ValueError: if the schedule is unknown, or the warm-up is not from 0 to `steps`.
@@ -55,7 +63,8 @@ def make_schedule(
         raise UserError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
     if not 0 <= warmup_steps <= steps:
         raise UserError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
-    rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps)
+    chosen = {"drops": drops} if schedule == "step" else {}
+    rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps, **chosen)
     if not warmup_steps:
         return rest
 
@@ -65,28 +74,52 @@ def make_schedule(
     return optax.join_schedules([warmup, rest], [warmup_steps])
 
 
-def sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum. Weight decay is added to the gradient of all but the norms' parameters."""
+def kernels(params: Any) -> Any:
+    """The mask of the parameters with the name `kernel`, which leaves out norms and all biases."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+#: The parameters that weight decay is for, by name, as functions from parameters to a mask.
+DECAYED: dict[str, Callable[[Any], Any]] = {"all_but_norms": norm_parameters, "kernels": kernels}
+
+
+def sgd(
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    decayed: Callable[[Any], Any] = norm_parameters,
+    nesterov: bool = True,
+) -> optax.GradientTransformation:
+    """SGD with momentum. Weight decay is added to the gradient of all but the norms' parameters."""
     return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=norm_parameters),
-        optax.sgd(schedule, momentum=momentum, nesterov=True),
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.sgd(schedule, momentum=momentum, nesterov=nesterov),
     )
 
 
 def rmsprop(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    decayed: Callable[[Any], Any] = norm_parameters,
 ) -> optax.GradientTransformation:
     """RMSProp as in TensorFlow 1, for the EfficientNets: g / sqrt(m + 0.001).
 
     The mean square m starts at 1 and decays by 0.9. Weight decay is that of `sgd`.
     """
     return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=norm_parameters),
+        optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.rmsprop(schedule, decay=0.9, eps=1e-3, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum),
     )
 
 
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd, "rmsprop": rmsprop}
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": sgd,
+    "momentum": functools.partial(sgd, nesterov=False),
+    "rmsprop": rmsprop,
+}
 
 
 class OptimizerSettings(NamedTuple):
@@ -101,6 +134,9 @@ class OptimizerSettings(NamedTuple):
     warmup_epochs: float | None = None  # length of the warm-up in epochs, overrides `warmup_steps`
     # Batch size for which `learning_rate` is given: the rate grows with the batch. By default it does not.
     reference_batch: int | None = None
+    drops: Sequence[float] = DROPS  # places of the drops of the schedule "step", as shares of the length
+    decayed: str = "all_but_norms"  # name in `DECAYED`
+    clip_norm: float | None = None  # largest norm of a gradient, to which a larger one is scaled down
 
 
 def make_optimizer(
@@ -112,13 +148,26 @@ def make_optimizer(
     """
     if settings.name not in OPTIMIZERS:
         raise UserError(f"unknown optimizer {settings.name!r}; there are {', '.join(OPTIMIZERS)}")
+    if settings.decayed not in DECAYED:
+        raise UserError(f"optimizer.decayed must be {' or '.join(DECAYED)}, got {settings.decayed!r}")
     rate, warmup_steps = settings.learning_rate, settings.warmup_steps
     if settings.reference_batch is not None:
         rate *= batch_size / settings.reference_batch
     if settings.warmup_epochs is not None:
         warmup_steps = round(settings.warmup_epochs * images / batch_size)
     schedule = make_schedule(
-        learning_rate=rate, steps=steps, schedule=settings.schedule, warmup_steps=warmup_steps
+        learning_rate=rate,
+        steps=steps,
+        schedule=settings.schedule,
+        warmup_steps=warmup_steps,
+        drops=settings.drops,
     )
-    make = OPTIMIZERS[settings.name]
-    return make(schedule, momentum=settings.momentum, weight_decay=settings.weight_decay), schedule
+    optimizer = OPTIMIZERS[settings.name](
+        schedule,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        decayed=DECAYED[settings.decayed],
+    )
+    if settings.clip_norm is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+    return optimizer, schedule

@@ -4,6 +4,7 @@ B batch size, P side of an image, C channels, K classes. A step works on A parts
 other. Each part has G groups of b images with batch statistics of their own, so B = A G b.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -114,7 +115,7 @@ def make_init(
     """Builds `init(key) -> TrainState` for the state before the first step. It consumes the key."""
 
     def init(key):
-        with _building_for(mesh):
+        with building_on(mesh):
             variables = model.init(key, jnp.zeros((1, *images.shape), jnp.float32), train=False)
         params, stats = variables["params"], variables.get("batch_stats", {})
         kept = {"params": params, "batch_stats": stats} if average else {}
@@ -148,10 +149,10 @@ def make_train_step(
         if settings.mixup:
             x, targets = _mix(mix_key, settings.mixup, x, targets)
         targets = optax.smooth_labels(targets, settings.label_smoothing)
-        parts = _cut((x, targets, labels), settings, mesh)
+        parts = cut((x, targets, labels), settings, mesh)
         # Every part starts from the same moving statistics, as every device does.
         run = functools.partial(gradient_of, state.params, state.batch_stats, dropout_key)
-        with _building_for(mesh):
+        with building_on(mesh):
             loss, accuracy, stats, gradient = mean_over_parts(run, parts)
         change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
@@ -198,7 +199,7 @@ def make_sums(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dic
     @jax.jit
     def sums(variables, batch):
         pixels, labels, weights = batch
-        with _building_for(mesh):
+        with building_on(mesh):
             logits = model.apply(variables, normalize(pixels, images.mean, images.std), train=False)
         loss = cross_entropy(logits, one_hot(labels, images.num_classes))
         each = {"loss": loss, "accuracy": correct(logits, labels), "images": 1.0}
@@ -212,7 +213,8 @@ def evaluated_variables(state: TrainState) -> dict[str, Any]:
     return state.average or {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def _building_for(mesh: Mesh):
+def building_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
+    """A context in which programs are traced for the devices of a mesh."""
     return building_for(mesh.devices.flat[0].platform)
 
 
@@ -270,18 +272,18 @@ def _mix(key, alpha, x, targets):
     return mixed(x), mixed(targets)
 
 
-def _cut(batch, settings: StepSettings, mesh: Mesh):
+def cut(batch, settings: StepSettings, mesh: Mesh):
     """Divides `[B, ...]` into parts `[A, G, b, ...]`; also gives the number of each group `[A, G]`."""
     groups = settings.groups(len(batch[0]))
     parts = settings.accumulate
 
-    def cut(values):
+    def divided(values):
         # Groups vary slowest in the batch, so that every part has images of every device.
         values = values.reshape(groups, parts, -1, *values.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(values, grouped(mesh, axis=1))
 
     numbers = jnp.arange(groups * parts).reshape(groups, parts).T
-    return *map(cut, batch), numbers
+    return *map(divided, batch), numbers
 
 
 def _averaged(state: TrainState, params, stats, decay: float):

@@ -4,7 +4,7 @@ The loop of `training/loop.py` knows this contract alone. A new task is one modu
 `build_task(config, devices=None) -> Task` and an entry in `evonorms_jax/tasks.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -62,10 +62,13 @@ class Task(NamedTuple):
     steps: int  # length of the training
     about: Sequence[tuple[str, str]] = ()  # constant rows of the display
     criterion: Criterion = Criterion()
-    #: `(state, workdir)`: writes pictures and files of a state. All hosts call it after every evaluation of
-    #: the validation part, so at the end too. Only process 0 may write.
+    #: `(state, workdir)`: writes pictures and files of a state. All hosts call it after every evaluation, at
+    #: the end after that of the test part too. Only process 0 may write.
     illustrate: Callable[[State, epath.Path], None] = _illustrate
     may_differ: Sequence[str] = MAY_DIFFER  # keys of the config that may change before a training resumes
+    #: Facts about the data that a checkpoint depends on, such as the class of each category. They join the
+    #: config in the work directory, which then refuses other ones.
+    identity: Mapping[str, Any] = {}
 
 
 #: `(config, devices) -> Task` on devices, by default all devices of all hosts.

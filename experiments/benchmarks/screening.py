@@ -36,7 +36,7 @@ from rich.table import Table
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.executors import Job, Shared, Universal
+from evonorms_jax.evolution.executors import Job, Universal, share
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import CATALOG, Graph
@@ -185,7 +185,7 @@ def _universal_seconds(
     executors = []
     for anchor in screening.tasks:
         template = jax.jit(anchor.task.init)(encode(CATALOG["evonorm_b0"]), anchor.init_key)
-        shared = Shared(anchor.data, anchor.train_key, template)
+        shared = share(anchor.data, [(anchor.train_key, template)])
         executors.append(Universal(without_early_end(anchor.task), places.replicate(shared), places))
 
     def run(graphs, steps):

@@ -10,7 +10,6 @@ from evonorms_jax.evolution.proposal import (
     check_settings,
     fit,
     population,
-    propose,
     propose_round,
 )
 from evonorms_jax.search_space import CATALOG, OP_NAMES, Graph, mutate, random_graph
@@ -45,6 +44,11 @@ def history_of(count, rejected=()):
 
 
 # -- The paper's rule
+
+
+def propose(history, settings, seed, index):
+    (proposal,) = propose_round(history, settings, seed, [index])
+    return proposal
 
 
 def plain_tournament(history, settings, seed, index):

@@ -3,13 +3,10 @@
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from support.forks import Child, python
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 import os
 from ml_collections import ConfigDict, config_dict
@@ -25,14 +22,12 @@ def get_config(form="full"):
         "proxy": {"steps": 5 if form == "full" else 1, "learning_rate": 0.1},
     })
 """
-# Runs each command line of the standard input in a child of one process: importing takes seconds.
-DRIVER = '''
+MAIN = '''
 """A main for tests.
 
   python -m main --config=config.py
 """
-import json, os, sys, tempfile, traceback, warnings
-warnings.simplefilter("ignore")
+import json, os
 import jax, numpy
 from absl import logging
 from jax._src import distributed
@@ -59,27 +54,7 @@ def main(argv):
         case "settings": print(jax.config.jax_compilation_cache_dir)
         case _: print(json.dumps(CONFIG.value.to_dict()))
 
-results = []
-for arguments in json.load(sys.stdin):
-    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
-    child = os.fork()
-    if not child:
-        os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
-        sys.argv = ["main.py", *arguments]
-        # The end of an interpreter that has loaded JAX takes half a second: leave without it.
-        try:
-            flags.run(main, example="config.py")
-        except SystemExit as end:
-            status = end.code
-        except Exception:
-            traceback.print_exc()
-            status = 1
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(status or 0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    out.seek(0), err.seek(0)
-    results.append([status, out.read(), err.read()])
-json.dump(results, sys.stdout)
+flags.run(main, example="config.py")
 '''
 GOOD = ["--config=config.py", "--workdir=run"]
 USAGE_ERRORS = [
@@ -132,23 +107,17 @@ OTHERS = {
 def outcomes(tmp_path_factory):
     """Exit status, output and errors of every command line above."""
     folder = tmp_path_factory.mktemp("mains")
-    (folder / "main.py").write_text(DRIVER)
+    (folder / "main.py").write_text(MAIN)
     (folder / "config.py").write_text(CONFIG)
     (folder / "empty.py").write_text("")
     (folder / "main.txt").write_text("")
-    commands = [arguments for arguments, _ in USAGE_ERRORS] + list(OTHERS.values())
-    child = subprocess.run(
-        [sys.executable, "main.py"],
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "EVONORMS_CACHE": str(folder / "cache")},
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    names = [message for _, message in USAGE_ERRORS] + list(OTHERS)
-    return dict(zip(names, json.loads(child.stdout), strict=True)) | {"folder": folder}
+    environment = os.environ | {"EVONORMS_CACHE": str(folder / "cache")}
+    found = {"folder": folder}
+    for name, arguments in (OTHERS | {message: given for given, message in USAGE_ERRORS}).items():
+        with Child(python, "-m", "main", *arguments, environment=environment, folder=folder) as child:
+            output, log = child.communicate()
+        found[name] = [child.returncode, output, log]
+    return found
 
 
 @pytest.mark.parametrize("message", [message for _, message in USAGE_ERRORS])

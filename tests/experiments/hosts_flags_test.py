@@ -1,43 +1,12 @@
 """What the mains say, and how they end, if they are told wrongly who they are, or cannot join the others."""
 
-import json
 import os
 import re
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from support.forks import Child, python
 
-ROOT = Path(__file__).parents[2]
-# Runs each command in a child of one process: importing takes seconds.
-DRIVER = """
-import json, os, runpy, sys, tempfile, warnings
-warnings.simplefilter("ignore")
-import jax
-import evonorms_jax.evolution.session, evonorms_jax.report, evonorms_jax.training.loop
-
-results = []
-for module, arguments, variables in json.load(sys.stdin):
-    err = tempfile.TemporaryFile("w+")
-    child = os.fork()
-    if not child:
-        os.dup2(err.fileno(), 1), os.dup2(err.fileno(), 2)
-        os.environ |= variables
-        jax.config.update("jax_platforms", variables.get("JAX_PLATFORMS", "cpu"))
-        sys.argv = [module, *arguments]
-        try:
-            runpy.run_module(module, run_name="__main__")
-        except SystemExit as end:
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(end.code or 0)
-        os._exit(99)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    err.seek(0)
-    results.append([status, err.read()])
-json.dump(results, sys.stdout)
-"""
 MAINS = {
     "experiments.search": "experiments/configs/search_mnist5k.py:quick",
     "experiments.train": "experiments/configs/train.py:quick",
@@ -91,27 +60,19 @@ def outcomes(tmp_path_factory):
     with socket.create_server(("", 0)) as taken, socket.create_server(("", 0)) as free:
         ports = {"taken": taken.getsockname()[1], "free": free.getsockname()[1]}
         free.close()
-        commands = []
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "JAX_", "TPU"))}
+        found = {}
         for module, config in MAINS.items():
-            for flags, variables, *_ in CASES.values():
+            for name, (flags, variables, *_) in CASES.items():
                 arguments = [f"--config={config}", f"--workdir={workdir}", *flags]
                 arguments = [argument.format(**ports) for argument in arguments]
-                variables = {name: value.format(**ports) for name, value in variables.items()}
-                commands.append([module, arguments, variables])
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "JAX_", "TPU"))}
-        child = subprocess.run(
-            [sys.executable, "-c", DRIVER],
-            input=json.dumps(commands),
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=kept,
-            check=False,
-        )
-    assert child.returncode == 0, child.stderr
+                variables = {"JAX_PLATFORMS": "cpu"} | variables
+                environment = kept | {key: value.format(**ports) for key, value in variables.items()}
+                with Child(python, "-m", module, *arguments, environment=environment) as child:
+                    _, log = child.communicate()
+                found[module, name] = child.returncode, log
     assert not workdir.exists()
-    names = [(module, name) for module in MAINS for name in CASES]
-    return dict(zip(names, json.loads(child.stdout), strict=True))
+    return found
 
 
 @pytest.mark.parametrize("module", MAINS)

@@ -40,7 +40,8 @@ def tiny_anchor():
 def tiny_search():
     config = search_cifar10_b.get_config("quick")
     config.anchors = ("two_sites",)
-    config.data.image_size = config.data.crop = config.proxy.batch_size = 8
+    config.data.update({"image_size": 10, "crop": 8, "flip": True})
+    config.proxy.batch_size = 8
     config.rejection.stability_batch_size = config.proxy.eval_batch_size = 8
     config.evolution.round_size = 2
     return config
@@ -69,7 +70,7 @@ def search(topology):
 def training(topology):
     program = programs(tiny_training(), topology)["training step"]
     compiled = compile_ahead(program)
-    return compiled, footprint(program, compiled, 0.0, topology.chip)
+    return compiled, footprint(program, compiled, 0.0, 0.0, topology.chip)
 
 
 def test_the_cpu_devices_stay_as_they_are(topology):

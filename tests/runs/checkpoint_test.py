@@ -1,16 +1,13 @@
 """Checkpoints: what was saved comes back, what is damaged does not, whenever the process died."""
 
 import logging
-import os
-import signal
-import subprocess
-import sys
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.forks import Child, python
 
 from evonorms_jax.runs.checkpoint import MANIFEST, Checkpoints
 from evonorms_jax.training.mesh import data_mesh, replicated, split
@@ -260,12 +257,10 @@ for step in range(10_000):
 
 
 def test_a_killed_process_leaves_what_it_saved(tmp_path):
-    child = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS_SAVES, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    with child:
-        last = [int(next(child.stdout)) for _ in range(12)][-1]
-        os.kill(child.pid, signal.SIGKILL)
+    with Child(python, "-c", ENDLESS_SAVES, str(tmp_path)) as child:
+        child.wait_for("\n11\n")
+        last = 11
+        child.kill()
     with Checkpoints(tmp_path) as checkpoints:
         step, record, _ = checkpoints.restore()
     assert step >= last and record["step"] == step

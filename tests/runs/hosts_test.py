@@ -5,18 +5,15 @@ The hosts are processes on this machine, with two devices each.
 
 import contextlib
 import json
-import multiprocessing
-import multiprocessing.forkserver
 import os
 import queue
 import signal
 import socket
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 from support import hosts_child
+from support.forks import Child
 from support.hosts_child import abridged, values
 
 from evonorms_jax.runs.hosts import Connection
@@ -24,19 +21,7 @@ from evonorms_jax.runs.rendezvous import connect, dial, listen
 
 AGAIN = "start the same command again on all hosts to resume"
 PATIENCE = 300  # s, after which something hangs
-# Children are forked off a process that has imported JAX: the import takes seconds, and there are a hundred.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([hosts_child.__name__])
-
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fork_server():
-    """The process that children are forked off, with the folders that it imports from."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, Path(__file__).parents[1:3])))
-        multiprocessing.forkserver.ensure_running()
 
 
 def free_port() -> int:
@@ -48,34 +33,22 @@ def free_port() -> int:
                 return port
 
 
-class Process:
-    """A child that takes steps, with its output and errors in files."""
+class Process(Child):
+    """A child that takes steps."""
 
-    def __init__(self, folder: Path, steps: str, arguments: dict, **variables: str):
-        self._output, self._errors = folder / "output", folder / "errors"
-        folder.mkdir()
-        self._child = FORKS.Process(
-            target=hosts_child.run,
-            args=(str(self._output), str(self._errors), variables, arguments, steps.split()),
-        )
-        self._child.start()
+    def __init__(self, arguments: dict, steps: str, variables: dict):
+        super().__init__(hosts_child.run, arguments, steps.split(), environment=environment(variables))
         self._read = 0
-
-    def send_signal(self, signum: int) -> None:
-        os.kill(self._child.pid, signum)
 
     def reach(self, step: str) -> None:
         """Returns once the child begins the step; output up to there is forgotten."""
-        while f"{step}\n" not in (self._output.read_text() if self._output.exists() else ""):
-            assert self._child.is_alive(), self._errors.read_text()
-            time.sleep(0.01)
-        self._read = self._output.read_text().index(f"{step}\n") + len(step) + 1
+        self.wait_for(f"{step}\n")
+        self._read = self.output().index(f"{step}\n") + len(step) + 1
 
     def end(self) -> tuple[int, str, str]:
         """Exit status, standard output after the step that was waited for, standard error."""
-        self._child.join(PATIENCE)
-        assert self._child.exitcode is not None, "it hangs"
-        return self._child.exitcode, self._output.read_text()[self._read :], self._errors.read_text()
+        output, errors = self.communicate(PATIENCE)
+        return self.returncode, output[self._read :], errors
 
     def ended_with(self, line: str, expected: int = 1) -> str:
         """The exit status and this line, the only one of its kind and the last of all; the output."""
@@ -85,26 +58,23 @@ class Process:
         assert errors.count("error:") == 1 and "Traceback" not in errors and "***" not in errors
         return output
 
-    def stop(self) -> None:
-        self._child.kill()
-        self._child.join()
+
+def environment(variables: dict) -> dict:
+    """That of a host with two CPU devices."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "OMPI"))}
+    return kept | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PJRT_NPROC": "16"} | variables
 
 
 @pytest.fixture
-def started(tmp_path) -> Iterator:
+def started() -> Iterator:
     """Starts a process for each string of steps, and stops those that are left at the end."""
-    processes = []
+    with contextlib.ExitStack() as stack:
 
-    def start_all(steps: Sequence[str], arguments: Sequence[dict], variables: Sequence[dict]):
-        first = len(processes)
-        for own in zip(steps, arguments, variables, strict=True):
-            folder = tmp_path / str(len(processes))
-            processes.append(Process(folder, *own[:2], **own[2]))
-        return processes[first:]
+        def start_all(steps: Sequence[str], arguments: Sequence[dict], variables: Sequence[dict]):
+            own = zip(arguments, steps, variables, strict=True)
+            return [stack.enter_context(Process(*each)) for each in own]
 
-    yield start_all
-    for process in processes:
-        process.stop()
+        yield start_all
 
 
 @pytest.fixture

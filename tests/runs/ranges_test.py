@@ -30,6 +30,7 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "configs"
 MARKS = {
     "comparison": "retraining",
     "search": "proxy",
+    "detection": "roi_align",
     "training": "model",
     "gan": "adam",
     "table": "batches",

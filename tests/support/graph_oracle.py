@@ -27,8 +27,9 @@ def inputs() -> list[np.ndarray]:
 
 
 @functools.cache
-def perturbed_inputs() -> list[list[np.ndarray]]:
-    return perturbed(inputs(), seed=2)
+def every_input() -> list[list[np.ndarray]]:
+    """`inputs`, then copies of them that differ as rounding makes them differ."""
+    return [inputs(), *perturbed(inputs(), seed=2)]
 
 
 @functools.cache

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import time
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -60,18 +59,11 @@ STEPS = {
 }
 
 
-def run(output: str, errors: str, variables: dict, arguments: dict, steps: list[str]) -> None:
-    """Takes the steps with two CPU devices and these variables; output and errors go to files."""
-    for stream, path in ((1, output), (2, errors)):
-        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
-    for name in [name for name in os.environ if name.startswith(("SLURM", "OMPI"))]:
-        del os.environ[name]
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PJRT_NPROC": "16"}
-    os.environ.update(devices | variables)
-    jax.config.update("jax_platforms", "cpu")
+def run(arguments: dict, steps: list[str]) -> None:
+    """Takes the steps, and ends as the mains of the experiments do."""
     try:
         take_steps(arguments, steps)
-    except (ValueError, OSError) as error:  # as the mains of the experiments do
+    except (ValueError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2 if isinstance(error, ValueError) else 1)
 
@@ -85,7 +77,3 @@ def take_steps(arguments: dict, steps: list[str]) -> None:
         finally:
             time.sleep(3.0 if "tidy" in steps else 0.0)
             print("tidied up", flush=True)
-
-
-# JAX warns of every fork; this process forks before a backend has started.
-warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")

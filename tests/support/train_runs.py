@@ -21,21 +21,20 @@ SETTINGS = {
     "data.crop": 6,
     "optimizer.warmup_steps": 2,
 }
+TRAIN = ("-m", "experiments.train")
 
 
 def saved_steps(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
-def start(workdir, *flags, program=("-m", "experiments.train"), **overrides):
-    """Starts a training with `SETTINGS` and overrides on one device.
+def start(workdir, *flags, program=TRAIN, begin=mains.fork, **overrides):
+    """Starts a training with `SETTINGS` and overrides on one device, by a function of `mains`.
 
     With the eight devices of the tests a step takes many times as long.
     """
     flags = [*flags, *(f"--config.{key}={value}" for key, value in (SETTINGS | overrides).items())]
-    return mains.launch(
-        *program, "--config=experiments/configs/train.py:quick", f"--workdir={workdir}", *flags
-    )
+    return begin(*program, "--config=experiments/configs/train.py:quick", f"--workdir={workdir}", *flags)
 
 
 def finish(child):

@@ -171,7 +171,7 @@ def test_the_best_is_that_of_any_evaluation(config, monkeypatch, tmp_path):
 
 
 def test_a_task_chooses_its_criterion_and_writes_its_pictures(config, monkeypatch, tmp_path, capfd):
-    """Of a distance the smallest is the best. Pictures follow every evaluation."""
+    """Of a distance the smallest is the best. Pictures follow every evaluation, that of the test part too."""
     config.checkpoint_every, pictures = 50, []
     distance = {20: 0.3, 40: 0.1, 60: 0.5}
     stand_in(
@@ -184,8 +184,16 @@ def test_a_task_chooses_its_criterion_and_writes_its_pictures(config, monkeypatc
     loop.train(config, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / loop.CHECKPOINTS, write=False) as checkpoints:
         assert checkpoints.restore(best=True).step == 40
-    assert pictures == [(20, "run"), (40, "run"), (60, "run")]
+    assert pictures == [(step, "run") for step in (20, 40, 60, 60)]
     assert "validation distance 0.5000 at step 60" in capfd.readouterr().err
+
+
+def test_other_data_under_a_checkpoint_are_refused(config, monkeypatch, tmp_path):
+    stand_in(monkeypatch, lambda step: 1.0, identity={"categories": {"1": "cat"}})
+    loop.train(config, tmp_path / "run")
+    stand_in(monkeypatch, lambda step: 1.0, identity={"categories": {"1": "dog"}})
+    with pytest.raises(ValueError, match=r"categories\.1 is 'cat' there and 'dog' now"):
+        loop.train(config, tmp_path / "run")
 
 
 def test_points_are_on_disk_before_a_checkpoint_and_once_after_a_kill(config, monkeypatch, tmp_path):

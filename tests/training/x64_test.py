@@ -91,7 +91,7 @@ def test_a_training_has_the_state_of_32_bits():
 def test_a_main_trains_with_64_bits(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     settings = {"steps": 4, "eval_every": 4, "model.name": "resnet_tiny", "mixup": 0.2, "average_decay": 0.9}
-    status, out, err = finish(start(tmp_path / "run", **settings))
+    status, out, err = finish(start(tmp_path / "run", begin=mains.launch, **settings))
     assert status == 0 and "after 4 steps" in out, err
 
 
@@ -108,6 +108,7 @@ def test_a_search_with_64_bits_has_the_same_history(tmp_path, monkeypatch):
             f"--workdir={tmp_path / enabled}",
             "--cpu_devices=1",
             *(f"--config.{key}={value}" for key, value in flags.items()),
+            begin=mains.launch,
         )
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / enabled / "history.jsonl").read_text().splitlines()

@@ -1,0 +1,3 @@
+"""Sizes of the digit scenes of the tests."""
+
+DIGITS = (24, 8, 6)
