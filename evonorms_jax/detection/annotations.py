@@ -56,12 +56,17 @@ class Categories(NamedTuple):
         """Category id by class."""
         return dict(zip(self.classes, self.ids, strict=True))
 
-    def to_json(self) -> Json:
-        """The map as content for JSON, for `from_json`."""
-        return {
-            str(each): {"id": number, "name": name}
-            for each, number, name in zip(self.classes, self.ids, self.names, strict=True)
-        }
+    def to_json(self) -> dict[str, str]:
+        """Class and name by category id, such as `{"18": "17 dog"}`, as content for JSON."""
+        rows = zip(self.ids, self.classes, self.names, strict=True)
+        return {str(number): f"{label} {name}" for number, label, name in rows}
+
+
+def categories_from(content: Mapping[str, str]) -> Categories:
+    """The categories from the content of `Categories.to_json`."""
+    rows = sorted((int(number), *text.split(" ", 1)) for number, text in content.items())
+    ids, classes, names = zip(*rows, strict=True)
+    return Categories(ids, names, raw=ids == tuple(map(int, classes)))
 
 
 class CocoObject(NamedTuple):

@@ -47,7 +47,8 @@ def overlaps(first: jax.Array, second: jax.Array) -> jax.Array:
 def encode(boxes: jax.Array, anchors: jax.Array, weights: Sequence[float]) -> jax.Array:
     """The code (dy, dx, dh, dw) `[..., 4]` of boxes relative to anchors.
 
-    dy = wy (yc - ya) / ha and dh = wh log(h / ha), with centres yc, ya and heights h, ha; x and w likewise.
+    dy = wy (yc - ya) / ha and dh = wh log(h / ha), with centres yc, ya and heights h, ha. Those of x and w
+    have the same form.
     Sides below a thousandth of a pixel count as that, so that the code of an empty box is finite.
     """
     height, width = (jnp.maximum(side, _SMALLEST_SIDE) for side in sides(boxes))

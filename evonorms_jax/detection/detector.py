@@ -31,7 +31,7 @@ _ResNet50 = functools.partial(PyramidResNet, stages=ResNet50.keywords["stages"])
 _SmallResNet = functools.partial(
     PyramidResNet, block="residual", stem_features=16, stem_kernel=3, stem_pool=False
 )
-#: Backbones by name; their keywords are the module's fields.
+#: Backbones by name. Their keywords are the fields of the module.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50_v1": _ResNet50,
     "resnet50_v2": functools.partial(_ResNet50, block="preactivation"),

@@ -5,6 +5,7 @@ B batch size, b = B / hosts the images of a batch that one host gets.
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from PIL import Image
 
+from evonorms_jax.data.photographs import DamagedPictureError
 from evonorms_jax.detection import illustrations, scores
 from evonorms_jax.detection.coco import CocoStream
 from evonorms_jax.detection.paste import ordered, results_of
@@ -30,6 +32,9 @@ DETECTIONS, SCORES = "detections.json", "scores.json"
 PICTURES, CURVES = "detections.png", "precision_recall"
 SHOWN_SCORE = 0.5  # least score of a detection in a picture
 _SHOWN_IMAGES = 6
+_MOST_PENDING = (
+    2  # batches whose masks may wait for threads: the detections of COCO's 5,000 images have 1.5 GB
+)
 _INTERVAL = 10.0  # seconds between two lines of progress
 
 Json = dict[str, Any]
@@ -49,7 +54,7 @@ class Evaluator:
     """Evaluates the states of one detector. `evaluate` and `illustrate` are those of a task."""
 
     def __init__(self, detect: Detect, stream: CocoStream, mesh: Mesh, batch_size: int, threads: int):
-        """Builds and reads nothing yet.
+        """Takes the functions and the data of one detector.
 
         Args:
             detect: jitted function of a state, images and sizes.
@@ -58,7 +63,7 @@ class Evaluator:
             batch_size: B.
             threads: threads of this host that make masks.
         """
-        drawing.load("evonorms_jax.report.precision_recall")  # so that a missing matplotlib fails here
+        drawing.load("evonorms_jax.detection.precision_recall")  # so that a missing matplotlib fails here
         self._detect, self._stream, self._mesh = detect, stream, mesh
         self._batch_size, self._threads = batch_size, threads
         self._last: Evaluated | None = None
@@ -86,7 +91,8 @@ class Evaluator:
 
     def _results(self, state: Any, part: str, stop: Callable[[], bool]) -> list[Json] | None:
         """This host's results, or None if the hosts are to stop."""
-        made: list[Future] = []
+        results: list[Json] = []
+        pending: deque[list[Future]] = deque()
         total, begun = -(-self._stream.sizes[part] // self._batch_size), time.monotonic()
         with ThreadPoolExecutor(self._threads) as pool:
             for number, batch in enumerate(self._stream.eval_batches(part, self._batch_size)):
@@ -95,11 +101,13 @@ class Evaluator:
                     return None
                 found = self._detect(state, *put_batch(self._mesh, (batch.images, batch.sizes)))
                 # The masks of earlier batches are made while this waits for the devices.
-                made += [pool.submit(*each) for each in self._jobs(batch, local(found))]
+                pending.append([pool.submit(*each) for each in self._jobs(batch, local(found))])
+                if len(pending) > _MOST_PENDING:
+                    results += _finished(pending.popleft())
                 if time.monotonic() - begun > _INTERVAL:
                     begun = time.monotonic()
                     logging.info("%s part: batch %d of %d is evaluated", part, number + 1, total)
-            return [entry for each in made for entry in each.result()]
+            return results + [entry for each in pending for entry in _finished(each)]
 
     def _jobs(self, batch: EvaluationBatch, found: Detections) -> Iterator[tuple]:
         ids = self._stream.categories.id_of()
@@ -109,7 +117,7 @@ class Evaluator:
             yield results_of, image, int(batch.image_ids[place]), batch.scales[place], size, ids
 
     def illustrate(self, state: Any, workdir: epath.Path) -> None:
-        """Writes scores, results and pictures of the part that was evaluated last; process 0 does."""
+        """Process 0 writes scores, results and pictures of the part that was evaluated last."""
         if self._last is None or jax.process_index():
             return
         part, results, found = self._last
@@ -118,17 +126,22 @@ class Evaluator:
         write_whole(workdir / SCORES, json.dumps(step | summary, indent=1) + "\n")
         write_whole(workdir / DETECTIONS, json.dumps(results) + "\n")
         illustrations.save(self._picture(part, results), workdir / PICTURES)
-        curves = drawing.load("evonorms_jax.report.precision_recall")
+        curves = drawing.load("evonorms_jax.detection.precision_recall")
         precisions = {kind: each.precision for kind, each in found.items()}
         for kind, content in curves.draw(precisions, self._stream.categories.names).items():
             write_whole(workdir / f"{CURVES}.{kind}", content)
 
     def _picture(self, part: str, results: list[Json]) -> Image.Image:
-        """Annotated objects above detections of the first images."""
+        """Annotated objects above detections of the first images that are not damaged."""
         content, folder = self._stream.truth(part)
         columns = []
-        for image in sorted(content["images"], key=lambda image: image["id"])[:_SHOWN_IMAGES]:
-            pixels = illustrations.open_image(folder / image["file_name"])
+        for image in sorted(content["images"], key=lambda image: image["id"]):
+            if len(columns) == _SHOWN_IMAGES:
+                break
+            try:
+                pixels = illustrations.open_image(folder / image["file_name"])
+            except DamagedPictureError:
+                continue
             objects = [each for each in content["annotations"] if each["image_id"] == image["id"]]
             shown = [
                 each for each in results if each["image_id"] == image["id"] and each["score"] >= SHOWN_SCORE
@@ -150,6 +163,10 @@ def local(tree: Any) -> Any:
         return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
 
     return jax.tree.map(rows, tree)
+
+
+def _finished(jobs: list[Future]) -> list[Json]:
+    return [entry for each in jobs for entry in each.result()]
 
 
 def _gather(own: list[Json]) -> list[Json]:

@@ -51,7 +51,7 @@ class Choices(NamedTuple):
     sampling: SamplingSettings
     roi_align: RoiAlign
     detections: DetectionSettings
-    classes: Sequence[int]  # classes of the data, without background; a detector may have more outputs
+    classes: Sequence[int]  # classes of the data, without background. A detector may have more outputs
 
 
 def normalise(images: Array, sizes: Array) -> jax.Array:

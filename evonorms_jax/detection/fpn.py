@@ -23,7 +23,7 @@ _SMOOTHED_TOP = 7  # the level whose convolution reads its input through a ReLU
 
 
 class FeaturePyramid(nn.Module):
-    """Lateral 1x1, top-down sums, 3x3, levels above, a linear site for each level; all with biases."""
+    """Lateral 1x1, top-down sums, 3x3, levels above, a linear site for each level. Kernels have biases."""
 
     norm_act: NormActConstructor
     levels: Sequence[int]  # the least and the largest level

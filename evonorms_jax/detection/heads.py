@@ -2,8 +2,8 @@
 
 B images, N regions of each, C channels of the pyramid, K outputs with background as the first, R anchors at
 a place. Convolutions have biases. Outputs are float32.
-Source: He et al. 2017 (arXiv 1703.06870), section 3.1; He et al. 2018 (arXiv 1811.08883) for the box head of
-four convolutions; initial values as in the released TPU code.
+Sources: He et al. 2017 (arXiv 1703.06870), section 3.1. Wu and He 2018 (arXiv 1803.08494) for the box head of
+four convolutions. Initial values are those of the released TPU detection code.
 """
 
 import functools

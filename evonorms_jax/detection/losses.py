@@ -16,7 +16,7 @@ _PROPOSAL_BETA = 1 / 9
 
 
 def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
-    """x^2 / (2 beta) below beta, |x| - beta / 2 above; Girshick 2015 (arXiv 1504.08083), equation 3."""
+    """x^2 / (2 beta) below beta, |x| - beta / 2 above, as in Girshick 2015 (arXiv 1504.08083), equation 3."""
     size = jnp.abs(difference)
     return jnp.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
 
@@ -49,6 +49,8 @@ def proposal_losses(
       count: S.
       positive_count: the most positive ones among them.
     """
+
+    anchors = jnp.asarray(anchors)
 
     def of_image(key, logits, codes, boxes, valid):
         match = match_anchors(anchors, boxes, valid)
@@ -98,5 +100,5 @@ def mask_loss(logits: jax.Array, targets: jax.Array, positive: jax.Array) -> jax
 
 
 def _mean(values: jax.Array, chosen: jax.Array, counted: jax.Array) -> jax.Array:
-    """The sum of the chosen values over the number of counted places, 0 for none."""
+    """The sum of the chosen values over the number of counted places, 0 without any."""
     return jnp.sum(jnp.where(chosen, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1)

@@ -15,7 +15,7 @@ from evonorms_jax.detection.boxes import overlaps
 class Match(NamedTuple):
     """The object of each anchor or region, and whether it is an example of that object or of background."""
 
-    objects: jax.Array  # int32 [N], number of the object slot; 0 where there is none
+    objects: jax.Array  # int32 [N], number of the object slot, 0 without an object
     positive: jax.Array  # bool [N]
     negative: jax.Array  # bool [N]; those that are neither are ignored
 
@@ -43,7 +43,7 @@ def match_anchors(
     """
     found = jnp.where(valid[None], overlaps(anchors, boxes), -1.0)
     largest, objects = jnp.max(found, 1), jnp.argmax(found, 1)
-    # An object that no anchor touches has no best anchor; its update falls outside and is dropped.
+    # An object that no anchor touches has no best anchor. Its update falls outside and is dropped.
     touched = valid & (jnp.max(found, 0) > 0)
     best = jnp.where(touched, jnp.argmax(found, 0), len(anchors))
     slots = len(boxes)

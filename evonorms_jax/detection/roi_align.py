@@ -33,12 +33,14 @@ class RoiAlign(NamedTuple):
       sampling_ratio: samples of a bin along each axis, r.
       aligned: whether features lie at the centres of pixels.
       canonical_side: side in pixels of a region that belongs to level 4; half of it belongs to level 3.
+      chunk: regions of an image that "matmul" works on at a time, to save memory.
     """
 
     method: str = "gather"
     sampling_ratio: int = 2
     aligned: bool = True
     canonical_side: float = 224.0
+    chunk: int = 64
 
     def __call__(self, pyramid: Mapping[int, jax.Array], regions: jax.Array, bins: int) -> jax.Array:
         """Features `[B, N, K, K, C]` of regions `[B, N, 4]`, in the dtype of the pyramid.
@@ -76,26 +78,38 @@ def region_levels(regions: jax.Array, least: int, most: int, canonical_side: flo
 
 def _matmul(align: RoiAlign, pyramid, regions, levels, bins):
     """The sum over levels of `rows @ map @ columns`, with zero weights for regions of other levels."""
-    total = 0.0
-    for level, features in pyramid.items():
-        scaled = regions / 2**level
-        height, width = features.shape[1:3]
-        rows = _weights(align, scaled[..., 0], scaled[..., 2], bins, height)
-        columns = _weights(align, scaled[..., 1], scaled[..., 3], bins, width)
-        rows = rows * (levels == level)[..., None, None]
-        # In bfloat16 the weights are rounded as the features are, and sums are float32.
-        exact = {"precision": lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
-        rows, columns = rows.astype(features.dtype), columns.astype(features.dtype)
-        along = jnp.einsum("bnih,bhwc->bniwc", rows, features, **exact).astype(features.dtype)
-        total = total + jnp.einsum("bniwc,bnjw->bnijc", along, columns, **exact)
-    return total.astype(features.dtype)
+
+    def pool(region, level):
+        """Features `[B, K, K, C]` of one region `[B, 4]` of each image."""
+        return sum(
+            _pool_level(align, features, region / 2**number, level == number, bins)
+            for number, features in pyramid.items()
+        )
+
+    # A map times the rows alone is as large as the map, for each region. So few of them exist at a time.
+    chunk = min(align.chunk, regions.shape[1])
+    pooled = lax.map(
+        lambda one: pool(*one), (regions.swapaxes(0, 1), levels.swapaxes(0, 1)), batch_size=chunk
+    )
+    return pooled.swapaxes(0, 1).astype(next(iter(pyramid.values())).dtype)
+
+
+def _pool_level(align: RoiAlign, features, region, own, bins):
+    height, width = features.shape[1:3]
+    rows = _weights(align, region[:, 0], region[:, 2], bins, height) * own[:, None, None]
+    columns = _weights(align, region[:, 1], region[:, 3], bins, width)
+    # In bfloat16 the weights are rounded as the features are, and sums are float32.
+    exact = {"precision": lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
+    rows, columns = rows.astype(features.dtype), columns.astype(features.dtype)
+    along = jnp.einsum("bih,bhwc->biwc", rows, features, **exact).astype(features.dtype)
+    return jnp.einsum("biwc,bjw->bijc", along, columns, **exact)
 
 
 def _weights(align: RoiAlign, start, end, bins, pixels):
-    """The mean weight `[B, N, K, pixels]` of each pixel for the samples of a bin along an axis."""
+    """The mean weight `[B, K, pixels]` of each pixel for the samples of a bin along an axis."""
     places = jnp.clip(align.samples(start, end, bins), 0.0, pixels - 1.0)
     weights = jnp.maximum(0.0, 1.0 - jnp.abs(jnp.subtract.outer(places, jnp.arange(pixels))))
-    return jnp.mean(weights.reshape(*weights.shape[:2], bins, -1, pixels), -2)
+    return jnp.mean(weights.reshape(len(weights), bins, -1, pixels), 2)
 
 
 def _gather(align: RoiAlign, pyramid, regions, levels, bins):

@@ -151,7 +151,7 @@ class _Painting:
         self._layers.append(Layer(region, label, crowd=True))
 
     def scene(self) -> Scene:
-        """The scene as it is now."""
+        """The scene with all that was painted so far."""
         return Scene(np.round(255 * self._colours).astype(np.uint8), self._layers)
 
     def _free_place(self, size: tuple[int, int]) -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ class Precision(NamedTuple):
 class Score(NamedTuple):
     """Score of results of one kind, with the curves that it is the mean of."""
 
-    summary: Json  # of `SUMMARY`, and `classes`; None for a number without any annotated object
+    summary: Json  # of `SUMMARY`, and `classes`. It is None for a number without any annotated object
     precision: Precision
 
 

@@ -59,7 +59,7 @@ def _centres(low: float, high: float, side: int) -> np.ndarray:
 
 
 def encode_region(region: np.ndarray, top: int, left: int, height: int, width: int) -> Json:
-    """The uncompressed run-length code of a mask that is 0 outside a region; its cost is the region's.
+    """The uncompressed run-length code of a mask that is 0 outside a region, at the cost of the region.
 
     Args:
         region: bool `[h, w]`.
@@ -80,7 +80,7 @@ def encode_region(region: np.ndarray, top: int, left: int, height: int, width: i
     bounds = np.stack([begins, ends], axis=1).ravel()
     counts = np.diff(np.concatenate([[0], bounds, [height * width]]))
     # A run of 0 at the end may have no pixels, and then it is left out, as pycocotools does.
-    return {"size": [height, width], "counts": counts[: None if counts[-1] else -1].tolist() or [0]}
+    return {"size": [int(height), int(width)], "counts": counts[: None if counts[-1] else -1].tolist() or [0]}
 
 
 def _places(found: np.ndarray, top: int, left: int, height: int) -> np.ndarray:

@@ -16,7 +16,7 @@ class CocoSettings(NamedTuple):
         data_dir: the folder in COCO's layout, by default `~/coco`, or the folder that keeps sets of digit
             scenes, by default `~/.cache/evonorms_jax/digit_scenes`.
         seed: seed of the digit scenes, at least 0.
-        train_split: name of the folder of the training images; its annotations are
+        train_split: name of the folder of the training images. Its annotations are
             `annotations/instances_NAME.json`.
         validation_split: name of the split to validate on, "" for no validation part.
         test_split: name of the split to test on, "" for no test part.
@@ -33,7 +33,7 @@ class CocoSettings(NamedTuple):
         damaged: "skip" for a warning about a damaged picture, whose place the next one takes in training, or
             "refuse" for an error.
         threads: threads of each process that read and decode.
-        workers: processes that read and decode for training; 0 means this process alone.
+        workers: processes that read and decode for training. 0 means this process alone.
     """
 
     source: str

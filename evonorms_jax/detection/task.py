@@ -1,7 +1,7 @@
 """The task of a detector: from a config to pure functions, bound to their data and keys."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -75,14 +75,8 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
         about=about(config, stream.name),
         criterion=Criterion("box_AP"),
         illustrate=evaluator.illustrate,
-        identity={"categories": _described(stream.categories)},
+        identity={"categories": stream.categories.to_json()},
     )
-
-
-def _described(categories: Categories) -> Mapping[str, str]:
-    """The class and the name of each category by its id, as JSON has them."""
-    rows = zip(categories.ids, categories.classes, categories.names, strict=True)
-    return {str(number): f"{label} {name}" for number, label, name in rows}
 
 
 class Programs(NamedTuple):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evonorms_jax.search_space.target import building_for
+from evonorms_jax.search_space.target import building_for, compiler_options
 
 
 class Output(NamedTuple):
@@ -136,7 +136,8 @@ class Program:
         arguments = (self._shared, active, self._stack(shares, items), held)
         if self._compiled is None:
             # Ahead of time, so that the build is not part of the measured time of the first call.
-            self._compiled = self._lower(*arguments).compile()
+            options = compiler_options(self._devices.devices[0].platform)
+            self._compiled = self._lower(*arguments).compile(compiler_options=options)
         started = time.monotonic()
         measures, kept = self._compiled(*arguments)
         seconds = self._devices.wait(jax.tree.leaves(measures)[0], started)

@@ -67,8 +67,8 @@ def _bicubic(source: int, target: int, scale: float) -> np.ndarray:
 def preprocess(images: jax.Array, convention: str, side: int = SIDE) -> jax.Array:
     """Images uint8 `[B, H, W, C]` with 1 or 3 channels to float32 `[B, side, side, 3]` about -1 to 1.
 
-    One channel is repeated. Raises `ValueError` for other dtypes and channels: an alpha channel says nothing
-    about the color behind it.
+    One channel is repeated. Raises `ValueError` for other dtypes and channels: the color behind an alpha
+    channel is unknown.
     """
     if images.dtype != jnp.uint8 or images.ndim != 4:
         raise UserError(f"scores need images uint8 [N, H, W, C], got {images.dtype} {images.shape}")

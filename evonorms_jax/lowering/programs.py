@@ -30,6 +30,7 @@ class TpuProgram(NamedTuple):
       images: images of a step, on all devices of a training and on one of a search. 0 gives no images/s.
       trips: iterations of loops whose number is data, by a regular expression for their origin.
       candidates: candidates that a run trains in full on a device.
+      options: options of XLA that the program is compiled with.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TpuProgram(NamedTuple):
     images: int = 0
     trips: Mapping[str, float] = {}
     candidates: int = 0
+    options: Mapping[str, Any] = {}
 
 
 class Footprint(NamedTuple):
@@ -47,6 +49,7 @@ class Footprint(NamedTuple):
     Attributes:
       program: the program.
       compile_seconds: time that the compiler took here.
+      cpu_seconds: time of all CPU cores in it, which other work on the machine changes less.
       memory: HBM by purpose: argument, output, alias (outputs in place of arguments), temp, generated_code.
       excess: HBM needed beyond that of the chip, 0 if it fits.
       step: cost of a step.
@@ -56,6 +59,7 @@ class Footprint(NamedTuple):
 
     program: TpuProgram
     compile_seconds: float
+    cpu_seconds: float
     memory: dict[str, int]
     excess: float
     step: Cost = Cost()
@@ -74,6 +78,7 @@ class Footprint(NamedTuple):
         return {
             "program": self.program.name,
             "compile_seconds": round(self.compile_seconds, 1),
+            "cpu_seconds": round(self.cpu_seconds, 1),
             "memory_bytes": self.memory,
             "hbm_bytes": self.total_memory,
             "chip_hbm_bytes": chip.hbm,
@@ -95,31 +100,37 @@ def measure(program: TpuProgram, chip: Chip) -> Footprint:
 
     A program that the compiler refuses for its memory has a footprint with the excess alone.
     """
-    started = time.monotonic()
+    started, cpu_started = time.monotonic(), time.process_time()
+
+    def seconds():
+        return time.monotonic() - started, time.process_time() - cpu_started
+
     try:
         compiled = compile_ahead(program)
     except jax.errors.JaxRuntimeError as error:
         excess = _excess(str(error))
         if excess is None:
             raise
-        return Footprint(program, time.monotonic() - started, {}, excess)
-    return footprint(program, compiled, time.monotonic() - started, chip)
+        return Footprint(program, *seconds(), {}, excess)
+    return footprint(program, compiled, *seconds(), chip)
 
 
-def footprint(program: TpuProgram, compiled: jax.stages.Compiled, seconds: float, chip: Chip) -> Footprint:
-    """The footprint of a program that took so many seconds to compile."""
+def footprint(
+    program: TpuProgram, compiled: jax.stages.Compiled, seconds: float, cpu_seconds: float, chip: Chip
+) -> Footprint:
+    """The footprint of a program that took so many seconds to compile, and so many of CPU time."""
     analysis = compiled.memory_analysis()
     memory = {name: getattr(analysis, f"{name}_size_in_bytes") for name in _MEMORY}
     cost = ProgramCost(compiled.as_text(), program.trips)
     step = cost.total if program.step is None else cost.iteration(program.step)
-    found = Footprint(program, seconds, memory, 0, step, cost.total, cost.once_only)
+    found = Footprint(program, seconds, cpu_seconds, memory, 0, step, cost.total, cost.once_only)
     return found._replace(excess=max(0, found.total_memory - chip.hbm))
 
 
 def compile_ahead(program: TpuProgram) -> jax.stages.Compiled:
     """Compiles a program without JAX's persistent cache."""
     with _without_cache():
-        return program.lower().compile()
+        return program.lower().compile(compiler_options=dict(program.options))
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ CAPACITY = 10
 #: Activations of the buffer that runs an encoded graph: leaves, nodes, and two that are free at the start.
 SLOTS = len(LEAVES) + CAPACITY + 2
 
+AGGREGATIONS = ["mean", "rms", "std"]
 #: An instruction is an element-wise op or a kind of aggregation. The index set is a field of its own.
-INSTRUCTIONS = [op.name for op in OPS.values() if op.kind is None] + ["mean", "rms", "std"]
+INSTRUCTIONS = [op.name for op in OPS.values() if op.kind is None] + AGGREGATIONS
 #: An edge of the backward tape is an instruction and the number of the input that the cotangent goes to.
 EDGES = [(name, k) for name in INSTRUCTIONS for k in range(OPS[name].arity if name in OPS else 1)]
 

@@ -21,3 +21,12 @@ def building_for(platform: str) -> contextlib.AbstractContextManager[None]:
 def platform() -> str:
     """The platform of the innermost `building_for`, by default JAX's own."""
     return _platform.value or jax.default_backend()
+
+
+def compiler_options(platform: str) -> dict[str, bool]:
+    """Options of XLA for a program with one interpreter of graphs at each site of a network.
+
+    On a TPU all equal kernels become one routine that is called. By default only small ones do, and each site
+    has its own code. The option asks for it whatever the number of sites.
+    """
+    return {"xla_tpu_enable_deduplicated_calls": True} if platform == "tpu" else {}

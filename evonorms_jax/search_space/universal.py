@@ -18,8 +18,8 @@ the cotangent that one node sends to one of its inputs. Three choices serve spee
 
 On a TPU the program has a compact form with the same results. All element-wise instructions share one branch.
 It computes each of them in one pass and selects: fewer kernels are built, and memory bounds the pass anyway.
-The aggregations share another branch. The backward pass rebuilds the buffer from x, v0 and v1, so that one
-buffer exists at a time instead of one for each layer.
+The aggregations share another branch with one computation for all of them, forward and backward. The backward
+pass rebuilds the buffer from x, v0 and v1, so that one buffer exists at a time instead of one for each layer.
 
 Second derivatives work forward over reverse (`jax.jvp` of `jax.grad`).
 
@@ -37,7 +37,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from evonorms_jax.search_space import moments
-from evonorms_jax.search_space.encoding import CAPACITY, EDGES, INSTRUCTIONS, SLOTS, EncodedGraph
+from evonorms_jax.search_space.encoding import (
+    AGGREGATIONS,
+    CAPACITY,
+    EDGES,
+    INSTRUCTIONS,
+    SLOTS,
+    EncodedGraph,
+)
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 from evonorms_jax.search_space.target import platform
 
@@ -123,6 +130,34 @@ class _Interpreter(NamedTuple):
         # Only the moment of a set over the batch is remembered, and it is the same at every position.
         return jnp.broadcast_to(value, a.shape), jnp.broadcast_to(raw, (*raw.shape[:2], a.shape[-1]))[0, 0]
 
+    def aggregate_any(self, number, a, index_set, stat):
+        """`aggregate` for the kind `AGGREGATIONS[number]`, which is data."""
+        _, raw, value = self.center(number, a, index_set, stat)
+        return jnp.broadcast_to(value, a.shape), jnp.broadcast_to(raw, (*raw.shape[:2], a.shape[-1]))[0, 0]
+
+    def cotangent_of_any(self, number, a, index_set, stat, g):
+        """The cotangent that an aggregation sends to its input: `c A(g / d)` with the average A.
+
+        A is symmetric and A(A(x)) = A(x). So a mean sends A(g), a root mean square v sends x A(g / v), and a
+        standard deviation v sends (x - A(x)) A(g / v).
+        """
+        centered, _, value = self.center(number, a, index_set, stat)
+        is_mean = number == AGGREGATIONS.index("mean")
+        sent = jnp.where(is_mean, 1, centered) * self.average(g / jnp.where(is_mean, 1, value), index_set)
+        for position, entry in enumerate(moments.INDEX_SETS.values()):
+            if entry.batch and not self.train:
+                sent = jnp.where(index_set == position, 0, sent)
+        return sent
+
+    def center(self, number, a, index_set, stat):
+        """a without its mean if the kind is std, else a. Also the raw moment and the value."""
+        is_mean, is_std = (number == AGGREGATIONS.index(kind) for kind in ("mean", "std"))
+        mean = self.average(a, index_set)
+        centered = jnp.where(is_std, a - mean, a)
+        raw = jnp.where(is_mean, mean, self.average(jnp.square(centered), index_set))
+        raw = self.remembered(raw, index_set, stat)
+        return centered, raw, jnp.where(is_mean, raw, jnp.sqrt(raw + self.epsilon))
+
     def raw_moment(self, kind: str, a, index_set, stat):
         """`[B, 1, C]`, or `[B, S, C]` if one of the index sets has no space."""
         if kind == "rms":
@@ -131,6 +166,10 @@ class _Interpreter(NamedTuple):
             raw = mean = self.average(a, index_set)
             if kind == "std":
                 raw = self.average(jnp.square(a - mean), index_set)
+        return self.remembered(raw, index_set, stat)
+
+    def remembered(self, raw, index_set, stat):
+        """The moving statistic in the place of the moment over a batch, at inference."""
         for number, entry in enumerate(moments.INDEX_SETS.values()):
             if entry.batch and not self.train:
                 raw = jnp.where(index_set == number, stat.reshape(1, 1, -1), raw)
@@ -182,15 +221,18 @@ def _put(buffer, value, index):
     return jax.lax.dynamic_update_index_in_dim(buffer, value, index, 0)
 
 
-def _switch(groups, code, run, *operands):
+def _switch(groups, code, run, run_any, *operands):
     """`run(entry, *operands)` for the entry number `code` of all groups, each of which is a branch.
 
-    A branch computes all of its entries and selects one result. A NaN of the others is dropped with them.
+    A branch computes all of its entries and selects one result. A NaN of the others is dropped with them. The
+    last branch is `run_any(number, *operands)` for the entry `number` of its group, if that has several.
     """
     starts = np.cumsum([0, *map(len, groups)])
 
     def branch(group, start):
         def of_group(*operands):
+            if len(group) > 1 and group is groups[-1]:
+                return run_any(code - start, *operands)
             results = [run(entry, *operands) for entry in group]
             if len(group) == 1:
                 return results[0]
@@ -218,6 +260,9 @@ def _values(
         # The slices are inside the branch, where XLA fuses them with the op.
         return interpreter.function(name)(*_slots(buffer, inputs), index_set, stat)
 
+    def run_any(number, buffer, inputs, index_set, stat):
+        return interpreter.aggregate_any(number, _slot(buffer, inputs[0]), index_set, stat)
+
     groups = interpreter.branches(INSTRUCTIONS, lambda name: name)
 
     def step(number, carry):
@@ -227,6 +272,7 @@ def _values(
             groups,
             encoded.code[number],
             run,
+            run_any,
             buffer,
             encoded.inputs[number],
             encoded.index_set[number],
@@ -251,13 +297,16 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
 
         return jax.vjp(of_target, operands[k])[1](_slot(buffer, own))[0]
 
+    def run_any(number, buffer, inputs, index_set, stat, own):
+        a, g = _slot(buffer, inputs[0]), _slot(buffer, own)
+        return interpreter.cotangent_of_any(number, a, index_set, stat, g)
+
     groups = interpreter.branches(EDGES, lambda edge: edge[0])
 
     def step(entry, buffer):
         code, number, own, target, first = encoded.edges[entry]
-        sent = _switch(
-            groups, code, run, buffer, encoded.inputs[number], encoded.index_set[number], stats[number], own
-        )
+        operands = encoded.inputs[number], encoded.index_set[number], stats[number], own
+        sent = _switch(groups, code, run, run_any, buffer, *operands)
         # Until its first edge, a target's slot still holds a value of the forward pass.
         return _put(buffer, jnp.where(first, sent, _slot(buffer, target) + sent), target)
 

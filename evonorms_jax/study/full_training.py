@@ -4,6 +4,8 @@ The commands can be run here, one after the other, or on any machines that see t
 """
 
 import ast
+import functools
+import itertools
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +15,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from evonorms_jax import tasks
 from evonorms_jax.errors import UserError
 from evonorms_jax.runs.config_checks import load_config, nearest
 from evonorms_jax.runs.lock import WorkdirInUseError
@@ -65,7 +68,20 @@ TRAINERS: dict[str, Trainer] = {
             "validation.accuracy": Metric("validation accuracy", "validation.accuracy"),
             "nan_share": NAN_SHARE,
         },
-    )
+    ),
+    "detection": Trainer(
+        main="experiments.detect",
+        train=functools.partial(loop.train, build=tasks.build_task),
+        ranges="detection",
+        result=loop.RESULT,
+        metrics={
+            f"{part}.{kind}_{name}": Metric(f"{kind} {name}", f"{part}.{kind}_{name}")
+            for part, kind, name in itertools.product(
+                ("test", "validation"), ("box", "mask"), ("AP", "AP50", "AP75")
+            )
+        }
+        | {"nan_share": NAN_SHARE},
+    ),
 }
 
 

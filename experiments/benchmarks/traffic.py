@@ -7,7 +7,8 @@ It needs `libtpu` and no TPU: every program is compiled ahead of time for the ch
 share the batch, and the images of a chip share their batch statistics. Bytes are those of all fused
 operations, for a chip and a step. A layer is a name, a layer file or an equation, "abs(x) / std_bwh(x)".
 
-A program of ResNet-50 takes 2 to 4 minutes to compile on two idle CPU cores.
+A program of ResNet-50 takes 4 to 5 minutes of CPU time to compile. With `--keep` the rows of an earlier
+run stay in the file, and only the others are compiled. Layers that have changed since need a new file.
 """
 
 import functools
@@ -23,6 +24,7 @@ import numpy as np
 from absl import flags as absl_flags
 from absl import logging
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.layers import LayerConstructor, norm_act
 from evonorms_jax.lowering.programs import TpuProgram, compile_ahead
 from evonorms_jax.lowering.topology import get_topology
@@ -53,6 +55,7 @@ def define_flags() -> None:
     absl_flags.DEFINE_integer("chip_batch", 128, "Number of images of a chip.", lower_bound=1)
     absl_flags.DEFINE_integer("image_size", 224, "Side of an image in pixels.", lower_bound=1)
     absl_flags.DEFINE_string("json", "runs/benchmarks/traffic.json", "File for the results.")
+    absl_flags.DEFINE_bool("keep", False, "Keep the rows of the file that have the same settings.")
 
 
 def main(argv):
@@ -67,17 +70,36 @@ def main(argv):
         "image_size": FLAGS.image_size,
         **versions(),
         "date": now().date().isoformat(),
-        "rows": [],
     }
-    for row in measure(FLAGS.networks, FLAGS.layers, devices, FLAGS.chip_batch, FLAGS.image_size):
-        measured["rows"].append(row)
-        path.write_text(json.dumps(measured, indent=1) + "\n")
+    rows = kept_rows(path, measured) if FLAGS.keep else []
+    for row in measure(FLAGS.networks, FLAGS.layers, devices, FLAGS.chip_batch, FLAGS.image_size, rows):
+        rows += [] if row in rows else [row]
+        path.write_text(json.dumps(measured | {"rows": rows}, indent=1) + "\n")
+    measured["rows"] = rows
     print(table(measured))
     print(f"written to {path}")
 
 
+def kept_rows(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an earlier run. Raises `UserError` if its settings were others, whatever its date."""
+    if not path.exists():
+        return []
+    earlier = json.loads(path.read_text())
+    for key, value in settings.items():
+        if key != "date" and earlier.get(key) != value:
+            raise UserError(
+                f"--keep: {path} has {key}={earlier.get(key)!r}, not {value!r}: name another file"
+            )
+    return earlier["rows"]
+
+
 def measure(
-    networks: Sequence[str], layers: Sequence[str], devices: Sequence[jax.Device], batch: int, side: int
+    networks: Sequence[str],
+    layers: Sequence[str],
+    devices: Sequence[jax.Device],
+    batch: int,
+    side: int,
+    known: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
     """Yields one row for each network and layer, the reference first in each network.
 
@@ -87,25 +109,32 @@ def measure(
       devices: chips that share a batch.
       batch: number of images of a chip.
       side: side of an image in pixels.
+      known: rows that are not compiled again.
     """
+    found = {(row["network"], row["layer"]): row for row in known}
     constructors = {name: constructor(name) for name in (REFERENCE, *layers)}
     for network in networks:
         reference = None
         for name, make in constructors.items():
-            started = time.monotonic()
-            compiled = compile_step(network, make, devices, batch, side)
-            row = {
-                "network": network,
-                "layer": name,
-                "bytes": compiled.cost_analysis()["bytes accessed"],
-                "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
-                "compile_seconds": round(time.monotonic() - started),
-            }
+            row = found.get((network, name)) or {"network": network, "layer": name} | _measured(
+                network, make, devices, batch, side
+            )
             reference = reference or row
             for key in ("bytes", "temporary_bytes"):
                 row[f"{key}_ratio"] = row[key] / reference[key]
             logging.info("%s with %s: %.3f of the bytes", network, name, row["bytes_ratio"])
             yield row
+
+
+def _measured(*arguments: Any) -> dict[str, Any]:
+    started, cpu_started = time.monotonic(), time.process_time()
+    compiled = compile_step(*arguments)
+    return {
+        "bytes": compiled.cost_analysis()["bytes accessed"],
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "compile_seconds": round(time.monotonic() - started),
+        "cpu_seconds": round(time.process_time() - cpu_started),
+    }
 
 
 def constructor(layer: str) -> LayerConstructor:

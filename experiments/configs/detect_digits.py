@@ -67,7 +67,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.sampling = ConfigDict({"anchors": 256, "positive_anchors": 128})
     config.sampling.update({"regions": 64, "positive_regions": 16})
     config.roi_align = ConfigDict({"method": "matmul", "sampling_ratio": 2, "aligned": True})
-    config.roi_align.canonical_side = 224.0
+    config.roi_align.update({"canonical_side": 224.0, "chunk": 64})
     config.detections = ConfigDict({"least_score": 0.05, "candidates": 500, "threshold": 0.5, "count": 20})
 
     # The fields of OptimizerSettings in evonorms_jax/training/optimizer.py.

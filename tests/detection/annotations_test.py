@@ -8,7 +8,7 @@ from etils import epath
 from support.coco_sets import IDS, NAMES, annotation, content
 
 from evonorms_jax.data import DataNotFoundError
-from evonorms_jax.detection.annotations import categories_of, images_of, read_annotations
+from evonorms_jax.detection.annotations import categories_from, categories_of, images_of, read_annotations
 
 
 def written(tmp_path, value):
@@ -27,7 +27,11 @@ def test_category_ids_with_gaps_become_classes_and_back():
     assert found.class_of() == {3: 1, 7: 2, 12: 3} and found.id_of() == {1: 3, 2: 7, 3: 12}
     raw = categories_of(content([], []), raw=True)
     assert raw.class_of() == {3: 3, 7: 7, 12: 12} and raw.num_classes == 12
-    assert raw.to_json()["7"] == {"id": 7, "name": "dog"} and found.to_json()["2"] == raw.to_json()["7"]
+    assert (
+        found.to_json() == {"3": "1 cat", "7": "2 dog", "12": "3 kite"} and raw.to_json()["12"] == "12 kite"
+    )
+    for each in (found, raw, found._replace(names=("traffic light", "a", "b"))):
+        assert categories_from(json.loads(json.dumps(each.to_json()))) == each
     with pytest.raises(ValueError, match="at least 1, got 0"):
         categories_of(content([], [], ids=(0, 1, 2)), raw=True)
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import detection_oracle as oracle
 
 from evonorms_jax.detection.anchors import level_anchors
 from evonorms_jax.detection.boxes import BOX_HEAD_WEIGHTS, PROPOSAL_WEIGHTS, clip, decode, encode, overlaps
-from tests.support import detection_oracle as oracle
 
 
 def test_overlaps_are_those_of_plain_loops(rng):

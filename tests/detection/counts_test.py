@@ -5,13 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.interpreters import partial_eval
+from support.multiply_adds import multiply_adds
 
 from evonorms_jax.detection.detector import DetectorSettings, build_detector
 from evonorms_jax.detection.spinenet import BLOCKS, SpineNet, unread
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
 from evonorms_jax.search_space.target import building_for
-from tests.support.multiply_adds import multiply_adds
 
 SPINENET = {"levels": (3, 7), "anchor_size": 3.0}
 TORCHVISION = {"norm_in": (), "top": "pool", "box_convs": 0, "box_dense": 2}
@@ -51,7 +52,7 @@ def test_resnet50_with_a_pyramid_has_the_parameters_of_its_parts():
         ("resnet50_v1", "bn_relu", 91, TORCHVISION, 44_401_393),
         ("spinenet49", "bn_relu", 91, SPINENET, 40_753_521),
         ("spinenet96", "bn_relu", 91, SPINENET, 55_185_009),
-        ("spinenet96", "evonorm_b0", 91, SPINENET, 55_207_729),
+        pytest.param("spinenet96", "evonorm_b0", 91, SPINENET, 55_207_729, marks=pytest.mark.exhaustive),
         ("spinenet96", "evonorm_b0", 91, SPINENET | {"merge_activation": "norm_act"}, 55_239_217),
     ],
 )
@@ -61,7 +62,11 @@ def test_detectors_have_the_published_number_of_parameters(name, layer, outputs,
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("spinenet49", 21_831_488), ("spinenet96", 36_262_976), ("spinenet143", 60_247_616)],
+    [
+        ("spinenet49", 21_831_488),
+        ("spinenet96", 36_262_976),
+        pytest.param("spinenet143", 60_247_616, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_spinenets_have_the_published_number_of_parameters(name, expected):
     assert parameters(name, **SPINENET)["backbone"] == expected
@@ -86,9 +91,7 @@ def cost(detector, variables, side):
         return jax.ShapeDtypeStruct(sizes, dtype)
 
     images = shape(1, side, side, 3)
-    maps = jax.eval_shape(
-        lambda v, x: detector.apply(v, x, method="features", train=False), variables, images
-    )
+    maps = jax.eval_shape(features_of(detector), variables, images)
     regions = shape(1, 1000, 7, 7, 256), shape(1, 1000, dtype=bool)
     masks = shape(1, 100, 14, 14, 256), shape(1, 100, dtype=bool), shape(1, 100, dtype=jnp.int32)
     return {
@@ -97,6 +100,10 @@ def cost(detector, variables, side):
         "boxes": of("boxes", *regions),
         "masks": of("masks", *masks),
     }
+
+
+def features_of(detector):
+    return functools.partial(detector.apply, method="features", train=False)
 
 
 def enlarged_later(detector, side):
@@ -124,7 +131,11 @@ def test_resnet50_with_a_pyramid_has_the_published_cost():
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "expected"), [("spinenet49", 640, 215.4), ("spinenet96", 1024, 314.1)]
+    ("name", "side", "expected"),
+    [
+        ("spinenet49", 640, 215.4),
+        pytest.param("spinenet96", 1024, 314.1, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_spinenets_have_the_published_cost(name, side, expected):
     detector, variables = traced(name, "bn_relu", **SPINENET)
@@ -134,11 +145,8 @@ def test_spinenets_have_the_published_cost(name, side, expected):
 
 def test_the_endpoints_of_a_spinenet_are_levels_3_to_7_and_block_11_joins_block_14():
     detector, variables = traced("spinenet49", "bn_relu", **SPINENET)
-    maps = jax.eval_shape(
-        lambda v, x: detector.apply(v, x, method="features", train=False),
-        variables,
-        jax.ShapeDtypeStruct((1, 256, 384, 3), jnp.float32),
-    )
+    images = jax.ShapeDtypeStruct((1, 256, 384, 3), jnp.float32)
+    maps = jax.eval_shape(features_of(detector), variables, images)
     assert {level: x.shape for level, x in maps.items()} == {
         level: (1, 256 >> level, 384 >> level, 256) for level in range(3, 8)
     }
@@ -146,6 +154,19 @@ def test_the_endpoints_of_a_spinenet_are_levels_3_to_7_and_block_11_joins_block_
     assert 11 in unread(14) and 11 in unread(12)
     specs = dict(enumerate(BLOCKS, 2))
     assert [n for n in (12, 13, 14, 15, 16) if 11 in unread(n) and specs[n][:2] == specs[11][:2]] == [14]
+
+
+def test_every_variable_of_a_spinenet_reaches_its_endpoints():
+    detector, variables = traced("spinenet49", "bn_relu", **SPINENET)
+
+    def total(variables):
+        maps = features_of(detector)(variables, jnp.zeros((1, 128, 128, 3)))
+        return sum(jnp.sum(x) for x in maps.values())
+
+    backbone = {collection: {"backbone": variables[collection]["backbone"]} for collection in variables}
+    traced_once = jax.make_jaxpr(total)(backbone)
+    _, used = partial_eval.dce_jaxpr(traced_once.jaxpr, [True])
+    assert len(used) == len(jax.tree.leaves(backbone)) and all(used)
 
 
 def test_sides_that_are_no_multiples_of_128_are_refused():
@@ -176,7 +197,7 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
     ("fields", "message"),
     [
         ({"top": "max"}, "unknown top of the pyramid 'max'"),
-        ({"levels": (1, 6)}, "levels must begin in 2 to 5"),
+        ({"levels": (1, 6)}, "levels must begin at a level from 2 to 5"),
     ],
 )
 def test_pyramids_that_do_not_fit_are_refused(fields, message):

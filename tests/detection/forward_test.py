@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.tiny_detector import CLASSES, SIDE, random_batch, tiny_choices, tiny_detector
 
 from evonorms_jax.detection.forward import MEAN, STD, best_boxes, detect, normalise, training_losses
 from evonorms_jax.detection.heads import BoxHead
 from evonorms_jax.detection.proposals import ProposalSettings, propose
 from evonorms_jax.detection.regions import SamplingSettings, sample_regions
 from evonorms_jax.layers import norm_act
-from tests.support.tiny_detector import CLASSES, SIDE, random_batch, tiny_choices, tiny_detector
 
 NAMES = ["proposal_score_loss", "proposal_box_loss", "class_loss", "box_loss", "mask_loss"]
 CHOICES = tiny_choices()
@@ -23,19 +23,28 @@ def variables():
     return jax.jit(tiny_detector().init)(jax.random.key(0))
 
 
-@jax.jit
 def losses_of(batch):
+    return _losses_of(variables(), batch)
+
+
+@jax.jit
+def _losses_of(variables, batch):
     """Losses, gradient and new statistics."""
 
     def total(params):
         passes = functools.partial(training_losses, batch=batch, key=jax.random.key(1), choices=CHOICES)
         found, updated = tiny_detector().apply(
-            {**variables(), "params": params}, method=passes, mutable=["batch_stats"]
+            {**variables, "params": params}, method=passes, mutable=["batch_stats"]
         )
         return sum(found.values()), (found, updated)
 
-    gradient, (found, updated) = jax.grad(total, has_aux=True)(variables()["params"])
+    gradient, (found, updated) = jax.grad(total, has_aux=True)(variables["params"])
     return found, gradient, updated
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def proposed(logits, codes, anchors, size, settings):
+    return propose(logits, codes, anchors, size, settings, train=True)
 
 
 def finite(tree):
@@ -74,7 +83,7 @@ def test_empty_regions_reach_neither_statistics_nor_other_regions(rng, layer):
     head = BoxHead(norm_act(layer, group_size=4), 3, convs=1, features=8, dense=1, dense_features=8)
     x = rng.normal(size=(2, 3, 4, 4, 8)).astype(np.float32)
     valid = np.array([[1, 1, 0], [1, 0, 0]], bool)
-    made = head.init(jax.random.key(0), x, valid, train=False)
+    made = jax.jit(functools.partial(head.init, train=False))(jax.random.key(0), x, valid)
 
     @jax.jit
     def run(x):
@@ -95,14 +104,15 @@ def test_detections_do_not_depend_on_the_other_images():
     images = random_batch(4, (0, 0, 0)).images
     sizes = np.array([[SIDE, SIDE], [20, 32], [32, 24]], np.float32)
     # Untrained scores of all classes are about equal, and exceed the threshold.
-    run = jax.jit(
-        lambda images, sizes: tiny_detector().apply(
-            variables(), method=functools.partial(detect, images=images, sizes=sizes, choices=CHOICES)
-        )
-    )
-    found = run(images, sizes)
+
+    @jax.jit
+    def run(variables, images, sizes):
+        passes = functools.partial(detect, images=images, sizes=sizes, choices=CHOICES)
+        return tiny_detector().apply(variables, method=passes)
+
+    found = run(variables(), images, sizes)
     order = [2, 0, 1]
-    again = run(images[order], sizes[order])
+    again = run(variables(), images[order], sizes[order])
     for one, other in zip(found, again, strict=True):
         np.testing.assert_allclose(one[np.array(order)], other, atol=1e-5)
     assert found.valid.any() and found.masks.shape == (3, 8, 28, 28)
@@ -125,7 +135,7 @@ def test_proposals_are_the_best_boxes_of_all_levels():
     anchors.append(np.array([[0, 0, 16, 16]], np.float32))
     logits, codes = jnp.array([1.0, 2.0, 9.0, 0.5]), jnp.zeros((4, 4))
     settings = ProposalSettings(train_candidates=3, count=5, threshold=0.7)
-    found = propose(logits, codes, anchors, jnp.array([32.0, 12.0]), settings, train=True)
+    found = proposed(logits, codes, anchors, jnp.array([32.0, 12.0]), settings)
     # The third lies outside of the image, and the second suppresses the first.
     assert found.valid.tolist() == [True, True, False, False, False]
     assert found.boxes[:2].tolist() == [[0, 1, 8, 9], [0, 0, 16, 12]]
@@ -135,14 +145,11 @@ def test_proposals_are_the_best_boxes_of_all_levels():
 def test_regions_have_the_targets_of_their_objects():
     anchors = [np.array([[0, 0, 8, 8], [20, 20, 28, 28], [4, 0, 12, 8]], np.float32)]
     settings = ProposalSettings(count=4)
-    proposals = propose(
-        jnp.array([2.0, 1, 0]), jnp.zeros((3, 4)), anchors, jnp.array([32.0, 32]), settings, train=True
-    )
+    proposals = proposed(jnp.array([2.0, 1, 0]), jnp.zeros((3, 4)), anchors, jnp.array([32.0, 32]), settings)
     boxes = jnp.array([[20.0, 20, 28, 27], [0.0, 0, 8, 8], [9, 9, 9, 9]])
-    found = sample_regions(
-        jax.random.key(0), proposals, boxes, jnp.array([2, 3, 1]), jnp.array([True, True, False]),
-        SamplingSettings(regions=8, positive_regions=6),
-    )  # fmt: skip
+    drawn = functools.partial(sample_regions, settings=SamplingSettings(regions=8, positive_regions=6))
+    objects = boxes, jnp.array([2, 3, 1]), jnp.array([True, True, False])
+    found = jax.jit(drawn)(jax.random.key(0), proposals, *objects)
     assert found.positive.tolist() == [True] * 4 + [False] * 4
     assert found.valid.tolist() == [True] * 5 + [False] * 3
     for box, label, number in zip(found.boxes[:4], found.classes[:4], found.objects[:4], strict=True):
@@ -153,9 +160,8 @@ def test_regions_have_the_targets_of_their_objects():
 def test_only_pairs_above_the_score_are_detections():
     scores = jnp.array([[0.1, 0.6, 0.3], [0.97, 0.02, 0.01], [0.5, 0.5, 0.0]])
     regions = jnp.array([[0.0, 0, 8, 8], [10, 10, 20, 20], [0, 0, 8, 8]])
-    found = best_boxes(
+    found = jax.jit(functools.partial(best_boxes, settings=CHOICES.detections))(
         *(scores, jnp.zeros((3, 3, 4)), regions, jnp.ones(3, bool), jnp.array([32.0, 32.0])),
-        CHOICES.detections,
     )
     boxes, values, classes, valid = found
     assert valid.tolist() == [True] * 2 + [False] * 6  # the third region repeats the class of the first

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import detection_oracle as oracle
 
 from evonorms_jax.detection import losses
 from evonorms_jax.detection.anchors import level_anchors
+from evonorms_jax.detection.matching import match_anchors
 from evonorms_jax.detection.types import TrainingBatch
-from tests.detection.matching_test import slow_match
-from tests.support import detection_oracle as oracle
 
 ANCHORS = np.concatenate(level_anchors(32, [3, 4], 2))
 SLOTS = 100
@@ -25,23 +25,28 @@ def huber(x, beta):
     return np.where(np.abs(x) < beta, x**2 / (2 * beta), np.abs(x) - beta / 2).sum()
 
 
+@jax.jit
+def proposal_losses(keys, logits, codes, batch):
+    """With a sample of all anchors."""
+    count = len(ANCHORS)
+    return losses.proposal_losses(keys, logits, codes, ANCHORS, batch, count=count, positive_count=count)
+
+
 @pytest.mark.parametrize("counts", [(0, 3), (100, 1)])
 def test_the_proposal_losses_are_sums_over_the_sample(rng, counts):
-    count = len(ANCHORS)  # so that the sample holds every candidate
+    count = len(ANCHORS)
     logits = rng.normal(size=(2, count)).astype(np.float32)
     codes = rng.normal(size=(2, count, 4)).astype(np.float32)
     boxes = np.stack([oracle.random_boxes(rng, SLOTS, 32) for _ in counts])
     valid = np.arange(SLOTS)[None] < np.array(counts)[:, None]
     batch = TrainingBatch(None, None, boxes, None, None, valid)
     keys = jax.random.split(jax.random.key(0), 2)
-    score, box = losses.proposal_losses(
-        keys, logits, codes, ANCHORS, batch, count=count, positive_count=count
-    )
+    score, box = proposal_losses(keys, logits, codes, batch)
     expected = np.zeros(2)
     for i, objects in enumerate(counts):
         positive, negative = np.zeros(count, bool), np.ones(count, bool)
         if objects:
-            owners, positive, negative = slow_match(ANCHORS, boxes[i, :objects])
+            owners, positive, negative = map(np.asarray, match_anchors(ANCHORS, boxes[i], valid[i]))
         x = logits[i].astype(np.float64)
         expected[0] += np.log1p(np.exp(-x[positive])).sum() + np.log1p(np.exp(x[negative])).sum()
         for n in np.flatnonzero(positive):
@@ -85,6 +90,6 @@ def test_without_any_region_the_losses_and_gradients_are_zero():
         )
 
     arguments = jnp.ones((1, 3, 4)), jnp.ones((1, 3, 4, 4)), jnp.ones((1, 3, 2, 2))
-    value, gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(*arguments)
+    value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(*arguments)
     assert value == 0
     assert not any(gradient.any() for gradient in gradients)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import detection_oracle as oracle
 
 from evonorms_jax.detection.nms import suppress
-from tests.support import detection_oracle as oracle
 
 COUNT = 24
 

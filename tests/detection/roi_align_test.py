@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import detection_oracle as oracle
 
 from evonorms_jax.detection.mask_targets import crop_masks
 from evonorms_jax.detection.roi_align import METHODS, RoiAlign, region_levels
 from evonorms_jax.errors import UserError
-from tests.support import detection_oracle as oracle
 
 LEVELS = (2, 3, 4)
 SIDE = 64

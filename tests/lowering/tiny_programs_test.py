@@ -14,7 +14,11 @@ from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.models.convolution import convolve, max_pool
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet
 from evonorms_jax.models.networks import ANCHORS, Network
-from evonorms_jax.search_space.target import building_for
+from evonorms_jax.search_space import CATALOG
+from evonorms_jax.search_space.encoding import CAPACITY, encode
+from evonorms_jax.search_space.target import building_for, compiler_options
+from evonorms_jax.search_space.universal import apply_encoded
+from evonorms_jax.training.classification import shapes_on
 from experiments.configs import imagenet_resnet50, search_cifar10_b, train
 
 pytestmark = pytest.mark.slow
@@ -40,7 +44,8 @@ def tiny_anchor():
 def tiny_search():
     config = search_cifar10_b.get_config("quick")
     config.anchors = ("two_sites",)
-    config.data.image_size = config.data.crop = config.proxy.batch_size = 8
+    config.data.update({"image_size": 10, "crop": 8, "flip": True})
+    config.proxy.batch_size = 8
     config.rejection.stability_batch_size = config.proxy.eval_batch_size = 8
     config.evolution.round_size = 2
     return config
@@ -69,7 +74,7 @@ def search(topology):
 def training(topology):
     program = programs(tiny_training(), topology)["training step"]
     compiled = compile_ahead(program)
-    return compiled, footprint(program, compiled, 0.0, topology.chip)
+    return compiled, footprint(program, compiled, 0.0, 0.0, topology.chip)
 
 
 def test_the_cpu_devices_stay_as_they_are(topology):
@@ -104,6 +109,29 @@ def test_the_training_step_compiles_with_convolutions_of_the_target(training):
     assert found.excess == 0
     assert found.program.images == 16
     assert not found.once_only
+
+
+def test_equal_sites_share_their_code(topology):
+    """The code of a search's program grows with the shapes of its sites, and not with their number."""
+    encoded = encode(CATALOG["evonorm_b0"])
+
+    def sites(count):
+        def run(encoded, x, v):
+            for _ in range(count):
+                x = apply_encoded(encoded, x @ jnp.ones((8, 8)), v, v, jnp.ones((CAPACITY, 8)), train=True)[0]
+            return x
+
+        shapes = shapes_on((encoded, jnp.ones((8, 4, 8)), jnp.ones(8)), topology.alone)
+        with building_for("tpu"):
+            return jax.jit(run).lower(*shapes)
+
+    def code(count, options):
+        compiled = compile_ahead(TpuProgram("sites", lambda: sites(count), "", options=options))
+        return compiled.memory_analysis().generated_code_size_in_bytes
+
+    shared = compiler_options("tpu")
+    assert programs(tiny_search(), topology)["universal training"].options == shared
+    assert code(6, shared) < 0.6 * code(6, {})
 
 
 def test_a_compiled_candidate_is_lowered_for_the_target(topology):

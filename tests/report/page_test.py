@@ -129,7 +129,8 @@ def test_a_running_search_without_layer_files(workdir):
 def test_a_file_behind_the_history_is_not_pointed_into(workdir):
     path = workdir / "top_layers.json"
     data = json.loads(path.read_text())
-    path.write_text(json.dumps({**data, "layers": data["layers"][1:]}))
+    earlier = [{**row, "index": row["index"] + 1000} for row in data["layers"]]
+    path.write_text(json.dumps({**data, "layers": earlier}))
     search = records.read_search(workdir)
     top = records.top_layers(search.history, CONFIG["top_k"])
     assert top and "top_layers.json#" not in text_of(sections.top_layers(search, top))

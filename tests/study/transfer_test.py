@@ -12,7 +12,14 @@ from evonorms_jax.study.figures import draw_table
 from evonorms_jax.study.full_training import Trainer
 from evonorms_jax.study.table import DASH, Metric, publish
 from evonorms_jax.training import loop
-from experiments.configs import batch_size_imagenet, batch_size_mnist5k, transfer_imagenet, transfer_mnist5k
+from experiments.configs import (
+    batch_size_imagenet,
+    batch_size_mnist5k,
+    transfer_coco,
+    transfer_digit_scenes,
+    transfer_imagenet,
+    transfer_mnist5k,
+)
 
 
 def made(config, workdir):
@@ -182,7 +189,7 @@ def test_an_optimizer_is_one_more_column(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "clasification"}, "task must be one of classification, got 'clasification'"),
+        ({"task": "clasification"}, "task must be one of classification, detection, got 'clasification'"),
         ({"metrics": ("test.acuracy",)}, "unknown name 'test.acuracy'; did you mean 'test.accuracy'"),
         ({"networks": ("a f.py", "a g.py")}, "networks must have different names, got 'a' twice"),
         ({"networks": ()}, "networks must have at least one entry"),
@@ -240,6 +247,10 @@ def test_a_work_directory_from_before_there_were_metrics_is_still_its_own(tmp_pa
         (batch_size_imagenet, "full"),
         (transfer_imagenet, "quick"),
         (batch_size_imagenet, "quick"),
+        (transfer_digit_scenes, "full"),
+        (transfer_digit_scenes, "quick"),
+        (transfer_coco, "full"),
+        (transfer_coco, "quick"),
     ],
 )
 def test_the_configs_are_ready_to_run(module, form, tmp_path):

@@ -15,7 +15,7 @@ from evonorms_jax.detection.roi_align import RoiAlign
 from evonorms_jax.detection.types import MASK_SIDE, TrainingBatch
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models.resnet import ResNetStage
-from tests.support.detection_oracle import random_boxes
+from support.detection_oracle import random_boxes
 
 SIDE, SLOTS, CLASSES, LEVELS = 32, 6, 3, (2, 3)
 

@@ -112,5 +112,32 @@ def test_the_rate_grows_with_the_batch_and_the_warm_up_is_counted_in_epochs():
 
 
 def test_an_unknown_optimizer():
-    with pytest.raises(ValueError, match="unknown optimizer 'adam'; there are sgd, rmsprop"):
+    with pytest.raises(ValueError, match="unknown optimizer 'adam'; there are sgd, momentum, rmsprop"):
         make_optimizer(settings(name="adam"), steps=1, batch_size=1, images=1)
+
+
+def test_the_drops_of_the_step_schedule_can_be_placed():
+    found = rates(100, schedule="step", drops=(0.5, 0.9), warmup_steps=10)
+    np.testing.assert_allclose(found[10:], np.repeat([0.8, 0.08, 0.008], [40, 40, 10]), rtol=1e-5)
+
+
+def test_plain_momentum_decays_kernels_alone_and_clips_the_gradient():
+    """m <- mu m + c g + d w;  w <- w - rate m, with d = 0 for biases and c = 1 / |g| where |g| > 1."""
+    params = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}}
+    chosen = settings(name="momentum", decayed="kernels", weight_decay=0.5, clip_norm=1.0)
+    optimizer, _ = make_optimizer(chosen, steps=10, batch_size=1, images=1)
+    state, expected, trace = optimizer.init(params), np.array([1.0, -2.0, 3.0]), np.zeros(3)
+    for size in (0.1, 4.0):
+        gradient = size * np.array([1.0, 2.0, 2.0])
+        grouped = {"conv": {"kernel": jnp.array(gradient[:2]), "bias": jnp.array(gradient[2:])}}
+        change, state = optimizer.update(grouped, state, params)
+        params = optax.apply_updates(params, change)
+        trace = 0.9 * trace + gradient / max(1, 3 * size) + 0.5 * expected * [1, 1, 0]
+        expected = expected - 0.8 * trace
+    found = jnp.concatenate([params["conv"]["kernel"], params["conv"]["bias"]])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_unknown_choice_of_decayed_parameters():
+    with pytest.raises(ValueError, match="decayed must be all_but_norms or kernels, got 'all'"):
+        make_optimizer(settings(decayed="all"), steps=1, batch_size=1, images=1)

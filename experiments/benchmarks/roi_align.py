@@ -1,0 +1,112 @@
+"""Time and memory of both forms of RoIAlign, forward and backward, in one run.
+
+  python -m experiments.benchmarks.roi_align
+  python -m experiments.benchmarks.roi_align --canvas=1024 --images=1 --regions=512 --channels=256 \\
+      --levels=2,6
+
+The defaults are the box head of the digit scenes. The forms take turns round by round, so that other load on
+the machine affects both, and the median over the rounds is reported. Memory is the size of XLA's temporaries.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags as absl_flags
+from rich.table import Table
+
+from evonorms_jax.detection.roi_align import METHODS, RoiAlign
+from experiments import flags
+from experiments.benchmarks import results
+
+FLAGS = absl_flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the flags of this main. A function, so that tests can import the file."""
+    for name, default, meaning in (
+        ("images", 8, "Number of images."),
+        ("canvas", 128, "Side of the canvas in pixels."),
+        ("regions", 64, "Regions of an image."),
+        ("channels", 64, "Channels of the pyramid."),
+        ("bins", 7, "Bins of a region along each axis."),
+        ("sampling_ratio", 2, "Samples of a bin along each axis."),
+        ("rounds", 9, "Number of timed calls of each form."),
+    ):
+        absl_flags.DEFINE_integer(name, default, meaning, lower_bound=1)
+    absl_flags.DEFINE_list("levels", "2,4", "Least and largest level of the pyramid.")
+    absl_flags.DEFINE_string("workdir", "runs/benchmarks", "Directory for the results.")
+
+
+def main(argv):
+    """Measures, prints the table, and writes the results."""
+    del argv
+    least, most = map(int, FLAGS.levels)
+    pyramid, regions = inputs(
+        FLAGS.images, FLAGS.canvas, FLAGS.regions, FLAGS.channels, range(least, most + 1)
+    )
+    rows = measure(pyramid, regions, FLAGS.bins, FLAGS.sampling_ratio, FLAGS.rounds)
+    given = {name: FLAGS[name].value for name in ("images", "canvas", "regions", "channels", "bins")}
+    measured = {"machine": results.machine(), "settings": given | {"levels": [least, most]}, "rows": rows}
+    results.publish(FLAGS.workdir, "roi_align.json", measured, table(rows))
+
+
+def inputs(images: int, canvas: int, regions: int, channels: int, levels: range):
+    """A random pyramid by level, and boxes of 20 to 72 pixels of a canvas of 128, or in that proportion."""
+    rng = np.random.default_rng(0)
+    pyramid = {
+        level: rng.normal(size=(images, canvas >> level, canvas >> level, channels)).astype(np.float32)
+        for level in levels
+    }
+    side = canvas / 128 * rng.uniform(20, 72, (images, regions, 2))
+    corner = rng.uniform(0, canvas - side)
+    return pyramid, np.concatenate([corner, corner + side], -1).astype(np.float32)
+
+
+def measure(pyramid, regions, bins: int, sampling_ratio: int, rounds: int) -> list[dict[str, Any]]:
+    """One row for each form: milliseconds of a call with its gradient, and bytes of temporaries."""
+    compiled = {}
+    for method in METHODS:
+        align = RoiAlign(method, sampling_ratio)
+        compiled[method] = _gradient(align, bins).lower(pyramid, regions).compile()
+        jax.block_until_ready(compiled[method](pyramid, regions))
+    seconds = {method: [] for method in METHODS}
+    for _ in range(rounds):
+        for method, call in compiled.items():
+            begun = time.perf_counter()
+            jax.block_until_ready(call(pyramid, regions))
+            seconds[method].append(time.perf_counter() - begun)
+    return [
+        {
+            "method": method,
+            "milliseconds": 1e3 * statistics.median(seconds[method]),
+            "temporary_bytes": compiled[method].memory_analysis().temp_size_in_bytes,
+        }
+        for method in METHODS
+    ]
+
+
+def _gradient(align: RoiAlign, bins: int):
+    def total(pyramid, regions):
+        return jnp.sum(jnp.square(align(pyramid, regions, bins)))
+
+    return jax.jit(jax.value_and_grad(total))
+
+
+def table(rows) -> Table:
+    """The rows for people."""
+    shown = Table(title="RoIAlign, forward and backward")
+    for column in ("form", "ms", "temporaries MB"):
+        shown.add_column(column, justify="left" if column == "form" else "right")
+    for row in rows:
+        size = f"{row['temporary_bytes'] / 1e6:,.0f}"
+        shown.add_row(row["method"], f"{row['milliseconds']:.1f}", size)
+    return shown
+
+
+if __name__ == "__main__":
+    define_flags()
+    flags.run(main)
