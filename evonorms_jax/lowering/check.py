@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.lowering.detection_programs import detection_programs
+from evonorms_jax.lowering.gan_programs import gan_programs
 from evonorms_jax.lowering.programs import Footprint, TpuProgram, measure, roofline_seconds
 from evonorms_jax.lowering.search_programs import search_programs
 from evonorms_jax.lowering.topology import Topology
@@ -18,6 +19,7 @@ from evonorms_jax.runs.provenance import now, versions
 #: The programs of each kind of config, by a key that only such a config has. Another task adds its own.
 TASKS: dict[str, Callable[[ConfigDict, Topology], list[TpuProgram]]] = {
     "anchors": search_programs,
+    "adam": gan_programs,
     "roi_align": detection_programs,
     "model": training_programs,
 }

@@ -149,8 +149,7 @@ class _Anchor:
     def _loops(self) -> dict[str, float]:
         batches = self._shared.data.validation.labels.shape[0]
         # XLA:TPU cuts one crop after the other.
-        of_step = {_CROPS: self._proxy.batch_size, _TRAINING: self._proxy.steps}
-        return _SHUFFLE | of_step | {_VALIDATION: batches}
+        return _SHUFFLE | {_CROPS: self._proxy.batch_size, _TRAINING: self._proxy.steps, _VALIDATION: batches}
 
 
 def _with_axis(tree: Any, count: int) -> Any:
