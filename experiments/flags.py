@@ -83,7 +83,11 @@ def cores() -> int:
 
 
 def run(
-    main: Callable[[Sequence[str]], Any], *, example: str | None = None, holds: str | None = None
+    main: Callable[[Sequence[str]], Any],
+    *,
+    example: str | None = None,
+    holds: str | None = None,
+    positional: bool = False,
 ) -> None:
     """Parses the flags, prepares the process, and calls `main(argv)`.
 
@@ -96,6 +100,8 @@ def run(
       example: config file whose keys `--help` lists if the command names no other. A main without it has no
         `--config`.
       holds: name of the flag of a directory that no other process may write to while this main runs.
+      positional: whether the main takes arguments that are not flags. Its `--config` then has the example as
+        its default.
     """
 
     def guarded(argv):
@@ -108,14 +114,14 @@ def run(
 
     def parse(argv):
         with process.errors_in_a_line():
-            return _parse(example, argv)
+            return _parse(example, argv, positional)
 
     app.run(guarded, flags_parser=parse)
 
 
-def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
-    """Parses the flags, and refuses positional arguments."""
-    path = config_flag.file_of(argv)
+def _parse(example: str | None, argv: Sequence[str], positional: bool) -> list[str]:
+    """Parses the flags, and refuses other arguments unless they are wanted."""
+    path = config_flag.file_of(argv) or (example if positional else None)
     if any(argument in _HELP for argument in argv):
         print(_help(path or example))
         sys.exit(0)
@@ -135,7 +141,7 @@ def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
     for name in _required:
         if not flags.FLAGS[name].value:
             raise UserError(f"the flag --{name} is required; --help tells more")
-    if rest[1:]:
+    if rest[1:] and not positional:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are --NAME=VALUE")
     return rest
 

@@ -17,33 +17,17 @@ import numpy as np
 from evonorms_jax.data import ImageData, normalize
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
+from evonorms_jax.evolution.anchor_programs import AnchorPrograms, stability_program
+from evonorms_jax.evolution.candidate import Candidate, running
 from evonorms_jax.evolution.devices import Devices, Program, pack
-from evonorms_jax.evolution.executors import (
-    Auto,
-    Compiled,
-    Job,
-    Shared,
-    TrainedCandidate,
-    Universal,
-    step_cost,
-)
+from evonorms_jax.evolution.executors import step_cost
 from evonorms_jax.evolution.history import Evaluation, History
-from evonorms_jax.evolution.proxy import (
-    ProxyData,
-    ProxySettings,
-    ProxyState,
-    ProxyTask,
-    anchor_keys,
-    make_proxy_task,
-    proxy_data,
-    restart,
-)
+from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, anchor_keys, make_proxy_task, proxy_data
 from evonorms_jax.evolution.rejection import RejectionSettings
-from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models.networks import Network, operations
 from evonorms_jax.runs.hosts import Hosts
-from evonorms_jax.search_space import CATALOG, Graph
+from evonorms_jax.search_space import Graph
 from evonorms_jax.search_space.encoding import encode
 
 _EXECUTORS = ("universal", "compiled", "auto")
@@ -71,6 +55,7 @@ class Evaluator:
       hosts: connection to the hosts that share the work, one host by default.
       devices: devices to run on, all local ones by default.
       seed: base seed of weights, batches and crops.
+      fresh_replicas: number of seeds for `retrain`, which no evaluation uses.
 
     Raises:
       ValueError: if the executor is unknown, or the stability anchor is not among the anchors.
@@ -89,12 +74,15 @@ class Evaluator:
         hosts: Hosts | None = None,
         devices: Sequence[jax.Device] | None = None,
         seed: int = 0,
+        fresh_replicas: int = 0,
     ):
         check_executor(executor)
         self._proxy, self._tests, self._executor = proxy, tests, executor
+        self._fresh = range(proxy.replicas, proxy.replicas + fresh_replicas)
         self._hosts = hosts or Hosts()
         self.devices = Devices(slots, devices)
-        self.threshold = tests.quality_threshold / data.num_classes
+        self.chance = 1 / data.num_classes
+        self.threshold = tests.quality_threshold * self.chance
         image_shape = (proxy.batch_size, proxy.crop, proxy.crop, data.train.images.shape[-1])
         costs = {anchor.name: _operations(anchor, data.num_classes, image_shape) for anchor in anchors}
         self.anchors = sorted(anchors, key=lambda anchor: costs[anchor.name])
@@ -110,8 +98,9 @@ class Evaluator:
         self._programs = {}
         for anchor in self.anchors:
             task = make_proxy_task(anchor, data.num_classes, layer_fields, proxy, image_shape[-1])
-            keys = anchor_keys(seed, anchor.name)
-            self._programs[anchor.name] = _AnchorPrograms(anchor.name, task, keys, replicated, self.devices)
+            replicas = range(proxy.replicas + fresh_replicas)
+            keys = [anchor_keys(seed, anchor.name, replica) for replica in replicas]
+            self._programs[anchor.name] = AnchorPrograms(anchor.name, task, keys, replicated, self.devices)
 
     def examine(self, graphs: Sequence[Graph], history: History) -> list[Evaluation]:
         """The evaluations of the graphs of a round, in order, as if each had been examined by itself.
@@ -152,12 +141,27 @@ class Evaluator:
 
     def evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
         """The evaluations by the tests that train, without a look at the history, the same on every host."""
+        lines = self._over_hosts(lambda mine: [e.to_json() for e in self._evaluate(mine)], graphs)
+        return [Evaluation.from_json(line) for line in lines]
+
+    def retrain(self, graphs: Sequence[Graph]) -> list[dict[str, list[float]]]:
+        """Accuracies by anchor of full trainings with each of the fresh seeds, the same on every host.
+
+        A training whose loss is not finite has the accuracy 0.
+        """
+
+        def mine(graphs):
+            curves = self.replica_curves(graphs, [self._proxy.steps], self._fresh)
+            return [{name: scores[:, -1].tolist() for name, scores in curve.items()} for curve in curves]
+
+        return self._over_hosts(mine, graphs)
+
+    def _over_hosts(self, function: Callable[..., list[Any]], graphs: Sequence[Graph]) -> list[Any]:
+        """The JSON objects that a function makes of the graphs, of which each host takes a share."""
         shares = pack([step_cost(graph) for graph in graphs], self._hosts.count)
-        mine = shares[self._hosts.index]
-        evaluated = self._evaluate([graphs[i] for i in mine])
-        gathered = self._hosts.gather([evaluation.to_json() for evaluation in evaluated])
+        gathered = self._hosts.gather(function([graphs[i] for i in shares[self._hosts.index]]))
         results = {
-            i: Evaluation.from_json(line)
+            i: line
             for share, lines in zip(shares, gathered, strict=True)
             for i, line in zip(share, lines, strict=True)
         }
@@ -165,26 +169,35 @@ class Evaluator:
 
     def _evaluate(self, graphs: Sequence[Graph]) -> list[Evaluation]:
         tests = self._tests
-        candidates = [_Candidate(graph) for graph in graphs]
+        candidates = [Candidate(graph) for graph in graphs]
         if not tests.allow_batch_dependent:
             for candidate in candidates:
                 candidate.reject("batch_dependent", rejection.batch_dependent(candidate.graph))
         if tests.enabled:
-            self._test_stability(_running(candidates))
-            for anchor in self.anchors:
-                for candidate in self._train(anchor, _running(candidates), tests.quality_steps):
-                    trained = candidate.trained[anchor.name]
-                    evidence = rejection.low_quality(
-                        anchor.name, trained.accuracy, self.threshold, trained.step
-                    )
+            self._test_stability(running(candidates))
+            for anchor, steps, threshold in self._hurdles:
+                for candidate in self._train(anchor, running(candidates), steps):
+                    trained = candidate.trained[anchor.name, 0]
+                    evidence = rejection.low_quality(anchor.name, trained.accuracy, threshold, trained.step)
                     candidate.reject("low_quality", evidence)
+        replicas = range(self._proxy.replicas)
         for anchor in self.anchors:
-            for candidate in self._train(anchor, _running(candidates), self._proxy.steps):
-                trained = candidate.trained[anchor.name]
-                candidate.reject("diverged", rejection.diverged(anchor.name, trained.loss, trained.step))
+            for candidate in self._train(anchor, running(candidates), self._proxy.steps, replicas):
+                for replica in replicas:
+                    trained = candidate.trained[anchor.name, replica]
+                    evidence = rejection.diverged(anchor.name, trained.loss, trained.step)
+                    candidate.reject("diverged", evidence)
         return [candidate.evaluation() for candidate in candidates]
 
-    def _test_stability(self, candidates: Sequence["_Candidate"]) -> None:
+    @functools.cached_property
+    def _hurdles(self) -> list[tuple[Network, int, float]]:
+        """The quality tests: anchor, number of steps, and the accuracy required after them."""
+        tests = self._tests
+        early = [(self.anchors[0], tests.hurdle_steps, tests.hurdle_threshold * self.chance)]
+        each = [(anchor, tests.quality_steps, self.threshold) for anchor in self.anchors]
+        return (early if tests.hurdle_steps else []) + each
+
+    def _test_stability(self, candidates: Sequence["Candidate"]) -> None:
         results = self._climb([candidate.graph for candidate in candidates])
         for candidate, result in zip(candidates, results, strict=True):
             norm, steps = float(result.measures.norm), int(result.measures.steps)
@@ -193,18 +206,25 @@ class Evaluator:
             evidence = rejection.unstable(self._stability_anchor, norm, steps, self._tests.stability_norm)
             candidate.reject("unstable", evidence)
 
-    def _train(self, anchor: Network, candidates: Sequence["_Candidate"], stop: int):
-        """Trains the candidates up to the step `stop`, and returns them."""
+    def _train(
+        self,
+        anchor: Network,
+        candidates: Sequence["Candidate"],
+        stop: int,
+        replicas: Sequence[int] = (0,),
+    ) -> Sequence["Candidate"]:
+        """Trains the candidates up to the step `stop` with each of the replicas, and returns them."""
         # The quality test rejects most candidates. Only the training of a survivor is worth a build.
         name = self._executor if stop == self._proxy.steps else "universal"
         executor = self._programs[anchor.name].executors[name]
-        behind = [candidate for candidate in candidates if candidate.step(anchor.name) < stop]
-        jobs = [candidate.job(anchor.name, stop) for candidate in behind]
-        for candidate, job, trained in zip(behind, jobs, executor.train(jobs), strict=True):
+        pairs = [(candidate, replica) for candidate in candidates for replica in replicas]
+        behind = [pair for pair in pairs if pair[0].step(anchor.name, pair[1]) < stop]
+        jobs = [candidate.job(anchor.name, replica, stop) for candidate, replica in behind]
+        for (candidate, replica), job, trained in zip(behind, jobs, executor.train(jobs), strict=True):
             steps = trained.step - job.start
-            candidate.steps += steps * self._proxy.replicas
+            candidate.steps += steps
             candidate.seconds += trained.seconds
-            candidate.trained[anchor.name] = trained
+            candidate.trained[anchor.name, replica] = trained
             candidate.step_seconds[anchor.name] = trained.seconds / max(1, steps)
         return candidates
 
@@ -215,15 +235,23 @@ class Evaluator:
     def learning_curves(self, graphs: Sequence[Graph], steps: Sequence[int]) -> list[dict[str, list[float]]]:
         """Validation accuracy of each graph by anchor, after the numbers of steps given in ascending order.
 
-        The accuracy is 0 once the loss is not finite.
+        It is the mean over the replicas. The accuracy is 0 once the loss is not finite.
         """
-        candidates = [_Candidate(graph) for graph in graphs]
-        curves = [{anchor.name: [] for anchor in self.anchors} for _ in graphs]
+        curves = self.replica_curves(graphs, steps, range(self._proxy.replicas))
+        return [{name: scores.mean(axis=0).tolist() for name, scores in curve.items()} for curve in curves]
+
+    def replica_curves(
+        self, graphs: Sequence[Graph], steps: Sequence[int], replicas: Sequence[int]
+    ) -> list[dict[str, np.ndarray]]:
+        """`learning_curves` of each replica, float64 `[replicas, steps]` by anchor."""
+        candidates = [Candidate(graph) for graph in graphs]
+        curves = [{a.name: np.zeros((len(replicas), len(steps))) for a in self.anchors} for _ in graphs]
         for anchor in self.anchors:
-            for stop in steps:
-                self._train(anchor, candidates, stop)
+            for column, stop in enumerate(steps):
+                self._train(anchor, candidates, stop, replicas)
                 for curve, candidate in zip(curves, candidates, strict=True):
-                    curve[anchor.name].append(candidate.trained[anchor.name].accuracy)
+                    trained = [candidate.trained[anchor.name, replica] for replica in replicas]
+                    curve[anchor.name][:, column] = [each.accuracy for each in trained]
         return curves
 
     def _climb(self, graphs: Sequence[Graph]):
@@ -237,28 +265,8 @@ class Evaluator:
     def _stability_program(self) -> Program:
         anchor = self._programs[self._stability_anchor]
         batch = stability_batch(self._data, self._proxy.crop, self._tests.stability_batch_size)
-        shared = self.devices.replicate((anchor.template, *batch))
+        shared = self.devices.replicate((anchor.start(0), *batch))
         return stability_program(anchor.task, self._tests, shared, self.devices)
-
-
-def stability_program(task: ProxyTask, tests: RejectionSettings, shared: Any, devices: Devices) -> Program:
-    """The stability test of encoded graphs on all devices.
-
-    Args:
-      task: proxy task of the stability anchor.
-      tests: length, bound and step size of the ascent.
-      shared: start state, images and labels, from `Devices.replicate`.
-      devices: devices to run on.
-    """
-    test = make_stability_test(
-        task, steps=tests.stability_steps, max_norm=tests.stability_norm, step_size=tests.stability_step_size
-    )
-
-    def climb(shared, encoded, kept):
-        template, images, labels = shared
-        return test(encoded, restart(template, encoded), images, labels), kept
-
-    return Program(devices, climb, shared)
 
 
 def stability_batch(data: ProxyData, crop: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -271,87 +279,15 @@ def stability_batch(data: ProxyData, crop: int, count: int) -> tuple[np.ndarray,
 
 def _operations(anchor: Network, num_classes: int, image_shape: tuple[int, ...]) -> float:
     """Operations of a forward pass. BN-ReLU stands for all layers: its share is about the same everywhere."""
-    model = anchor.build(norm_act("bn_relu"), num_classes)
+    # XLA counts the body of a loop once, so all blocks are separate here.
+    separate = {} if "scan_blocks" not in anchor.fields else {"scan_blocks": False}
+    model = anchor.build(norm_act("bn_relu"), num_classes, **separate)
     image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     apply = functools.partial(model.apply, train=False)
     variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
     return operations(apply, variables, image)
 
 
-class _AnchorPrograms:
-    """The start weights and the executors of one anchor, each made on first use.
-
-    Args:
-      name: name of the anchor.
-      task: proxy task of the anchor.
-      keys: keys of the weights and of the batches and crops.
-      data: function that returns the data set on all devices, which the anchors share.
-      devices: devices to run on.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        task: ProxyTask,
-        keys: tuple[jax.Array, jax.Array],
-        data: Callable[[], Any],
-        devices: Devices,
-    ):
-        self.task = task
-        self._name, self._keys, self._data, self._devices = name, keys, data, devices
-
-    @functools.cached_property
-    def template(self) -> ProxyState:
-        """The state before the first step. Its weights fit every candidate; `restart` sets the statistics."""
-        return jax.jit(self.task.init)(encode(CATALOG["evonorm_b0"]), self._keys[0])
-
-    @functools.cached_property
-    def executors(self) -> dict[str, Any]:
-        """Executors by name."""
-        key, template = self._devices.replicate((self._keys[1], self.template))
-        shared = Shared(self._data(), key, template)
-        universal = Universal(self.task, shared, self._devices)
-        compiled = Compiled(self.task, shared, self._devices)
-        return {"universal": universal, "compiled": compiled, "auto": Auto(universal, compiled, self._name)}
-
-
-class _Candidate:
-    """A graph on its way through the tests: the verdict so far, and its cost."""
-
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.verdict: tuple[str, dict[str, Any]] | None = None
-        self.trained: dict[str, TrainedCandidate] = {}
-        self.step_seconds: dict[str, float] = {}  # seconds a step by anchor, in the last training there
-        self.steps, self.seconds = 0, 0.0
-
-    def reject(self, outcome: str, evidence: dict[str, Any] | None) -> None:
-        """Records the verdict of a test, whose evidence is None for a pass. The first rejection stays."""
-        if evidence is not None and self.verdict is None:
-            self.verdict = (outcome, evidence)
-
-    def step(self, anchor: str) -> int:
-        """Number of training steps done on an anchor."""
-        return self.trained[anchor].step if anchor in self.trained else 0
-
-    def job(self, anchor: str, stop: int) -> Job:
-        trained = self.trained.get(anchor)
-        if trained is None:
-            return Job(self.graph, stop)
-        return Job(self.graph, stop, trained.fetch(), self.step_seconds[anchor])
-
-    def evaluation(self) -> Evaluation:
-        if self.verdict is not None:
-            return Evaluation(*self.verdict, steps=self.steps, seconds=self.seconds)
-        scores = {name: trained.accuracy for name, trained in self.trained.items()}
-        evidence = {"mean_score": float(np.mean(list(scores.values())))}
-        return Evaluation("accepted", evidence, scores, self.steps, self.seconds)
-
-
-def _running(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    return [candidate for candidate in candidates if candidate.verdict is None]
-
-
 def _duplicate(original: Evaluation, index: int) -> Evaluation:
     evidence = {"original": original.outcome}
-    return Evaluation("duplicate", evidence, original.scores, duplicate_of=index)
+    return Evaluation("duplicate", evidence, original.scores, duplicate_of=index, replicas=original.replicas)

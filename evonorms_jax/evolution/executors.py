@@ -31,12 +31,14 @@ class Job(NamedTuple):
       stop: step to train to.
       state: state to resume from, or None for the start.
       step_seconds: measured time of a step in the universal program, 0 if it was not measured.
+      replica: number of the seed of weights, batches and crops.
     """
 
     graph: Graph
     stop: int
     state: ProxyState | None = None
     step_seconds: float = 0.0
+    replica: int = 0
 
     @property
     def start(self) -> int:
@@ -54,7 +56,7 @@ class TrainedCandidate(NamedTuple):
 
     Attributes:
       accuracy: validation accuracy in [0, 1]; 0 if the loss was not finite.
-      loss: loss of the last step, float32 `[R]`.
+      loss: loss of the last step.
       step: number of the last step.
       fetch: function that copies the state to the host.
       seconds: device time, builds included.
@@ -62,7 +64,7 @@ class TrainedCandidate(NamedTuple):
     """
 
     accuracy: float
-    loss: np.ndarray
+    loss: float
     step: int
     fetch: Callable[[], ProxyState]
     seconds: float
@@ -72,12 +74,19 @@ class TrainedCandidate(NamedTuple):
 class Shared(NamedTuple):
     """Arrays that the trainings on one anchor share: data, key of batches and crops, state of the start.
 
-    All have a leading axis D from `Devices.replicate`. So several anchors can share the data on the devices.
+    The last two have a leading axis with a row for each replica. On the devices all have a further one before
+    it, D from `Devices.replicate`. So several anchors can share the data on the devices.
     """
 
     data: Any
     key: jax.Array
     template: ProxyState
+
+
+def share(data: Any, starts: Sequence[tuple[jax.Array, ProxyState]]) -> Shared:
+    """The arrays of the replicas, from the data and the key and start of each."""
+    key, template = jax.tree.map(lambda *rows: jnp.stack(rows), *starts)
+    return Shared(data, key, template)
 
 
 class _Measures(NamedTuple):
@@ -96,12 +105,12 @@ class Universal:
 
     def __init__(self, task: ProxyTask, shared: Shared, devices: Devices):
         def train(shared, item, state):
-            encoded, stop, resumed = item
-            fresh = restart(shared.template, encoded)
+            encoded, stop, resumed, replica = item
+            fresh = restart(jax.tree.map(lambda leaf: leaf[replica], shared.template), encoded)
             state = jax.tree.map(lambda old, new: jnp.where(resumed, old, new), state, fresh)
-            return _train(task, encoded, state, shared, stop)
+            return _train(task, encoded, state, shared, stop, replica)
 
-        self._template = devices.fetch(shared.template)
+        self._template = jax.tree.map(lambda leaf: leaf[0], devices.fetch(shared.template))
         self._program = Program(devices, train, shared, kept=self._template)
 
     def lower(self, job: Job) -> jax.stages.Lowered:
@@ -152,9 +161,10 @@ class Compiled:
     def _train_on(self, device: jax.Device, job: Job) -> TrainedCandidate:
         state = job.state
         if state is None:
-            state = restart(self._template, encode(job.graph))
-        state, stop = jax.device_put((state, np.int32(job.stop)), device)
-        arguments = state, self._shares[device], stop
+            start = jax.tree.map(lambda leaf: leaf[job.replica], self._template)
+            state = restart(start, encode(job.graph))
+        state, *numbers = jax.device_put((state, np.int32(job.stop), np.int32(job.replica)), device)
+        arguments = state, self._shares[device], *numbers
         started = time.monotonic()
         program = lower_for_one(self._task, job.graph, device.platform, *arguments).compile()
         built = time.monotonic()
@@ -166,7 +176,7 @@ class Compiled:
 
 
 def lower_for_one(
-    task: ProxyTask, graph: Graph, platform: str, state: ProxyState, shared: Shared, stop: Any
+    task: ProxyTask, graph: Graph, platform: str, state: ProxyState, shared: Shared, stop: Any, replica: Any
 ) -> jax.stages.Lowered:
     """The program that trains one graph on one device. The arguments after the platform may hold shapes.
 
@@ -177,14 +187,15 @@ def lower_for_one(
       state: state in which the training starts.
       shared: data, key and template with a leading axis of size 1, from `devices.part`.
       stop: step after which the training ends, an int32 scalar.
+      replica: number of the seed, an int32 scalar.
     """
 
-    def train(state, shared, stop):
+    def train(state, shared, stop, replica):
         shared = jax.tree.map(lambda leaf: leaf[0], shared)
-        return _train(task, graph, state, shared, stop)
+        return _train(task, graph, state, shared, stop, replica)
 
     with building_for(platform):
-        return jax.jit(train).lower(state, shared, stop)
+        return jax.jit(train).lower(state, shared, stop, replica)
 
 
 class Auto:
@@ -239,12 +250,12 @@ class Auto:
 
 
 def _item(job: Job):
-    return encode(job.graph), np.int32(job.stop), np.bool_(job.state is not None)
+    return encode(job.graph), np.int32(job.stop), np.bool_(job.state is not None), np.int32(job.replica)
 
 
-def _train(task: ProxyTask, candidate, state: ProxyState, shared: Shared, stop):
-    state = task.train(candidate, state, shared.data, shared.key, stop)
-    finite = jnp.all(jnp.isfinite(state.loss))
+def _train(task: ProxyTask, candidate, state: ProxyState, shared: Shared, stop, replica):
+    state = task.train(candidate, state, shared.data, shared.key[replica], stop)
+    finite = jnp.isfinite(state.loss)
     accuracy = jax.lax.cond(
         finite, lambda: task.accuracy(candidate, state, shared.data), lambda: jnp.float32(0)
     )
@@ -252,4 +263,6 @@ def _train(task: ProxyTask, candidate, state: ProxyState, shared: Shared, stop):
 
 
 def _trained(measures: _Measures, fetch, seconds: float) -> TrainedCandidate:
-    return TrainedCandidate(float(measures.accuracy), measures.loss, int(measures.step), fetch, seconds)
+    return TrainedCandidate(
+        float(measures.accuracy), float(measures.loss), int(measures.step), fetch, seconds
+    )

@@ -20,10 +20,22 @@ def dominance(scores: np.ndarray) -> np.ndarray:
 def pareto_front(scores: np.ndarray) -> list[int]:
     """Indices of the rows of `[N, K]` that no other row dominates, ascending.
 
-    Equal rows are all kept. A row that is not finite is never on the front.
+    Equal rows are all kept. A row that is not finite is never on the front. Rows are compared with the front
+    found so far, in descending order of their sum, in which no row comes before one that dominates it. So
+    the cost grows with N times the size of the front.
     """
-    finite = np.isfinite(np.asarray(scores, np.float64)).all(axis=1)
-    return np.flatnonzero(finite & ~dominance(scores).any(axis=0)).tolist()
+    scores = np.asarray(scores, np.float64)
+    finite = np.flatnonzero(np.isfinite(scores).all(axis=1))
+    # Rows with the same sum after rounding are put in order by their values: a dominating one comes first.
+    order = finite[np.lexsort((*-scores[finite].T[::-1], -scores[finite].sum(axis=1)))]
+    front: list[int] = []
+    rows = np.empty((len(order), scores.shape[1]))  # the scores of the front
+    for index in order.tolist():
+        row, best = scores[index], rows[: len(front)]
+        if not ((best >= row).all(axis=1) & (best > row).any(axis=1)).any():
+            rows[len(front)] = row
+            front.append(index)
+    return sorted(front)
 
 
 def front_numbers(scores: np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ class Evaluation(NamedTuple):
       seconds: device time spent.
       duplicate_of: index of the original of a duplicate.
       fingerprint: identifier of the function that the graph computes.
+      replicas: mean accuracy over the anchors with each seed, empty for a rejected candidate.
     """
 
     outcome: str
@@ -72,6 +73,12 @@ class Evaluation(NamedTuple):
     seconds: float = 0.0
     duplicate_of: int | None = None
     fingerprint: str = ""
+    replicas: tuple[float, ...] = ()
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation of the mean accuracy over the seeds, or None for a single seed."""
+        return float(np.std(self.replicas, ddof=1)) if len(self.replicas) > 1 else None
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -81,13 +88,15 @@ class Evaluation(NamedTuple):
         """Reads the output of `to_json`.
 
         Raises:
-          KeyError: if a field is missing. Other keys are ignored.
+          KeyError: if a field is missing. `replicas`, which older versions did not write, may be missing.
+            Other keys are ignored.
           ValueError: if the outcome is unknown.
         """
         line = {"evidence": line["figure"], **line} if "figure" in line else line  # its name until 2026-11
         if line["outcome"] not in OUTCOMES:
             raise UserError(f"unknown outcome {line['outcome']!r}; known: {', '.join(OUTCOMES)}")
-        return cls(**{field: line[field] for field in cls._fields})
+        fields = {field: line[field] for field in cls._fields if field != "replicas"}
+        return cls(**fields, replicas=tuple(line.get("replicas", ())))
 
 
 class Record(NamedTuple):
@@ -103,9 +112,14 @@ class Record(NamedTuple):
 
     @property
     def selectable(self) -> bool:
-        """Whether the candidate may enter selection: it has scores, and all of them are finite."""
+        """Whether the candidate may enter selection: it has scores, all finite, and is no duplicate.
+
+        A duplicate would be a second parent with the luck of the first, and would push a distinct function
+        out of an aging population.
+        """
         scores = self.evaluation.scores.values()
-        return bool(scores) and all(math.isfinite(score) for score in scores)
+        sound = bool(scores) and all(math.isfinite(score) for score in scores)
+        return sound and self.evaluation.duplicate_of is None
 
     @property
     def mean_score(self) -> float:
@@ -138,12 +152,17 @@ class Record(NamedTuple):
 
 
 class History:
-    """Examined candidates in order. Records are only ever appended."""
+    """Examined candidates in order. Records are only ever appended.
+
+    A search reads the last selectable records and their scores in every round, so both are kept up to date
+    here: a round costs the same after a million candidates.
+    """
 
     def __init__(self, records: Iterable[Record] = ()):
         self._records: list[Record] = []
         self._originals: dict[str, int] = {}
         self._selectable: list[Record] = []
+        self._scores: np.ndarray = np.zeros((0, 0))  # [N, K] of the selectable records, with spare rows
         for record in records:
             self.append(record)
 
@@ -166,6 +185,7 @@ class History:
             raise UserError(f"the next record has index {len(self._records)}, got {record.index}")
         self._records.append(record)
         if record.selectable:
+            self._add_scores(list(record.evaluation.scores.values()))
             self._selectable.append(record)
         if record.evaluation.fingerprint:
             self._originals.setdefault(record.evaluation.fingerprint, record.index)
@@ -175,15 +195,35 @@ class History:
         index = self._originals.get(fingerprint)
         return None if index is None else self._records[index]
 
-    def selectable(self, before: int | None = None) -> list[Record]:
-        """The selectable records, duplicates included, with an index below `before`, oldest first."""
+    def _add_scores(self, row: list[float]) -> None:
+        count = len(self._selectable)
+        if count == len(self._scores):
+            grown = np.zeros((max(16, 2 * count), len(row)))
+            grown[:count] = self._scores[:, : len(row)] if count else 0
+            self._scores = grown
+        self._scores[count] = row
+
+    def num_selectable(self, before: int | None = None) -> int:
+        """Number of selectable records with an index below `before`."""
         if before is None:
-            return list(self._selectable)
-        return self._selectable[: bisect.bisect_left(self._selectable, before, key=lambda r: r.index)]
+            return len(self._selectable)
+        return bisect.bisect_left(self._selectable, before, key=lambda record: record.index)
+
+    def selectable(self, before: int | None = None) -> list[Record]:
+        """The selectable records with an index below `before`, oldest first."""
+        return self._selectable[: self.num_selectable(before)]
+
+    def selectable_at(self, place: int) -> Record:
+        """The selectable record with this place among them, oldest first."""
+        return self._selectable[place]
+
+    def scores(self, before: int | None = None) -> np.ndarray:
+        """Scores of the selectable records, float64 `[N, K]` for K anchors, `[0, 0]` without records."""
+        return self._scores[: self.num_selectable(before)]
 
     def accepted(self) -> list[Record]:
-        """The selectable records without duplicates, oldest first."""
-        return [record for record in self._selectable if record.evaluation.duplicate_of is None]
+        """The selectable records, oldest first."""
+        return list(self._selectable)
 
     def ranked(self) -> list[Record]:
         """The accepted records, best mean score first, the earlier one first among equals."""

@@ -3,7 +3,7 @@
 Source: arXiv 2004.02967, section 3.4. The configs give each number with its source.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,33 +61,34 @@ def propose_round(
     of devices, and a search stopped within a round resumes with the same proposals.
     """
     round_start = indices[0] - indices[0] % settings.round_size
-    parents = population(history, settings, round_start) if settings.select else []
-    scores = _scores(parents)
-    return [_propose(parents, scores, settings, seed, index) for index in indices]
+    places = _survivors(history, settings, round_start) if settings.select else np.arange(0)
+    scores = history.scores(round_start)[places]
+
+    def parent(row: int) -> Record:
+        return history.selectable_at(int(places[row]))
+
+    return [_propose(parent, scores, settings, seed, index) for index in indices]
 
 
 def population(history: History, settings: EvolutionSettings, before: int | None = None) -> list[Record]:
     """The survivors among the selectable records with an index below `before`, oldest first."""
-    candidates = history.selectable(before)
-    survivors = SURVIVALS[settings.survival](_scores(candidates), settings.population_size)
-    return [candidates[row] for row in survivors]
+    return [history.selectable_at(int(place)) for place in _survivors(history, settings, before)]
 
 
-def _scores(records: Sequence[Record]) -> np.ndarray:
-    """Scores of the records, float64 `[N, K]` for K anchors; `[0, 0]` without records."""
-    rows = [list(record.evaluation.scores.values()) for record in records]
-    return np.array(rows, np.float64) if rows else np.zeros((0, 0))
+def _survivors(history: History, settings: EvolutionSettings, before: int | None) -> np.ndarray:
+    """Places of the survivors among the selectable records, ascending."""
+    return SURVIVALS[settings.survival](history.scores(before), settings.population_size)
 
 
 def _propose(
-    parents: Sequence[Record], scores: np.ndarray, settings: EvolutionSettings, seed: int, index: int
+    parent_at: Callable[[int], Record], scores: np.ndarray, settings: EvolutionSettings, seed: int, index: int
 ) -> Proposal:
     if settings.select and index < len(settings.seed_layers):
         return Proposal(settings.seed_layers[index], "seed")
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    if not settings.select or len(parents) < max(1, settings.initial_population):
+    if not settings.select or len(scores) < max(1, settings.initial_population):
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
-    parent = parents[SELECTIONS[settings.selection](rng, scores, settings)]
+    parent = parent_at(SELECTIONS[settings.selection](rng, scores, settings))
     child = _mutated(rng, parent.graph, settings)
     if rng.random() < settings.random_probability:
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")

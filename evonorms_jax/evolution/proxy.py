@@ -1,7 +1,4 @@
-"""The proxy task: train one candidate on one anchor, in one program on the device.
-
-R replicas (seeds of the anchor), N training images.
-"""
+"""The proxy task: train one candidate on one anchor, in one program on the device. N training images."""
 
 import functools
 import zlib
@@ -21,7 +18,11 @@ from evonorms_jax.training.steps import correct, cross_entropy, one_hot
 
 
 class ProxySettings(NamedTuple):
-    """How a candidate is trained: the keys of `config.proxy`, and `crop` and `flip` of `config.data`."""
+    """How a candidate is trained: the keys of `config.proxy`, and `crop` and `flip` of `config.data`.
+
+    `replicas` is the number of seeds with which a candidate that passes the tests is trained. The tests use
+    the first of them.
+    """
 
     steps: int
     batch_size: int
@@ -47,13 +48,13 @@ class ProxyData(NamedTuple):
 
 
 class ProxyState(NamedTuple):
-    """The state of a training. Every leaf of the first three fields has a leading axis R."""
+    """The state of a training."""
 
     params: Any
     stats: Any
     optimizer: Any
     step: jax.Array  # int32 scalar: number of steps done
-    loss: jax.Array  # float32 [R]: loss of the last step
+    loss: jax.Array  # float32 scalar: loss of the last step
 
 
 class ProxyTask(NamedTuple):
@@ -66,36 +67,15 @@ class ProxyTask(NamedTuple):
       init: `(candidate, key) -> ProxyState` before the first step.
       train: `(candidate, state, data, key, stop) -> ProxyState` after `stop` steps, or after the first step
         whose loss was not finite. The same key gives the same batches and crops.
-      accuracy: `(candidate, state, data) -> float32 scalar`: mean validation accuracy of the replicas in
-        [0, 1], on whole images with the moving statistics. An image whose logits are not finite counts as
-        wrong.
-      loss: `(candidate, params, stats, images, labels) -> (loss, stats)` of one replica, on cropped and
-        normalized images.
+      accuracy: `(candidate, state, data) -> float32 scalar`: validation accuracy in [0, 1], on whole images
+        with the moving statistics. An image whose logits are not finite counts as wrong.
+      loss: `(candidate, params, stats, images, labels) -> (loss, stats)`, on cropped and normalized images.
     """
 
     init: Callable[..., ProxyState]
     train: Callable[..., ProxyState]
     accuracy: Callable[..., jax.Array]
     loss: Callable[..., tuple[jax.Array, Any]]
-
-
-def _over_replicas(function: Callable[..., Any], in_axes: tuple[int | None, ...], count: int):
-    """`jax.vmap` over `count` replicas. A single replica is called without an axis.
-
-    Under `vmap` the slices of the universal layer become gathers and scatters, which check every index. That
-    would slow down the usual case of one replica.
-    """
-    if count > 1:
-        return jax.vmap(function, in_axes)
-
-    def alone(*arguments):
-        picked = (
-            jax.tree.map(lambda leaf: leaf[0], argument) if axis == 0 else argument
-            for axis, argument in zip(in_axes, arguments, strict=True)
-        )
-        return jax.tree.map(lambda leaf: leaf[None], function(*picked))
-
-    return alone
 
 
 def restart(template: ProxyState, encoded: EncodedGraph) -> ProxyState:
@@ -109,14 +89,17 @@ def proxy_data(data: ImageData, eval_batch_size: int) -> ProxyData:
     return ProxyData(data.train.images, data.train.labels, validation, data.mean, data.std)
 
 
-def anchor_keys(seed: int, name: str) -> tuple[jax.Array, jax.Array]:
+def anchor_keys(seed: int, name: str, replica: int = 0) -> tuple[jax.Array, jax.Array]:
     """The keys of an anchor's weights and of its batches and crops.
 
-    They depend on the seed and the anchor's name alone, so other anchors in the config change nothing. CRC-32
-    makes a number of the name, since Python's own hash of a text differs between processes.
+    They depend on the seed, the anchor's name and the number of the replica alone, so other anchors in the
+    config change nothing. CRC-32 makes a number of the name, since Python's own hash of a text differs
+    between processes.
     """
     # Programs that draw weights with rbg are built in a third of the time.
     key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), zlib.crc32(name.encode()))
+    if replica:
+        key = jax.random.fold_in(key, replica)
     init_key, train_key = jax.random.split(key)
     return init_key, train_key
 
@@ -156,16 +139,11 @@ class _Task:
         return self._anchor.build(LayerConstructor(layer), self._num_classes)
 
     def init(self, candidate, key):
-        crop, replicas = self._settings.crop, self._settings.replicas
+        crop = self._settings.crop
         image = jnp.zeros((1, crop, crop, self._channels), jnp.float32)
-
-        def one(key):
-            variables = self._network(candidate).init(key, image, train=True)
-            params, stats = variables["params"], variables.get("batch_stats", {})
-            return params, stats, self._optimizer.init(params)
-
-        params, stats, state = jax.vmap(one)(jax.random.split(key, replicas))
-        return ProxyState(params, stats, state, jnp.int32(0), jnp.zeros(replicas, jnp.float32))
+        variables = self._network(candidate).init(key, image, train=True)
+        params, stats = variables["params"], variables.get("batch_stats", {})
+        return ProxyState(params, stats, self._optimizer.init(params), jnp.int32(0), jnp.float32(0))
 
     def loss(self, candidate, params, stats, images, labels):
         variables = {"params": params, "batch_stats": stats}
@@ -175,7 +153,6 @@ class _Task:
         return value, updated.get("batch_stats", {})
 
     def _update(self, candidate, params, stats, state, data, key, step):
-        """One step of one replica."""
         settings = self._settings
         batch_key, crop_key = jax.random.split(key)
         chosen = batch_indices(batch_key, step, len(data.images), settings.batch_size)
@@ -189,30 +166,22 @@ class _Task:
         return jax.tree.map(jnp.add, params, change), stats, state, value
 
     def train(self, candidate, state, data, key, stop):
-        replicas = self._settings.replicas
-        keys = jax.random.split(key, replicas)
-        all_replicas = _over_replicas(self._update, (None, 0, 0, 0, None, 0, None), replicas)
-
         def unfinished(state):
-            return (state.step < stop) & jnp.all(jnp.isfinite(state.loss))
+            return (state.step < stop) & jnp.isfinite(state.loss)
 
         def step(state):
-            *variables, value = all_replicas(candidate, *state[:3], data, keys, state.step)
+            *variables, value = self._update(candidate, *state[:3], data, key, state.step)
             return ProxyState(*variables, state.step + 1, value)
 
         return jax.lax.while_loop(unfinished, step, state)
 
     def accuracy(self, candidate, state, data):
-        def one(params, stats, batch):
-            images = normalize(batch.images, data.mean, data.std)
-            variables = {"params": params, "batch_stats": stats}
-            logits = self._network(candidate).apply(variables, images, train=False)
-            return jnp.sum(correct(logits, batch.labels) * batch.weights)
+        variables = {"params": state.params, "batch_stats": state.stats}
 
         def add(total, batch):
-            replicas = self._settings.replicas
-            right = _over_replicas(one, (0, 0, None), replicas)(state.params, state.stats, batch)
-            return total + jnp.mean(right), None
+            images = normalize(batch.images, data.mean, data.std)
+            logits = self._network(candidate).apply(variables, images, train=False)
+            return total + jnp.sum(correct(logits, batch.labels) * batch.weights), None
 
         right, _ = jax.lax.scan(add, jnp.float32(0), data.validation)
         return right / jnp.sum(data.validation.weights)

@@ -10,10 +10,15 @@ from ml_collections import ConfigDict
 from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.devices import Devices
 from evonorms_jax.evolution.history import OUTCOMES, Evaluation, History, Record
+from evonorms_jax.evolution.reranking import RerankedLayer, ranking
 from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.metrics import Scalars
 from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.simplify import readable
+
+# The history grows by one part in so many between two checkpoints, at least.
+_GROWTH = 8
 
 
 def _percentages(scores: Mapping[str, float]) -> str:
@@ -52,6 +57,13 @@ class SilentRecorder:
     def examined(self, records: Sequence[Record]) -> None:
         """Saves and shows a round that was appended to the history."""
 
+    def reranked(self) -> list[int | str]:
+        """Indices of the candidates and names of the baselines that were trained again so far."""
+        return []
+
+    def add_reranked(self, layers: Sequence[RerankedLayer], left: int) -> None:
+        """Saves and shows layers that were trained again. `left` is the number of those to come."""
+
     def finish(self) -> None:
         """Saves the last state of the search."""
 
@@ -82,7 +94,7 @@ class Recorder(SilentRecorder):
             self._opened = opened.pop_all()
         self._outcomes = Counter(record.evaluation.outcome for record in self.history)
         self._best: Record | None = next(iter(self.history.ranked()), None)
-        self._started, self._first = time.monotonic(), len(self.history)
+        self._started, self._first, self._saved = time.monotonic(), len(self.history), 0
         self._bar = ""  # the scores of BN-ReLU
 
     def __exit__(self, *error) -> None:
@@ -106,17 +118,30 @@ class Recorder(SilentRecorder):
         self._archive.append(records)
         for record in records:
             self._outcomes[record.evaluation.outcome] += 1
-            accepted = record.selectable and record.evaluation.duplicate_of is None
-            if accepted and (self._best is None or record.mean_score > self._best.mean_score):
+            if record.selectable and (self._best is None or record.mean_score > self._best.mean_score):
                 self._best = record
         minutes = max(time.monotonic() - self._started, 1e-9) / 60
         rate, idle = (len(self.history) - self._first) / minutes, self._devices.idle_share
         self._show(self._rows(rate, idle))
         self._scalars.write(len(self.history), self._curves(rate, idle))
         first, end = records[0].index, records[-1].index + 1
-        if end // self._every > first // self._every:
+        # A checkpoint holds the whole history. In a long search they become rarer, so that all of them
+        # together cost no more than a multiple of the last one. The log has the candidates in between.
+        grown = (end - self._saved) * _GROWTH >= self._saved
+        if end // self._every > first // self._every and grown:
             self._scalars.flush()
             self._archive.checkpoint(self.history)
+            self._saved = end
+
+    def reranked(self) -> list[int | str]:
+        return [layer.name if layer.index is None else layer.index for layer in self._archive.reranked()]
+
+    def add_reranked(self, layers: Sequence[RerankedLayer], left: int) -> None:
+        self._archive.add_reranked(layers)
+        best = ranking(self._archive.reranked())[0]
+        deviation = "" if best.deviation is None else f" ± {100 * best.deviation:.1f}"
+        rows = [("re-ranking with fresh seeds", f"{left} layers left")]
+        self._show([*rows, ("best so far", f"{readable(best.graph)}  {100 * best.mean:.1f}{deviation} %")])
 
     def finish(self) -> None:
         self._archive.checkpoint(self.history)
@@ -128,7 +153,7 @@ class Recorder(SilentRecorder):
         seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
         best, devices = "no candidate accepted yet", self._devices.devices
         if self._best is not None:
-            best = f"{self._best.graph}  {_percentages(self._best.evaluation.scores)}"
+            best = f"{readable(self._best.graph)}  {_percentages(self._best.evaluation.scores)}"
         return [
             ("outcomes", ", ".join(f"{number} {title}" for number, title in seen if number)),
             ("speed", f"{rate:.0f} candidates a minute"),

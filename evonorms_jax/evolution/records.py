@@ -14,13 +14,16 @@ from etils import epath
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.fronts import pareto_front
 from evonorms_jax.evolution.history import Evaluation, History, Record
+from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.probes import clusters
+from evonorms_jax.search_space.simplify import readable
 
 #: Files in the work directory of a search, besides `config.json`.
 HISTORY_FILE, BASELINES_FILE = "history.jsonl", "baselines.json"
-TOP_LAYERS_FILE, DEVICES_FILE = "top_layers.json", "devices.json"
+TOP_LAYERS_FILE, DEVICES_FILE, RERANKED_FILE = "top_layers.json", "devices.json", "reranked.json"
 
 
 class WorkdirError(UserError):
@@ -39,6 +42,9 @@ class ScoredLayer(NamedTuple):
       index: index of the candidate, or None for a baseline.
       outcome: a key of `OUTCOMES`.
       evidence: measurement that decided the outcome.
+      members: indices of the candidates whose outputs agree with this one's to 1 %, which is the best of
+        them and comes first; empty for a baseline.
+      deviation: sample standard deviation of the mean accuracy over the seeds, None for a single seed.
     """
 
     title: str
@@ -49,6 +55,13 @@ class ScoredLayer(NamedTuple):
     index: int | None = None
     outcome: str = "accepted"
     evidence: Mapping[str, Any] = MappingProxyType({})
+    deviation: float | None = None
+    members: tuple[int, ...] = ()
+
+    @property
+    def simplified(self) -> str:
+        """The equation for people, see `search_space.simplify`."""
+        return readable(self.graph)
 
     @property
     def mean_score(self) -> float | None:
@@ -67,6 +80,7 @@ class Search(NamedTuple):
       baselines: trained baselines, empty before they are trained.
       saved: indices of the candidates in `top_layers.json`, in its order, empty before it is written. The
         file is written with each checkpoint, so the history can be ahead of it.
+      reranked: layers trained again with fresh seeds, the best one first, baselines included; empty before.
       torn: whether an incomplete last line of the history was left out.
       idle_share: share in [0, 1] of the time that process 0's devices spent waiting, in the last run that
         ended, or None before that.
@@ -78,14 +92,20 @@ class Search(NamedTuple):
     history: History
     baselines: list[ScoredLayer]
     saved: list[int]
+    reranked: list[RerankedLayer]
     torn: bool
     idle_share: float | None
 
     @property
     def finished(self) -> bool:
-        """Whether the budget is spent. A search of method "random" ends with its first accepted layer."""
+        """Whether the budget is spent. A search of method "random" ends with its first accepted layer.
+
+        A search of a comparison has a budget of training steps, too, in `device_steps`.
+        """
         found = self.config["method"] == "random" and self.history.selectable()
-        return bool(found) or len(self.history) >= self.config["budget"]
+        limit = self.config.get("device_steps")
+        spent = limit is not None and sum(record.evaluation.steps for record in self.history) >= limit
+        return bool(found) or spent or len(self.history) >= self.config["budget"]
 
 
 def mean_score(scores: Mapping[str, float]) -> float | None:
@@ -118,6 +138,7 @@ def read_search(workdir: str | epath.PathLike) -> Search:
         history=history,
         baselines=_read_layers(workdir / BASELINES_FILE, lambda row: _baseline(row, anchors)),
         saved=_read_layers(workdir / TOP_LAYERS_FILE, lambda row: int(row["index"])),
+        reranked=_read_layers(workdir / RERANKED_FILE, RerankedLayer.from_json),
         torn=torn,
         idle_share=_read_idle_share(workdir / DEVICES_FILE),
     )
@@ -218,6 +239,7 @@ def _baseline(row: Mapping[str, Any], anchors: tuple[str, ...]) -> ScoredLayer:
         scores=evaluation.scores,
         outcome=evaluation.outcome,
         evidence=evaluation.evidence,
+        deviation=evaluation.deviation,
     )
 
 
@@ -257,18 +279,34 @@ def front_of(records: Sequence[Record], anchors: Sequence[str]) -> list[int]:
 
 
 def top_layers(history: History, top_k: int) -> list[ScoredLayer]:
-    """The best `top_k` accepted candidates by mean score, then the rest of their Pareto front."""
+    """The best `top_k` accepted candidates by mean score, then the rest of their Pareto front.
+
+    Of layers whose outputs agree to 1 % the best one stands for all. It has the others as `members`.
+    """
     ranked = history.ranked()
     front = set(front_of(ranked, list(ranked[0].evaluation.scores))) if ranked else set()
+    groups = clusters([record.graph for record in ranked], top_k, front)
     return [
         ScoredLayer(
-            title=f"candidate {record.index}",
-            graph=record.graph,
-            equation=str(record.graph),
-            scores=record.evaluation.scores,
-            pareto=rank in front,
-            index=record.index,
+            title=f"candidate {ranked[group[0]].index}",
+            graph=ranked[group[0]].graph,
+            equation=str(ranked[group[0]].graph),
+            scores=ranked[group[0]].evaluation.scores,
+            pareto=group[0] in front,
+            index=ranked[group[0]].index,
+            members=tuple(ranked[place].index for place in group),
+            deviation=ranked[group[0]].evaluation.deviation,
         )
-        for rank, record in enumerate(ranked)
-        if rank < top_k or rank in front
+        for group in groups
     ]
+
+
+def best_layers(search: Search) -> list[ScoredLayer]:
+    """The `top_layers` of a search in the order of its file: that of the re-ranking if there was one."""
+    return in_new_order(top_layers(search.history, search.config["top_k"]), search.reranked)
+
+
+def in_new_order(layers: Sequence[ScoredLayer], reranked: Sequence[RerankedLayer]) -> list[ScoredLayer]:
+    """The layers with the best mean over fresh seeds first, then those that were not trained again."""
+    means = {layer.index: layer.mean for layer in reranked if layer.index is not None}
+    return sorted(layers, key=lambda layer: -means.get(layer.index, -1))

@@ -16,8 +16,9 @@ from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
 from evonorms_jax.evolution.recorder import Recorder, SilentRecorder
-from evonorms_jax.evolution.records import DEVICES_FILE
+from evonorms_jax.evolution.records import DEVICES_FILE, top_layers
 from evonorms_jax.evolution.rejection import RejectionSettings
+from evonorms_jax.evolution.reranking import rerank, to_rerank
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
@@ -60,8 +61,9 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
     # 4. Restore the history, and send it to all hosts.
     # 5. Train the baselines that are not in the archive.
     # 6. Search from the end of the history.
+    # 7. Train the best layers again that are not in the archive's re-ranking.
     hosts = hosts or Hosts()
-    settings = _evolution_settings(config)
+    settings = evolution_settings(config)
     release_programs()
     evaluator = make_evaluator(config, hosts)
     hosts.check_same("the config", config.to_dict())
@@ -81,6 +83,8 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
         while not interrupted and (records := next(rounds, None)) is not None:
             recorder.examined(records)
             interrupted = stopped()
+        if not interrupted and config.rerank_replicas:
+            interrupted = not _rerank(evaluator, history, config.top_k, recorder, hosts, stopped)
         recorder.finish()
         if hosts.leader and evaluator.devices.used:
             _write_use(evaluator, workdir)
@@ -100,7 +104,7 @@ def check_search(config: ConfigDict) -> None:
       ValueError: if a setting is wrong.
     """
     check_ranges(config, "search")
-    _evolution_settings(config)
+    evolution_settings(config)
     for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
         get_anchor(name)
     check_executor(config.executor)
@@ -133,6 +137,7 @@ def make_evaluator(
         hosts=hosts,
         devices=devices,
         seed=config.seed,
+        fresh_replicas=config.rerank_replicas,
     )
 
 
@@ -163,7 +168,8 @@ def _check_sizes(proxy: ProxySettings, tests: RejectionSettings, images: data.Im
             raise UserError(f"{name} must be from 1 to {text}, got {value}")
 
 
-def _evolution_settings(config: ConfigDict) -> EvolutionSettings:
+def evolution_settings(config: ConfigDict) -> EvolutionSettings:
+    """The settings of the proposals of a search. Raises `ValueError` if one is wrong."""
     if config.method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
     evolution = config.evolution.to_dict()
@@ -203,3 +209,25 @@ def _train_baselines(
                 text = "%s is rejected as %s, %s: the proxy task is too hard for good layers"
                 logging.warning(text, name, outcome, evidence)
     recorder.start()
+
+
+def _rerank(
+    evaluator: Evaluator,
+    history: History,
+    top_k: int,
+    recorder: SilentRecorder,
+    hosts: Hosts,
+    stopped: Callable[[], bool],
+) -> bool:
+    """Trains the best layers and the baselines again with fresh seeds. Returns False if it was stopped."""
+    done = hosts.broadcast(recorder.reranked())
+    best = top_layers(history, top_k)[:top_k]  # no two alike
+    layers = to_rerank([(layer.index, layer.graph) for layer in best], SEARCH_BASELINES)
+    missing = [layer for layer in layers if layer.index not in done and layer.name not in done]
+    left = len(missing)
+    for chunk in rerank(missing, evaluator.retrain, sum(hosts.gather(len(evaluator.devices.devices)))):
+        left -= len(chunk)
+        recorder.add_reranked(chunk, left)
+        if left and stopped():
+            return False
+    return True

@@ -39,21 +39,21 @@ def make_stability_test(
       step_size: length of a step, relative to the norm of the weights.
 
     Returns:
-      Function `(candidate, state, images, labels) -> StabilityResult`. The state is the start of a training,
-      whose first replica is tested. The images are cropped and normalized.
+      Function `(candidate, state, images, labels) -> StabilityResult`. The state is the start of a training.
+      The images are cropped and normalized.
     """
 
     def test(candidate, state: ProxyState, images, labels):
-        params, stats = jax.tree.map(lambda a: a[0], (state.params, state.stats))
-        leaves, tree = jax.tree.flatten(params)
-        # Convolution kernels are the leaves `[H, W, in, out]`. The rest stays as it is.
-        is_kernel = [leaf.ndim == 4 for leaf in leaves]
+        leaves, tree = jax.tree.flatten(state.params)
+        # Convolution kernels are the leaves `[H, W, in, out]`, with an axis before them for the blocks of a
+        # loop. The rest stays as it is.
+        is_kernel = [leaf.ndim >= 4 for leaf in leaves]
         kernels = [leaf for leaf, chosen in zip(leaves, is_kernel, strict=True) if chosen]
 
         def loss(kernels):
             rest = iter(kernels)
             merged = [next(rest) if k else leaf for k, leaf in zip(is_kernel, leaves, strict=True)]
-            return task.loss(candidate, jax.tree.unflatten(tree, merged), stats, images, labels)[0]
+            return task.loss(candidate, jax.tree.unflatten(tree, merged), state.stats, images, labels)[0]
 
         def unfinished(climb):
             return (climb.step < steps) & (climb.worst <= max_norm)  # False for NaN too

@@ -1,7 +1,8 @@
 """Generator and discriminator of BigGAN and BigGAN-deep, for any normalization-activation layer.
 
 Brock et al. 2019 (arXiv 1809.11096), appendix B. The layer is that of the generator, at every site of a block
-with a class-conditional scale and bias, and once before the last convolution. The discriminator has none.
+with a class-conditional scale and bias, and once before the last convolution. The discriminator has no such
+layer.
 
 B batch, P side of the images, C their channels, Z size of a latent, K classes, E size of an embedding.
 """

@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.data import DataSettings, ImageData
 from evonorms_jax.data.batches import ROUNDS as SHUFFLE_ROUNDS
+from evonorms_jax.evolution.anchor_programs import stability_program
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.evaluator import check_executor, stability_program
+from evonorms_jax.evolution.evaluator import check_executor
 from evonorms_jax.evolution.executors import Job, Shared, Universal, lower_for_one
 from evonorms_jax.evolution.proxy import make_proxy_task, proxy_data
 from evonorms_jax.evolution.rejection import RejectionSettings
@@ -48,7 +49,8 @@ class _ShapesOnDevices(Devices):
         return _with_axis(tree, len(self.devices))
 
     def fetch(self, tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+        """Zeros that use no memory, since a caller may index an array on the host."""
+        return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape[1:]), tree)
 
 
 def search_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
@@ -86,13 +88,14 @@ class _Anchor:
         self._devices = _ShapesOnDevices(slots(config), topology.devices)
         data = jax.tree.map(_shape, proxy_data(images, self._proxy.eval_batch_size))
         key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
-        self._shared = Shared(data, key, jax.eval_shape(self._task.init, _ENCODED, key))
+        self._key, self._start = key, jax.eval_shape(self._task.init, _ENCODED, key)
+        self._shared = Shared(data, *_with_axis((key, self._start), self._proxy.replicas))
 
     def initialization(self) -> TpuProgram:
         """Draws the weights that all candidates start from."""
 
         def lower():
-            arguments = shapes_on((_ENCODED, self._shared.key), self._topology.alone)
+            arguments = shapes_on((_ENCODED, self._key), self._topology.alone)
             with building_for("tpu"):
                 return jax.jit(self._task.init).lower(*arguments)
 
@@ -103,7 +106,7 @@ class _Anchor:
         size, count = self._proxy.crop, self._tests.stability_batch_size
         images = jax.ShapeDtypeStruct((count, size, size, self._channels), np.float32)
         batch = images, jax.ShapeDtypeStruct((count,), np.int32)
-        shared = self._devices.replicate((self._shared.template, *batch))
+        shared = self._devices.replicate((self._start, *batch))
         program = stability_program(self._task, self._tests, shared, self._devices)
         return TpuProgram(
             f"{self._name}: stability test",
@@ -123,7 +126,7 @@ class _Anchor:
             functools.partial(executor.lower, Job(CANDIDATE, self._proxy.steps)),
             "evolution.round_size or proxy.batch_size",
             step=_TRAINING,
-            images=self._proxy.batch_size * self._proxy.replicas,
+            images=self._proxy.batch_size,
             trips=_TAPES | self._loops() | {_SLOTS: self._devices.slots},
             candidates=self._devices.slots,
             options=_OPTIONS,
@@ -131,23 +134,22 @@ class _Anchor:
 
     def compiled(self) -> TpuProgram:
         """Training and validation of one candidate in a program of its own."""
-        state = shapes_on(self._shared.template, self._topology.alone)
+        state = shapes_on(self._start, self._topology.alone)
         shared = shapes_on(_with_axis(self._shared, 1), self._topology.alone)
-        stop = jax.ShapeDtypeStruct((), np.int32, sharding=self._topology.alone)
+        number = jax.ShapeDtypeStruct((), np.int32, sharding=self._topology.alone)
         return TpuProgram(
             f"{self._name}: one compiled candidate",
-            functools.partial(lower_for_one, self._task, CANDIDATE, "tpu", state, shared, stop),
+            functools.partial(lower_for_one, self._task, CANDIDATE, "tpu", state, shared, number, number),
             "proxy.batch_size",
             step=_TRAINING,
-            images=self._proxy.batch_size * self._proxy.replicas,
+            images=self._proxy.batch_size,
             trips=self._loops(),
         )
 
     def _loops(self) -> dict[str, float]:
         batches = self._shared.data.validation.labels.shape[0]
         # XLA:TPU cuts one crop after the other.
-        crops = self._proxy.batch_size * self._proxy.replicas
-        return _SHUFFLE | {_CROPS: crops, _TRAINING: self._proxy.steps, _VALIDATION: batches}
+        return _SHUFFLE | {_CROPS: self._proxy.batch_size, _TRAINING: self._proxy.steps, _VALIDATION: batches}
 
 
 def _with_axis(tree: Any, count: int) -> Any:

@@ -5,6 +5,7 @@ their scaling: see `mobile_networks.py`.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from evonorms_jax.errors import UserError
 from evonorms_jax.models.classifier import Classifier, NormActConstructor
 from evonorms_jax.models.convolution import Conv, make_divisible
+from evonorms_jax.models.stages import run_stage
 
 
 class InvertedStage(NamedTuple):
@@ -109,6 +112,7 @@ class InvertedBottleneckNet(nn.Module):
     squeeze_activation: Callable = nn.silu  # inside squeeze-excite
     dropout_rate: float = 0.0  # share of features dropped before the dense layer in training
     drop_connect_rate: float = 0.0
+    scan_blocks: bool = False  # `scan` of `run_stage`; a loop has no drop-connect
     dtype: Any = jnp.float32  # compute dtype; the logits are float32
 
     @nn.compact
@@ -118,8 +122,10 @@ class InvertedBottleneckNet(nn.Module):
         stem_features = make_divisible(self.stem_features * self.width)
         x = Conv(stem_features, 3, self.stem_stride, dtype=self.dtype, name="stem")(x)
         x = self.norm_act(**site, name="norm_stem")(x)
-        for block in self._blocks():
-            x = block(x, train=train)
+        if self.scan_blocks and self.drop_connect_rate:
+            raise UserError(f"scan_blocks needs drop_connect_rate 0, got {self.drop_connect_rate}")
+        for _, blocks in itertools.groupby(self._blocks(), lambda block: block.name.split("_")[1]):
+            x = run_stage(list(blocks), x, train=train, scan=self.scan_blocks)
         head_width = self.width if self.shrink_head else max(1.0, self.width)
         head_features = make_divisible(self.head_features * head_width)
         x = Conv(head_features, 1, dtype=self.dtype, name="head")(x)

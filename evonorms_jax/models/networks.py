@@ -27,16 +27,20 @@ class Network(NamedTuple):
     description: str
     constructor: Callable[..., nn.Module]  # its keywords are the module's fields
 
+    @property
+    def fields(self) -> list[str]:
+        """Names of the fields that `build` may override."""
+        set_elsewhere = ("norm_act", "num_classes", "parent", "name")
+        return [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
+
     def build(self, norm_act: NormActConstructor, num_classes: int, **overrides) -> nn.Module:
         """The module with the layer `norm_act` injected; `overrides` replace fields, such as `width=0.5`.
 
         Raises `ValueError` if an override is not a field of the network.
         """
-        set_elsewhere = ("norm_act", "num_classes", "parent", "name")
-        fields = [f for f in inspect.signature(self.constructor).parameters if f not in set_elsewhere]
         for name in overrides:
-            if name not in fields:
-                raise UserError(_unknown(f"field of {self.name}", name, fields))
+            if name not in self.fields:
+                raise UserError(_unknown(f"field of {self.name}", name, self.fields))
         return self.constructor(norm_act=norm_act, num_classes=num_classes, **overrides)
 
 
@@ -60,6 +64,9 @@ def _at_cifar_resolution(constructor, width):
 # For images of about 12x12: 6x6 feature maps and few sites, since each site costs time on a CPU.
 _SmallResNet = functools.partial(ResNet, stem_kernel=3, stem_stride=1)
 _SmallMobileNet = functools.partial(InvertedBottleneckNet, stem_features=24, head_features=64)
+_NarrowMobileNet = functools.partial(
+    InvertedBottleneckNet, stem_features=16, head_features=64, scan_blocks=True
+)
 
 
 def _by_name(*anchors):
@@ -115,6 +122,34 @@ ANCHORS = _by_name(
                 InvertedStage(features=24, blocks=1, stride=1, expansion=2, kernel=5, squeeze=0.25),
                 InvertedStage(features=32, blocks=1, stride=2, expansion=2, kernel=3, squeeze=0.25),
             ),
+            shrink_head=True,
+        ),
+    ),
+    # Deeper and narrower than the small ones: without a norm they do not train at the rate of the search.
+    Network(
+        "resnet_narrow",
+        "six pre-activation bottleneck blocks, five in a loop; 19 sites",
+        functools.partial(
+            _SmallResNet,
+            stages=(ResNetStage(width=8, blocks=6, stride=1),),
+            stem_features=16,
+            scan_blocks=True,
+        ),
+    ),
+    Network(
+        "mobilenet_narrow",
+        "four inverted bottlenecks with the identity, three in a loop; 10 sites and 4 affine ones",
+        functools.partial(
+            _NarrowMobileNet,
+            stages=(InvertedStage(features=16, blocks=4, stride=1, expansion=2, kernel=3),),
+        ),
+    ),
+    Network(
+        "efficientnet_narrow",
+        "four inverted bottlenecks with squeeze-excite, three in a loop; 10 sites and 4 affine ones",
+        functools.partial(
+            _NarrowMobileNet,
+            stages=(InvertedStage(features=16, blocks=4, stride=1, expansion=2, kernel=3, squeeze=0.25),),
             shrink_head=True,
         ),
     ),

@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from evonorms_jax.models.classifier import Classifier, NormActConstructor
 from evonorms_jax.models.convolution import Conv, make_divisible, max_pool
+from evonorms_jax.models.stages import run_stage
 
 #: Number of output channels of a block for each channel of its 3x3 convolution.
 EXPANSION = 4
@@ -72,6 +73,7 @@ class ResNet(nn.Module):
     stem_kernel: int = 7
     stem_stride: int = 2
     stem_pool: bool = True  # whether the max-pool (stride 2) follows the stem
+    scan_blocks: bool = False  # `scan` of `run_stage`
     dtype: Any = jnp.float32  # compute dtype; the logits are float32
 
     @nn.compact
@@ -82,15 +84,17 @@ class ResNet(nn.Module):
         if self.stem_pool:
             x = max_pool(x, 3, stride=2)
         for i, stage in enumerate(map(ResNetStage._make, self.stages)):
-            for j in range(stage.blocks):
-                block = BottleneckBlock(
+            blocks = [
+                BottleneckBlock(
                     self.norm_act,
                     width=make_divisible(stage.width * self.width),
                     stride=stage.stride if j == 0 else 1,
                     dtype=self.dtype,
                     name=f"stage_{i + 1}_block_{j + 1}",
                 )
-                x = block(x, train=train)
+                for j in range(stage.blocks)
+            ]
+            x = run_stage(blocks, x, train=train, scan=self.scan_blocks)
         norm = self.norm_act(use_running_average=not train, dtype=self.dtype, name="norm_final")
         return Classifier(self.num_classes, name="classifier")(norm(x), train=train)
 

@@ -102,6 +102,12 @@ dt,dd{margin:0}
 dt{font-size:.9rem}
 .settings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:22px 28px}
 .settings dd{overflow-wrap:anywhere;font-size:.9rem}
+details,dl+.note{margin-top:12px}
+summary{cursor:pointer;color:var(--accent);font-size:.9rem}
+.lineage{margin:8px 0 0;padding-left:1.4em}
+.lineage li{margin:0 0 8px}
+del{color:var(--diverged);text-decoration:line-through}
+ins{color:var(--accepted);font-weight:600;text-decoration:none}
 footer{font-size:.9rem}
 @media (max-width:600px){
  main{padding:24px 12px 40px} section,article{padding:16px 14px} h1{font-size:1.5rem}

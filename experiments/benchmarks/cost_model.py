@@ -34,7 +34,7 @@ from rich.table import Table
 from evonorms_jax.data import EvalBatches, stripes
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.executors import Job, Shared, Universal
+from evonorms_jax.evolution.executors import Job, Shared, Universal, share
 from evonorms_jax.evolution.history import History
 from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task
 from evonorms_jax.evolution.records import read_search
@@ -158,16 +158,16 @@ def _measure(name: str, task: ProxyTask, proxy: ProxySettings, steps: int) -> An
     graph, keys = CATALOG[_LAYER], jax.random.split(jax.random.key(0, impl="rbg"))
     template = jax.jit(task.init)(encode(graph), keys[0])
     data = _images(proxy.batch_size)
-    shared = Shared(data, keys[1], template)
+    shared = share(data, [(keys[1], template)])
     _, universal = _time(task, shared, steps)
     build, compiled = _time(_compiled_for(graph, task), shared, steps)
-    params, stats = jax.tree.map(lambda leaf: leaf[0], (template.params, template.stats))
+    params, stats = template.params, template.stats
     crops = jnp.zeros((proxy.batch_size, proxy.crop, proxy.crop, _CHANNELS))
 
     def gradient(params, stats, images, labels):
         return jax.grad(lambda params: task.loss(graph, params, stats, images, labels)[0])(params)
 
-    step = proxy.replicas * operations(gradient, params, stats, crops, jnp.zeros(len(crops), jnp.int32))
+    step = operations(gradient, params, stats, crops, jnp.zeros(len(crops), jnp.int32))
     of_batch = operations(lambda state, data: task.accuracy(graph, state, data), template, data)
     validation = of_batch * _VALIDATION_IMAGES / _EVAL_BATCH
     return AnchorCost(
@@ -245,7 +245,7 @@ def mix_of_sample(count: int, config: ConfigDict | None = None) -> Mix:
 def _mix(history: History, config: ConfigDict) -> Mix:
     tests, evaluations = config.rejection, (record.evaluation for record in history)
     steps = {"stability_steps": tests.stability_steps, "quality_steps": tests.quality_steps}
-    return mix_of(evaluations, **steps, replicas=config.proxy.replicas)
+    return mix_of(evaluations, **steps)
 
 
 # -- Tables

@@ -16,8 +16,11 @@ last two on all candidates. Verdicts are compared one by one. Where a training i
 carry it over a threshold: such candidates are listed with both numbers.
 
 On two CPU cores it takes a quarter of an hour with `--baseline_candidates=6`, most of it in plain JAX, and
-longer by default. The goal is thirty times the candidates per hour of plain JAX. Writes screening.json into
-the work directory.
+longer by default. The goal is a hundred times the candidates per hour of plain JAX. Writes screening.json
+into the work directory.
+
+Two devices gain little where few candidates of a round reach a stage: with one candidate at a stage, the
+other device waits. A larger `evolution.round_size` mends that.
 """
 
 import json
@@ -36,7 +39,7 @@ from rich.table import Table
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.executors import Job, Shared, Universal
+from evonorms_jax.evolution.executors import Job, Universal, share
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import CATALOG, Graph
@@ -185,7 +188,7 @@ def _universal_seconds(
     executors = []
     for anchor in screening.tasks:
         template = jax.jit(anchor.task.init)(encode(CATALOG["evonorm_b0"]), anchor.init_key)
-        shared = Shared(anchor.data, anchor.train_key, template)
+        shared = share(anchor.data, [(anchor.train_key, template)])
         executors.append(Universal(without_early_end(anchor.task), places.replicate(shared), places))
 
     def run(graphs, steps):

@@ -124,16 +124,13 @@ class Assumed(NamedTuple):
 # -- A candidate
 
 
-def mix_of(
-    evaluations: Iterable[Evaluation], *, stability_steps: int, quality_steps: int, replicas: int
-) -> Mix:
+def mix_of(evaluations: Iterable[Evaluation], *, stability_steps: int, quality_steps: int) -> Mix:
     """The mean over the evaluations of a search.
 
     Args:
       evaluations: at least one evaluation.
       stability_steps: steps of the stability test of the search.
       quality_steps: steps of its quality test.
-      replicas: replicas of its proxy task. Every replica counts its own training steps.
 
     Raises:
       ValueError: if there is no evaluation.
@@ -145,7 +142,7 @@ def mix_of(
             rejected += 1
             climbed += evaluation.steps
         elif evaluation.outcome == "low_quality":
-            own = (evaluation.steps - stability_steps) / replicas
+            own = evaluation.steps - stability_steps
             rejected += 1
             climbed += stability_steps
             steps += own

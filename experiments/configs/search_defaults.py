@@ -20,6 +20,7 @@ def get_defaults() -> ConfigDict:
     config.executor = "auto"  # universal, compiled (a program for each survivor of the tests), or auto
     config.checkpoint_every = 50  # candidates between checkpoints; history.jsonl is written every round
     config.top_k = 10  # number of layers to re-rank: the paper's
+    config.rerank_replicas = 0  # fresh seeds to re-rank them with on the anchors when the search ends
 
     config.search_space = ConfigDict()
     config.search_space.num_nodes = 10  # intermediate nodes: the paper's 14 nodes without the 4 leaves
@@ -52,13 +53,15 @@ def get_defaults() -> ConfigDict:
     config.proxy.warmup_steps = 0
     config.proxy.momentum = 0.9
     config.proxy.weight_decay = 1e-4
-    config.proxy.replicas = 1  # number of seeds of each anchor, trained side by side
+    config.proxy.replicas = 1  # number of seeds that the score of an accepted layer is a mean of
     config.proxy.eval_batch_size = 250
 
     config.rejection = ConfigDict()
     config.rejection.enabled = True
     config.rejection.quality_steps = 100  # the paper's
     config.rejection.quality_threshold = 2.0  # as a multiple of chance: the paper's 20 % for ten classes
+    config.rejection.hurdle_steps = 0  # 25, say, is ours: an early quality test on the cheapest anchor
+    config.rejection.hurdle_threshold = 1.0  # as a multiple of chance
     config.rejection.stability_steps = 100  # the paper's
     config.rejection.stability_norm = 1e8  # the paper's
     config.rejection.stability_step_size = 0.01  # relative to the norm of the weights
@@ -85,6 +88,7 @@ def get_defaults() -> ConfigDict:
 def set_quick(config: ConfigDict) -> None:
     """Changes a config to its `:quick` form: synthetic images, one tiny anchor, sixty candidates."""
     config.budget = 60
+    config.checkpoint_every = 50
     config.data.source = "synthetic"
     config.data.image_size = 12
     config.data.crop = 10
@@ -92,12 +96,16 @@ def set_quick(config: ConfigDict) -> None:
     config.anchors = ("resnet_tiny",)
     config.layer.group_size = 4
     config.proxy.steps = 60
-    config.proxy.schedule = "cosine"  # one schedule, so that all quick forms share their programs
+    # One schedule and rate, so that all quick forms share their programs.
+    config.proxy.schedule = "cosine"
+    config.proxy.learning_rate = 0.1
+    config.proxy.warmup_steps = 0
     config.proxy.batch_size = 16
     config.proxy.eval_batch_size = 64
     config.rejection.quality_steps = 30
     config.rejection.quality_threshold = 1.2
     config.rejection.stability_steps = 10
+    config.rejection.stability_step_size = 0.01
     config.executor = "universal"
     config.evolution.initial_population = 2
     config.evolution.tournament_fraction = 0.5

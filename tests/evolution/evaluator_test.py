@@ -1,7 +1,6 @@
 """The evaluator: rounds, early ends, seeds, and tests that skip work without changing a verdict."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import one_block
@@ -11,9 +10,8 @@ from support.search_configs import digits, quick
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.executors import Job, TrainedCandidate
 from evonorms_jax.evolution.history import History, Proposal, Record
-from evonorms_jax.evolution.proxy import ProxyState, anchor_keys, make_proxy_task, proxy_data
-from evonorms_jax.evolution.session import load_images, make_evaluator, proxy_settings
-from evonorms_jax.models import get_anchor
+from evonorms_jax.evolution.proxy import ProxyState, anchor_keys
+from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph, random_graph
 
 KNOWN = BASELINES | CATALOG
@@ -130,7 +128,7 @@ def test_a_flat_candidate_costs_no_training_where_it_is_not_allowed(evaluator, m
 def test_the_keys_of_an_anchor_depend_on_the_seed_and_its_name_alone():
     def keys(*names):
         evaluator = make_evaluator(digits(*names))
-        return {name: evaluator._programs[name]._keys for name in names}
+        return {name: evaluator._programs[name]._keys[0] for name in names}
 
     def data(pair):
         return [jax.random.key_data(key).tolist() for key in pair]
@@ -182,8 +180,8 @@ def test_the_executor_of_the_config_trains_the_survivors_of_the_quality_test(
 
         def train(self, given):
             jobs.extend((self.name, job.start, job.stop) for job in given)
-            state = ProxyState({}, {}, {}, np.int32(given[0].stop), np.zeros(1))
-            return [TrainedCandidate(0.9, np.zeros(1), job.stop, lambda: state, 1.0) for job in given]
+            state = ProxyState({}, {}, {}, np.int32(given[0].stop), np.float32(0))
+            return [TrainedCandidate(0.9, 0.0, job.stop, lambda: state, 1.0) for job in given]
 
     programs = evaluator._programs["resnet_tiny"]
     fakes = {name: Fake(name) for name in ("universal", "compiled", "auto")}
@@ -202,41 +200,45 @@ def test_a_job_knows_what_a_step_took_in_the_training_before(evaluator, monkeypa
         def train(self, given):
             jobs.extend(given)
             (job,) = given
-            state = ProxyState({}, {}, {}, np.int32(job.stop), np.zeros(1))
+            state = ProxyState({}, {}, {}, np.int32(job.stop), np.float32(0))
             seconds = len(jobs) * float(job.steps)
-            return [TrainedCandidate(0.5, np.zeros(1), job.stop, lambda: state, seconds)]
+            return [TrainedCandidate(0.5, 0.0, job.stop, lambda: state, seconds)]
 
     monkeypatch.setitem(evaluator._programs["resnet_tiny"].__dict__, "executors", {"universal": Fake()})
     evaluator.learning_curves([CATALOG["evonorm_s0"]], [10, 30, 40])
     assert [(job.start, job.step_seconds) for job in jobs] == [(0, 0.0), (10, 1.0), (30, 2.0)]
-    jobs.clear()
-    monkeypatch.setattr(evaluator, "_proxy", evaluator._proxy._replace(replicas=2))
-    (evaluation,) = evaluator.evaluate([CATALOG["evonorm_s0"]])
-    assert evaluation.steps == 10 + 2 * 60, "ten steps of the stability test, and all steps of two replicas"
 
 
-def test_replicas_are_trained_side_by_side():
-    """Each from its own weights, whatever the other one does."""
-    config = quick()
-    config.proxy.replicas = 2
-    images, proxy = load_images(config), proxy_settings(config)
-    task = make_proxy_task(get_anchor("resnet_tiny"), images.num_classes, {"group_size": 4}, proxy, 1)
-    data = jax.device_put(proxy_data(images, proxy.eval_batch_size))
-    graph = Graph.parse("x * sigmoid(x)")
+def test_a_layer_that_passes_the_tests_is_trained_with_every_replica_and_again_with_fresh_ones(config):
+    """The tests use the first seed. Each seed has its own weights, batches and crops."""
+    single = make_evaluator(config, devices=jax.local_devices()[:1])
+    config.proxy.replicas, config.rerank_replicas = 2, 2
+    evaluator = make_evaluator(config, devices=jax.local_devices()[:1])
+    graphs = [KNOWN["evonorm_s0"], EXPLODING]
+    accepted, rejected = evaluator.evaluate(graphs)
+    (alone,) = single.evaluate(graphs[:1])
+    assert accepted.steps == alone.steps + config.proxy.steps and rejected.replicas == ()
+    assert len(accepted.replicas) == 2 and accepted.replicas[0] == alone.scores["one_block"]
+    assert accepted.scores["one_block"] == pytest.approx(np.mean(accepted.replicas))
+    assert accepted.deviation == pytest.approx(abs(np.diff(accepted.replicas)[0]) / np.sqrt(2))
+    assert alone.deviation is None and alone.replicas == (alone.scores["one_block"],)
 
-    init_key, train_key = anchor_keys(0, "resnet_tiny")
+    fresh, exploded = (scores["one_block"] for scores in evaluator.retrain(graphs))
+    starts = [evaluator._programs["one_block"].start(replica) for replica in range(4)]
+    weights = {np.asarray(start.params["Conv_0"]["kernel"]).tobytes() for start in starts}
+    assert len(weights) == 4 and len(fresh) == 2 and exploded == [0.0, 0.0]
+    curve = evaluator.replica_curves(graphs[:1], [config.proxy.steps], range(4))[0]["one_block"][:, 0]
+    assert curve.tolist() == [*accepted.replicas, *fresh]
 
-    @jax.jit
-    def train(state):
-        state = task.train(graph, state, data, train_key, jnp.int32(3))
-        return state, task.accuracy(graph, state, data)
 
-    start = jax.jit(lambda key: task.init(graph, key))(init_key)
-    both, accuracy = train(start)
-    second_is_zero = start._replace(params=jax.tree.map(lambda leaf: leaf.at[1].set(0), start.params))
-    changed, _ = train(second_is_zero)
-    assert both.loss.shape == (2,) and both.step == 3 and 0 <= accuracy <= 1
-    assert both.loss[0] == changed.loss[0] != both.loss[1] != changed.loss[1]
+def test_the_early_hurdle_is_a_quality_test_on_the_cheapest_anchor(evaluator, monkeypatch):
+    tests = evaluator._tests._replace(hurdle_steps=3, hurdle_threshold=99.0)
+    monkeypatch.setattr(evaluator, "_tests", tests)
+    monkeypatch.delitem(evaluator.__dict__, "_hurdles", raising=False)
+    (evaluation,) = evaluator.evaluate([KNOWN["evonorm_b0"]])
+    monkeypatch.delitem(evaluator.__dict__, "_hurdles")
+    assert (evaluation.outcome, evaluation.evidence["step"]) == ("low_quality", 3)
+    assert evaluation.evidence["threshold"] == 99 * evaluator.chance
 
 
 def test_anchors_are_used_from_the_cheapest_on():

@@ -12,7 +12,7 @@ from evonorms_jax.search_space import CATALOG
 
 
 def state(step):
-    return ProxyState({}, {}, {}, np.int32(step), np.zeros(1))
+    return ProxyState({}, {}, {}, np.int32(step), np.float32(0))
 
 
 def job(stop, start=10, step_seconds=1.0):
@@ -32,7 +32,7 @@ class Fake:
     def _trained(self, job):
         end = job.start if self.nan else job.stop
         seconds = self.build + (end - job.start) * self.step_seconds
-        return TrainedCandidate(0.5, np.zeros(1), end, lambda: state(end), seconds, self.build)
+        return TrainedCandidate(0.5, 0.0, end, lambda: state(end), seconds, self.build)
 
 
 class Universal(Fake):
@@ -91,7 +91,7 @@ def test_idle_time_of_compiled_jobs_is_counted(monkeypatch):
     monkeypatch.setattr(
         compiled,
         "_train_on",
-        lambda device, _: TrainedCandidate(0.5, np.zeros(1), 20, lambda: state(20), seconds[device]),
+        lambda device, _: TrainedCandidate(0.5, 0.0, 20, lambda: state(20), seconds[device]),
     )
     assert not devices.used
     compiled.train([job(20)])

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from etils import epath
 from etils.epath import backend
@@ -57,19 +58,22 @@ def test_a_record_survives_json():
         Record.from_json({"index": 0})
 
 
-def test_a_line_from_before_the_evidence_had_its_name_is_read():
+def test_a_line_of_an_older_version_is_read():
     line = RECORDS[1].to_json()
     line["figure"] = line.pop("evidence")
+    del line["replicas"]
     assert Record.from_json(line) == RECORDS[1]
 
 
-def test_a_duplicate_is_selectable_and_is_not_ranked():
-    """It has the scores of its original, which would otherwise be listed twice."""
+def test_a_duplicate_is_neither_selectable_nor_ranked():
+    """It has the scores of its original, which would otherwise be a parent and be listed twice."""
     first, other, third = record(0, 0.4), record(1, 0.9), record(2, 0.6)
     duplicate = other._replace(index=3, evaluation=other.evaluation._replace(duplicate_of=1))
     history = History([first, other, third, duplicate])
-    assert [r.index for r in history.selectable()] == [0, 1, 2, 3]
+    assert [r.index for r in history.selectable()] == [0, 1, 2]
     assert [r.index for r in history.selectable(before=2)] == [0, 1]
+    np.testing.assert_allclose(history.scores(before=2), [[0.3, 0.5], [0.8, 1.0]])
+    np.testing.assert_allclose(history.scores(), [[0.3, 0.5], [0.8, 1.0], [0.5, 0.7]])
     assert [r.index for r in history.accepted()] == [0, 1, 2]
     assert [r.index for r in history.ranked()] == [1, 2, 0]
     assert [layer.index for layer in top_layers(history, 5)] == [1, 2, 0]
@@ -113,6 +117,25 @@ def test_nothing_is_lost_in_a_bucket_either(monkeypatch):
     assert restored(workdir) == RECORDS[:3]
     fill(workdir, RECORDS[3:])
     assert restored(workdir) == RECORDS
+
+
+def test_a_long_log_in_a_bucket_is_written_when_a_part_is_new(monkeypatch):
+    """So that the cost of a search grows in proportion to its length."""
+    bucket = MemoryFileSystem(skip_instance_cache=True)
+    monkeypatch.setattr(backend._FileSystemSpecBackend, "_get_filesystem", lambda *_: bucket)
+    monkeypatch.setattr(archive_module, "Checkpoints", NoCheckpoints)
+    workdir = epath.Path("gs://bucket/long")
+    written = []
+    save = Archive._save_text
+    monkeypatch.setattr(Archive, "_save_text", lambda self: (written.append(self._length), save(self)))
+    records = [record(index) for index in range(400)]
+    with pytest.raises(KeyboardInterrupt), Archive(workdir, top_k=2) as archive:
+        archive.restore()
+        for each in records:
+            archive.append([each])
+        raise KeyboardInterrupt
+    assert 64 < len(written) < 250 and sum(written) < 66 * written[-1]
+    assert restored(workdir) == records, "an exit saves the rest"
 
 
 def test_checkpoint_and_log_together_give_the_history(workdir):

@@ -116,6 +116,9 @@ class Untrained:
         del history
         return [Evaluation("inert", {})] * len(graphs)
 
+    def retrain(self, graphs):
+        return [{"resnet_tiny": [0.5, 0.6]}] * len(graphs)
+
 
 class Terminated(Untrained):
     """Is asked to stop while it evaluates."""
@@ -203,6 +206,7 @@ class Interrupted:
 
     def __init__(self, evaluator, after):
         self.devices, self.evaluate = evaluator.devices, evaluator.evaluate
+        self.retrain = evaluator.retrain
         self._evaluator, self._left = evaluator, after
 
     def examine(self, graphs, history):
@@ -230,6 +234,37 @@ def test_killed_within_a_round_it_ends_with_the_same_history(finished, evaluator
     (workdir / "history.jsonl").write_text("".join(lines[:kept]) + lines[kept][:60])
     assert search(quick(), workdir, evaluator)
     assert history(workdir) == history(finished)
+
+
+# -- The re-ranking
+
+
+def test_the_search_ends_with_a_re_ranking_of_its_best_layers_and_the_baselines(finished):
+    found = read_search(finished)
+    best = [record.index for record in found.history.ranked()[: found.config["top_k"]]]
+    candidates = {layer.index: layer for layer in found.reranked if layer.index is not None}
+    assert set(candidates) == set(best)
+    assert [candidates[index].proxy_rank for index in best] == list(range(1, len(best) + 1))
+    assert {layer.name for layer in found.reranked if layer.name} == set(session.SEARCH_BASELINES)
+    means = [layer.mean for layer in found.reranked]
+    assert means == sorted(means, reverse=True)
+    assert all(len(scores) == 2 for layer in found.reranked for scores in layer.scores.values())
+    assert found.saved == [layer.index for layer in found.reranked if layer.index is not None]
+    rows = json.loads((finished / "top_layers.json").read_text())["layers"]
+    assert [row["reranked"]["mean"] for row in rows] == [candidates[row["index"]].mean for row in rows]
+
+
+def test_a_re_ranking_that_was_stopped_trains_the_rest(finished, evaluator, tmp_path):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    rows = json.loads((workdir / "reranked.json").read_text())
+    whole, rows["layers"] = rows["layers"], rows["layers"][1:3]
+    (workdir / "reranked.json").write_text(json.dumps(rows))
+    calls = Untrained()
+    assert search(quick(), workdir, calls)
+    made = json.loads((workdir / "reranked.json").read_text())["layers"]
+    key = {json.dumps([row["index"], row["name"]]) for row in whole}
+    assert {json.dumps([row["index"], row["name"]]) for row in made} == key and len(made) == len(whole)
+    assert [row for row in made if row in whole] == whole[1:3], "the others have the scores of the fake"
 
 
 # -- Methods and options
@@ -269,7 +304,7 @@ def test_methods_and_options(changes, outcomes, evaluator, tmp_path, monkeypatch
         assert {op for each in nodes for op, _ in each} == set(changes["search_space.ops"])
 
 
-@pytest.mark.parametrize("name", ["search_cifar10_b", "search_cifar10_s", "search_tfds"])
+@pytest.mark.parametrize("name", ["search_cifar10_b", "search_cifar10_s", "search_tfds", "search_mnist5k_s"])
 def test_the_quick_form_of_every_config_runs(name, evaluator, tmp_path, monkeypatch):
     """Its programs are those of the shared evaluator: the settings that they depend on are the same."""
     config = load_config(f"{CONFIGS}/{name}.py:quick")
@@ -279,6 +314,6 @@ def test_the_quick_form_of_every_config_runs(name, evaluator, tmp_path, monkeypa
     monkeypatch.setattr(evaluator, "_tests", own._tests)
     assert search(config, tmp_path / "run", evaluator)
     assert len(history(tmp_path / "run")) == BUDGET
-    if name == "search_cifar10_s":
+    if name.endswith("_s"):
         graphs = [Graph.from_json(r["graph"]) for r in history(tmp_path / "run") if r["scores"]]
         assert graphs and not any(graph.batch_dependent for graph in graphs)

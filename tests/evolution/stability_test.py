@@ -19,8 +19,8 @@ class QuadraticTask:
 
 
 def fresh(params):
-    """The start of a training with one replica."""
-    return ProxyState(jax.tree.map(lambda p: p[None], params), {}, None, jnp.int32(0), jnp.zeros(1))
+    """The start of a training."""
+    return ProxyState(params, {}, None, jnp.int32(0), jnp.float32(0))
 
 
 def test_the_stability_test_climbs_along_the_hessian_times_the_gradient():

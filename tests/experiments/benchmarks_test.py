@@ -120,14 +120,53 @@ def test_a_search_finds_the_same_on_any_number_of_devices(run_here):
     assert measured["outcomes"]["accepted"] > 0, "some candidates pass"
 
 
-def test_calibration_measures_every_known_layer(run_here):
-    measured = run_here(calibration)
-    assert {row["layer"] for row in measured["layers"]} >= {"bn_relu", "evonorm_b0", "evonorm_s0"}
+def test_calibration_measures_the_ladder_and_every_known_layer(run_here):
+    measured = run_here(calibration, "--replicas=2", "--noreference")
+    assert {row["layer"] for row in measured["layers"]} >= {"bn_relu", "evonorm_b0", "max(x, 0)"}
     for row in measured["layers"]:
-        (curve,) = row["accuracies"].values()
-        assert len(curve) == len(measured["steps"]) == 2
+        (curves,) = row["accuracies"].values()
+        assert len(curves) == 2 and all(len(curve) == len(measured["steps"]) == 2 for curve in curves)
+        assert row["replicas"] == [curve[-1] for curve in curves]
+        (norm,) = row["norms"].values()
         limit = measured["config"]["rejection"]["stability_norm"]
-        assert row["passes"] == (row["norm"] <= limit and curve[0] >= measured["threshold"])
+        assert row["passes"] == (norm <= limit and curves[0][0] >= measured["threshold"])
+    assert [verdict["name"][:3] for verdict in measured["verdicts"]] == ["(a)", "(b)", "(c)", "(e)"]
+
+
+def ladder(pointwise, plain, full, spread=0.0):
+    """Rows of a calibration with these mean accuracies on each rung."""
+    means = dict(zip(calibration.LADDER, (pointwise, plain, full), strict=True))
+    return [
+        {
+            "layer": text,
+            "rung": rung,
+            "replicas": [means[rung] - spread, means[rung] + spread],
+            "passes": True,
+        }
+        for rung, texts in calibration.LADDER.items()
+        for text in texts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "failed"),
+    [
+        (ladder(0.4, 0.6, 0.8, 0.01), ""),
+        (ladder(0.57, 0.6, 0.8, 0.01), "a"),  # 3 points are 2.1 deviations of 1.41 points
+        (ladder(0.4, 0.8, 0.6, 0.01), "b"),
+        (ladder(0.2, 0.6, 0.8, 0.02), "c"),
+        (
+            [*ladder(0.4, 0.6, 0.8), {"layer": "frn", "rung": "known", "replicas": [0.9] * 2, "passes": 0}],
+            "e",
+        ),
+    ],
+)
+def test_the_verdicts_of_a_calibration(rows, failed):
+    found = calibration.verdicts(rows, {"here": 1.0, "reference": 1.0})
+    assert "".join(verdict.name[1] for verdict in found if not verdict.passed) == failed
+    assert [verdict.name[1] for verdict in found] == list("abcde")
+    costly = calibration.verdicts(rows, {"here": 1.1, "reference": 1.0})
+    assert not costly[3].passed and costly[3].evidence == "1.10 s of device time against 1.00 s"
 
 
 def test_numbers_of_devices_that_are_not_there_are_named(caplog):

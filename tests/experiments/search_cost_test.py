@@ -38,16 +38,16 @@ def test_the_mix_of_a_history_by_hand():
         Evaluation("inert", {}),
         Evaluation("duplicate", {}, duplicate_of=3),
         Evaluation("unstable", {}, steps=4),
-        Evaluation("low_quality", {}, steps=10 + 2 * 30),
-        Evaluation("low_quality", {}, steps=10 + 2 * 45),
-        Evaluation("accepted", {}, {"a": 0.5}, steps=10 + 2 * 600),
-        Evaluation("diverged", {}, steps=10 + 2 * 31),
+        Evaluation("low_quality", {}, steps=10 + 30),
+        Evaluation("low_quality", {}, steps=10 + 45),
+        Evaluation("accepted", {}, {"a": 0.5}, steps=10 + 600),
+        Evaluation("diverged", {}, steps=10 + 31),
         Evaluation("batch_dependent", {}),
     ]
-    mix = mix_of(evaluations, stability_steps=10, quality_steps=30, replicas=2)
+    mix = mix_of(evaluations, stability_steps=10, quality_steps=30)
     assert mix == Mix(8, 3 / 8, 3 / 8, 2 / 8, (4 + 4 * 10) / 8, (30 + 45) / 8, (1 + 2) / 8)
     with pytest.raises(ValueError, match="no candidate yet"):
-        mix_of([], stability_steps=10, quality_steps=30, replicas=1)
+        mix_of([], stability_steps=10, quality_steps=30)
 
 
 def test_candidates_examined_here_give_a_mix_as_well(config):
