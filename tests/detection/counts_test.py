@@ -53,6 +53,7 @@ def heavy(*values):
         heavy("resnet50_v1", "bn_relu", 81, {}, 46_313_269),
         heavy("resnet50_v1", "evonorm_b0", 81, {}, 46_325_493),
         heavy("resnet50_v1", "gn_relu", 91, {}, 46_367_089),
+        heavy("resnet50_v1", "bn_relu", 91, {"norm_in": ("backbone", "fpn")}, 46_367_089 - 18 * 512),
         ("resnet50_v1", "bn_relu", 91, {"levels": (3, 7)}, 46_301_297),
         ("resnet50_v2", "bn_relu", 91, {}, 46_359_409),
         heavy("resnet50_v2", "evonorm_b0", 91, {}, 46_386_737),
