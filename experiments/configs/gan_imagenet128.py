@@ -68,7 +68,7 @@ def get_config(form: str = "deep") -> ConfigDict:
         config.batch_size = config.eval_batch_size = 16
         config.log_every = 2
         config.networks.width = 4
-        config.data.update({"source": "synthetic:4x3", "stream": False, "image_size": 32, "crop": 32})
+        config.data.update({"source": "synthetic:4x3", "stream": False, "image_size": 28, "crop": 28})
         config.data.update({"train_size": 128, "validation_size": 32})
         config.sampling.batch_size = 16
         config.scores.network = "none"
