@@ -51,7 +51,9 @@ def get_config(form: str = "deep") -> ConfigDict:
     config.shift = 0
     config.average_decay = 0.9999
     config.average_start = 20_000
-    config.networks.update({"name": networks, "embedding": 128, "wide_output": True})
+    config.networks.update(
+        {"name": networks, "width": None, "embedding": 128, "embedding_scale": 1.0, "wide_output": True}
+    )
     config.layer.group_size = None  # 32 groups, whatever the width
     config.data.update(
         {"source": "tfds:imagenet2012", "stream": True, "crop": side, "validation_size": 10_000}
