@@ -6,7 +6,7 @@ It prints the best layers with their lineages, from the first ancestor on. In an
 replaced by {+new+}.
 """
 
-from evonorms_jax.evolution.records import top_layers
+from evonorms_jax.evolution.records import best_layers
 from evonorms_jax.report import lineage, read_search, write_report
 from experiments import flags
 
@@ -18,7 +18,7 @@ def main(argv):
     del argv
     search = read_search(WORKDIR.value)
     path = write_report(WORKDIR.value, search)
-    print(lineage.describe(search, top_layers(search.history, search.config["top_k"])))
+    print(lineage.describe(search, best_layers(search)))
     print(f"report: {path}")
 
 

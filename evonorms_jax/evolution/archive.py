@@ -20,6 +20,7 @@ from evonorms_jax.evolution.records import (
     RERANKED_FILE,
     TOP_LAYERS_FILE,
     ScoredLayer,
+    in_new_order,
     read_history,
     top_layers,
 )
@@ -110,10 +111,12 @@ class Archive:
 
     def checkpoint(self, history: History) -> None:
         """Saves the whole history and the top layers, in the order of the re-ranking if there was one."""
-        again = {layer.index: layer for layer in self.reranked()}
-        layers = list(enumerate(top_layers(history, self._top_k), 1))
-        layers.sort(key=lambda item: -again[item[1].index].mean if item[1].index in again else 1)
-        rows = [_top_layer(rank, layer, again.get(layer.index)) for rank, layer in layers]
+        reranked = self.reranked()
+        again = {layer.index: layer for layer in reranked}
+        layers = top_layers(history, self._top_k)
+        ranks = {layer.index: rank for rank, layer in enumerate(layers, 1)}
+        ordered = in_new_order(layers, reranked)
+        rows = [_top_layer(ranks[layer.index], layer, again.get(layer.index)) for layer in ordered]
         write_whole(self._workdir / TOP_LAYERS_FILE, layer_file(rows))
         if len(history):
             self._checkpoints.save(len(history), record={"history": [record.to_json() for record in history]})

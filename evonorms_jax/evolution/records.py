@@ -42,9 +42,9 @@ class ScoredLayer(NamedTuple):
       index: index of the candidate, or None for a baseline.
       outcome: a key of `OUTCOMES`.
       evidence: measurement that decided the outcome.
-      deviation: sample standard deviation of the mean accuracy over the seeds, None for a single seed.
       members: indices of the candidates whose outputs agree with this one's to 1 %, which is the best of
         them and comes first; empty for a baseline.
+      deviation: sample standard deviation of the mean accuracy over the seeds, None for a single seed.
     """
 
     title: str
@@ -299,3 +299,14 @@ def top_layers(history: History, top_k: int) -> list[ScoredLayer]:
         )
         for group in groups
     ]
+
+
+def best_layers(search: Search) -> list[ScoredLayer]:
+    """The `top_layers` of a search in the order of its file: that of the re-ranking if there was one."""
+    return in_new_order(top_layers(search.history, search.config["top_k"]), search.reranked)
+
+
+def in_new_order(layers: Sequence[ScoredLayer], reranked: Sequence[RerankedLayer]) -> list[ScoredLayer]:
+    """The layers with the best mean over fresh seeds first, then those that were not trained again."""
+    means = {layer.index: layer.mean for layer in reranked if layer.index is not None}
+    return sorted(layers, key=lambda layer: -means.get(layer.index, -1))

@@ -39,13 +39,17 @@ def programs_of(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
 
 
 def measure_all(
-    programs: Sequence[TpuProgram], topology: Topology, show: Callable[[str], None]
+    programs: Sequence[TpuProgram],
+    topology: Topology,
+    show: Callable[[str], None],
+    save: Callable[[list[Footprint]], None],
 ) -> list[Footprint]:
-    """Compiles the programs one after the other, and passes `show` the name of each."""
-    footprints = []
+    """Compiles the programs in order. `show` gets the name of each, and `save` all results so far."""
+    footprints: list[Footprint] = []
     for number, program in enumerate(programs, 1):
         show(f"compiling {number} of {len(programs)}: {program.name}")
         footprints.append(measure(program, topology.chip))
+        save(footprints)
     return footprints
 
 

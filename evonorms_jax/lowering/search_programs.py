@@ -49,7 +49,8 @@ class _ShapesOnDevices(Devices):
         return _with_axis(tree, len(self.devices))
 
     def fetch(self, tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+        """Zeros that use no memory, since a caller may index an array on the host."""
+        return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape[1:]), tree)
 
 
 def search_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
@@ -148,8 +149,7 @@ class _Anchor:
     def _loops(self) -> dict[str, float]:
         batches = self._shared.data.validation.labels.shape[0]
         # XLA:TPU cuts one crop after the other.
-        crops = self._proxy.batch_size * self._proxy.replicas
-        return _SHUFFLE | {_CROPS: crops, _TRAINING: self._proxy.steps, _VALIDATION: batches}
+        return _SHUFFLE | {_CROPS: self._proxy.batch_size, _TRAINING: self._proxy.steps, _VALIDATION: batches}
 
 
 def _with_axis(tree: Any, count: int) -> Any:

@@ -31,7 +31,7 @@ def write(workdir: epath.PathLike, search: records.Search | None = None) -> epat
 
 def render(search: records.Search, written: datetime.datetime) -> str:
     """The page as HTML, a pure function of the search and the time of writing."""
-    top = records.top_layers(search.history, search.config["top_k"])
+    top = records.best_layers(search)
     parts = [
         sections.header(search),
         sections.tiles(search, top),

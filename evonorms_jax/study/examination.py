@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
+from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.layers import load_layer
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.search_space.cost import layer_cost
@@ -22,7 +23,6 @@ from evonorms_jax.search_space.encoding import CAPACITY
 from evonorms_jax.search_space.probes import nearest
 from evonorms_jax.search_space.simplify import readable, simplify
 from evonorms_jax.search_space.text import EquationError
-from evonorms_jax.study.replicas import Replicas
 from evonorms_jax.study.table import Json, summarize
 
 KNOWN = BASELINES | CATALOG
@@ -39,7 +39,7 @@ def read_layer(text: str) -> Layer:
     """The layer of a text: an equation, a published layer such as `evonorm_s0`, or `top_layers.json#3`.
 
     Raises:
-      EquationError: if the text is neither a name nor a file nor an equation; it has the position.
+      EquationError: if the text is neither a name nor a file nor an equation, with the position.
       ValueError: if the file has no such layer, or the layer has too many nodes.
     """
     text = text.strip()
@@ -90,15 +90,20 @@ class Examiner:
     """
 
     def __init__(self, config: ConfigDict, replicas: int):
-        self._config = config
-        self._replicas = Replicas(config, [config.seed + number for number in range(replicas)])
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.rerank_replicas = max(
+                0, replicas - config.proxy.replicas
+            )  # seeds beyond those of the score
+        self._config, self._replicas = config, range(replicas)
+        self._evaluator = make_evaluator(config)
         steps = config.proxy.steps
         self._steps = sorted({config.rejection.quality_steps, steps // 3, 2 * steps // 3, steps} - {0})
 
     @property
     def size(self) -> int:
         """Number of layers that are best examined at a time."""
-        return len(self._replicas.evaluator.devices.devices)
+        return len(self._evaluator.devices.devices)
 
     def examine(self, layers: Sequence[Layer]) -> list[Json]:
         """An object for each layer.
@@ -116,14 +121,10 @@ class Examiner:
             row |= self._untrained_verdict(row)
         alive = [place for place, row in enumerate(rows) if row["outcome"] is None]
         graphs = [layers[place].graph for place in alive]
-        evaluator = self._replicas.evaluator
         # Not `examine` of the evaluator: a second layer with the same function has an answer of its own.
-        results = (
-            evaluator.evaluate(graphs),
-            evaluator.stability(graphs),
-            self._replicas.curves(graphs, self._steps),
-        )
-        for place, evaluation, (norm, steps), curve in zip(alive, *results, strict=True):
+        evaluations, climbs = self._evaluator.evaluate(graphs), self._evaluator.stability(graphs)
+        curves = self._evaluator.replica_curves(graphs, self._steps, self._replicas)
+        for place, evaluation, (norm, steps), curve in zip(alive, evaluations, climbs, curves, strict=True):
             evidence = {name: _finite(value) for name, value in evaluation.evidence.items()}
             rows[place] |= {"outcome": evaluation.outcome, "evidence": evidence}
             rows[place] |= {"stability": {"norm": _finite(norm), "steps": steps}} | self._scores(curve)

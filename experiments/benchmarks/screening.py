@@ -16,8 +16,11 @@ last two on all candidates. Verdicts are compared one by one. Where a training i
 carry it over a threshold: such candidates are listed with both numbers.
 
 On two CPU cores it takes a quarter of an hour with `--baseline_candidates=6`, most of it in plain JAX, and
-longer by default. The goal is thirty times the candidates per hour of plain JAX. Writes screening.json into
-the work directory.
+longer by default. The goal is a hundred times the candidates per hour of plain JAX. Writes screening.json
+into the work directory.
+
+Two devices gain little where few candidates of a round reach a stage: with one candidate at a stage, the
+other device waits. A larger `evolution.round_size` mends that.
 """
 
 import json

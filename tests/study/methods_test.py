@@ -7,7 +7,7 @@ import pytest
 from support.studies import records
 
 from evonorms_jax.evolution.history import Evaluation, History, Proposal, Record
-from evonorms_jax.evolution.proposal import EvolutionSettings, propose
+from evonorms_jax.evolution.proposal import EvolutionSettings, propose_round
 from evonorms_jax.evolution.search import search
 from evonorms_jax.evolution.session import evolution_settings
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
@@ -120,7 +120,7 @@ def test_seeded_searches_begin_with_two_layers_and_differ_in_their_parents():
     parents = {}
     for name, each in made.items():
         settings = evolution_settings(each)._replace(round_size=2)
-        proposals = [propose(history, settings, 2, index) for index in range(10, 60)]
+        proposals = [propose_round(history, settings, 2, [index])[0] for index in range(10, 60)]
         parents[name] = {parent for proposal in proposals for parent in proposal.parents}
         origins = {proposal.origin for proposal in proposals}
         assert origins == ({"random"} if name == "warm_random" else {"mutation"})
