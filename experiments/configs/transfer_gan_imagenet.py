@@ -32,4 +32,8 @@ def get_config(form: str = "full") -> ConfigDict:
     config.metrics = ("frechet", "class_score") if quick else ("fid", "inception_score", "kid")
     recipe = "experiments/configs/gan_imagenet128.py" + (":quick" if quick else "")
     config.networks = (f"biggan_deep_128 {recipe}",)
+    if quick:
+        classifier = "experiments/configs/digit_classifier.py:quick"
+        config.overrides = ("scores.network=classifier", f"scores.recipe={classifier}", "scores.samples=64")
+        config.overrides += ("scores.quick_samples=32",)
     return config

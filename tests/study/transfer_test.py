@@ -18,6 +18,7 @@ from experiments.configs import (
     transfer_coco,
     transfer_digit_scenes,
     transfer_gan_digits,
+    transfer_gan_imagenet,
     transfer_imagenet,
     transfer_mnist5k,
 )
@@ -258,6 +259,8 @@ def test_a_work_directory_from_before_there_were_metrics_is_still_its_own(tmp_pa
         (transfer_coco, "quick"),
         (transfer_gan_digits, "full"),
         (transfer_gan_digits, "quick"),
+        (transfer_gan_imagenet, "full"),
+        (transfer_gan_imagenet, "quick"),
     ],
 )
 def test_the_configs_are_ready_to_run(module, form, tmp_path):
