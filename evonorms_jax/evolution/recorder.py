@@ -141,7 +141,7 @@ class Recorder(SilentRecorder):
         best = ranking(self._archive.reranked())[0]
         deviation = "" if best.deviation is None else f" ± {100 * best.deviation:.1f}"
         rows = [("re-ranking with fresh seeds", f"{left} layers left")]
-        self._show([*rows, ("best so far", f"{best.graph}  {100 * best.mean:.1f}{deviation} %")])
+        self._show([*rows, ("best so far", f"{readable(best.graph)}  {100 * best.mean:.1f}{deviation} %")])
 
     def finish(self) -> None:
         self._archive.checkpoint(self.history)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.simplify import readable
 
 
 class RerankedLayer(NamedTuple):
@@ -48,7 +49,8 @@ class RerankedLayer(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """One layer of `reranked.json`. The summary is for people and is not read back."""
-        summary = {"equation": str(self.graph), "mean": self.mean, "deviation": self.deviation}
+        summary = {"equation": str(self.graph), "simplified": readable(self.graph)}
+        summary |= {"mean": self.mean, "deviation": self.deviation}
         return {**self._asdict(), "graph": self.graph.to_json(), **summary}
 
     @classmethod

@@ -11,7 +11,7 @@ from evonorms_jax.report.markup import Html, element, join, percent
 from evonorms_jax.search_space import LEAVES, Graph
 from evonorms_jax.search_space.simplify import readable
 
-#: Steps of a lineage that are shown; the last ones, if there are more.
+#: Number of steps of a lineage that are shown, the last ones if there are more.
 MOST_STEPS = 20
 _TOKEN = re.compile(r"\s*(?:\w+(?:/g)?|[^\w\s])")
 _ARROW = "\N{RIGHTWARDS ARROW}"

@@ -88,7 +88,7 @@ def _outline(graph: Graph) -> np.ndarray | None:
 def difference(first: Graph, second: Graph) -> float:
     """Root mean square of the difference of two outputs, relative to the first output's.
 
-    The larger one of the probes of scale 1; infinite if an output is not finite.
+    The larger one of the probes of scale 1. It is infinite if an output is not finite.
     """
     a, b = _outline(first.canonical), _outline(second.canonical)
     return float("inf") if a is None or b is None else float(_differences(a[None], b)[0])

@@ -178,7 +178,7 @@ def _close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _in_order(op: str, inputs: Sequence[_Term]) -> list[_Term]:
-    """Commutative inputs in the order that people use: what varies most first, but factors like v1 before it.
+    """Commutative inputs as people order them: pixels, then statistics, but factors like v1 before both.
 
     A negation comes last, so that a sum reads as a difference.
     """

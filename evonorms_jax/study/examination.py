@@ -39,7 +39,7 @@ def read_layer(text: str) -> Layer:
     """The layer of a text: an equation, a published layer such as `evonorm_s0`, or `top_layers.json#3`.
 
     Raises:
-      EquationError: if the text is neither a name nor a file nor an equation; it has the position.
+      EquationError: if the text is neither a name nor a file nor an equation, with the position.
       ValueError: if the file has no such layer, or the layer has too many nodes.
     """
     text = text.strip()

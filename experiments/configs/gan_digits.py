@@ -92,4 +92,5 @@ def get_config(form: str = "full") -> ConfigDict:
         config.log_every = 5
         config.networks.width = 8
         config.scores.samples = config.scores.quick_samples = 200
+        config.scores.recipe += ":quick"
     return config

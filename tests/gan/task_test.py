@@ -92,3 +92,23 @@ def test_the_deep_networks_of_the_same_config_can_be_traced():
     task = build_task(tiny_config(**{"networks.name": "biggan_deep", "layer.spec": "evonorm_s0"}))
     assert dict(task.about)["networks"] == "biggan_deep" and not task.criterion.largest
     assert {leaf.sharding.mesh.size for leaf in jax.tree.leaves(task.target)} == {8}
+
+
+def test_an_evaluation_has_the_quick_scores_and_a_sheet(monkeypatch, tmp_path):
+    class Scorer:
+        def evaluate(self, sample, part, stop):
+            return {} if stop() else {"frechet": float(len(sample(np.zeros(3, np.int32), 0))), "part": part}
+
+    def make_sampler(config, state):
+        return lambda labels, seed: np.zeros((len(labels), 8, 8, 1), np.uint8)
+
+    monkeypatch.setattr(gan_task, "make_scorer", lambda config: Scorer())
+    monkeypatch.setattr(gan_task, "make_sampler", make_sampler)
+    monkeypatch.setattr(gan_task, "make_mean_logit", lambda *_: lambda state, batches, stop: 0.5)
+    task = build_task(tiny_config(**{"scores.network": "classifier"}), jax.devices()[:1])
+    assert task.evaluate(None, "test", lambda: False) == {"logit": 0.5, "frechet": 3.0, "part": "test"}
+    assert task.evaluate(None, "test", lambda: True) == {"logit": 0.5}
+    task.illustrate(task.target._replace(step=np.int32(40)), tmp_path)
+    assert [path.name for path in (tmp_path / "sheets").iterdir()] == ["step-000040.png"]
+    without = build_task(tiny_config(), jax.devices()[:1])
+    assert without.evaluate(None, "test", lambda: False) == {"logit": 0.5}

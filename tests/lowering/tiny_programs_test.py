@@ -113,15 +113,16 @@ def test_the_training_step_compiles_with_convolutions_of_the_target(training):
 
 def test_equal_sites_share_their_code(topology):
     """The code of a search's program grows with the shapes of its sites, and not with their number."""
-    encoded = encode(CATALOG["evonorm_b0"])
+    encoded, width = encode(CATALOG["evonorm_b0"]), 128
+    weights, stats = jnp.ones((width, width)), jnp.ones((CAPACITY, width))
 
     def sites(count):
         def run(encoded, x, v):
             for _ in range(count):
-                x = apply_encoded(encoded, x @ jnp.ones((8, 8)), v, v, jnp.ones((CAPACITY, 8)), train=True)[0]
+                x = apply_encoded(encoded, x @ weights, v, v, stats, train=True)[0]
             return x
 
-        shapes = shapes_on((encoded, jnp.ones((8, 4, 8)), jnp.ones(8)), topology.alone)
+        shapes = shapes_on((encoded, jnp.ones((16, 64, width)), jnp.ones(width)), topology.alone)
         with building_for("tpu"):
             return jax.jit(run).lower(*shapes)
 
