@@ -13,6 +13,7 @@ from evonorms_jax.training.task import Task
 MODULES = {
     "classification": "evonorms_jax.training.classification",
     "detection": "evonorms_jax.detection.task",
+    "gan": "evonorms_jax.gan.task",
 }
 
 

@@ -28,7 +28,7 @@ CONFIG = flags.define_config_alone()
 TOPOLOGY = flags.define_required(
     "topology", "Slice: a topology such as v5e:2x4, or an accelerator type such as v5litepod-8."
 )
-JSON = absl_flags.DEFINE_string("json", None, "File to write the numbers to.")
+JSON = absl_flags.DEFINE_string("json", None, "File for the numbers, written after every program.")
 ONLY = absl_flags.DEFINE_string("only", "", "Compile only the programs with this text in their name.")
 
 
@@ -39,15 +39,18 @@ def main(argv):
     programs = [one for one in check.programs_of(CONFIG.value, topology) if ONLY.value in one.name]
     if not programs:
         raise UserError(f"no program has {ONLY.value!r} in its name")
-    footprints = check.measure_all(programs, topology, logging.info)
+
+    def save(footprints):
+        found = check.to_json(footprints, topology, sys.argv[1:])
+        if JSON.value:
+            Path(JSON.value).write_text(json.dumps(found, indent=1) + "\n")
+
+    footprints = check.measure_all(programs, topology, logging.info, save)
     Console(width=160).print(check.table(footprints, topology))
     for origin in sorted({origin for one in footprints for origin in one.once_only}):
         logging.warning("nothing tells how often this loop runs, it counts once: %s", origin)
-    found = check.to_json(footprints, topology, sys.argv[1:])
-    if bound := found["bound_candidates_per_hour"]:
+    if bound := check.bound_candidates_per_hour(footprints, topology):
         print(f"at most {bound:,.0f} candidates trained in full an hour, a bound")
-    if JSON.value:
-        Path(JSON.value).write_text(json.dumps(found, indent=1) + "\n")
     if (complaint := check.complaint(footprints, topology)) is not None:
         process.fail(complaint, process.FAILED)
 

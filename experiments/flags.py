@@ -57,6 +57,18 @@ def define_hosts() -> tuple[flags.FlagHolder, ...]:
     )
 
 
+def define_checkpoint(default: str) -> flags.FlagHolder:
+    """Defines `--checkpoint`, "newest" or "best"."""
+    text = "Checkpoint to read; best is by the validation part."
+    return flags.DEFINE_enum("checkpoint", default, ["newest", "best"], text)
+
+
+def define_inception() -> flags.FlagHolder:
+    """Defines `--inception`, for mains that score generators."""
+    text = "File with the weights of the Inception network of 2015: scores are then FID and Inception score."
+    return flags.DEFINE_string("inception", None, text)
+
+
 def define_cpu_devices() -> flags.FlagHolder:
     """Defines `--cpu_devices`, for mains in which every device works on its own candidate."""
     text = "Number of CPU devices, each with its own candidate; by default one for each core."
@@ -83,7 +95,11 @@ def cores() -> int:
 
 
 def run(
-    main: Callable[[Sequence[str]], Any], *, example: str | None = None, holds: str | None = None
+    main: Callable[[Sequence[str]], Any],
+    *,
+    example: str | None = None,
+    holds: str | None = None,
+    positional: bool = False,
 ) -> None:
     """Parses the flags, prepares the process, and calls `main(argv)`.
 
@@ -96,6 +112,8 @@ def run(
       example: config file whose keys `--help` lists if the command names no other. A main without it has no
         `--config`.
       holds: name of the flag of a directory that no other process may write to while this main runs.
+      positional: whether the main takes arguments that are not flags. Its `--config` then has the example as
+        its default.
     """
 
     def guarded(argv):
@@ -108,14 +126,14 @@ def run(
 
     def parse(argv):
         with process.errors_in_a_line():
-            return _parse(example, argv)
+            return _parse(example, argv, positional)
 
     app.run(guarded, flags_parser=parse)
 
 
-def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
-    """Parses the flags, and refuses positional arguments."""
-    path = config_flag.file_of(argv)
+def _parse(example: str | None, argv: Sequence[str], positional: bool) -> list[str]:
+    """Parses the flags, and refuses other arguments unless they are wanted."""
+    path = config_flag.file_of(argv) or (example if positional else None)
     if any(argument in _HELP for argument in argv):
         print(_help(path or example))
         sys.exit(0)
@@ -135,7 +153,7 @@ def _parse(example: str | None, argv: Sequence[str]) -> list[str]:
     for name in _required:
         if not flags.FLAGS[name].value:
             raise UserError(f"the flag --{name} is required; --help tells more")
-    if rest[1:]:
+    if rest[1:] and not positional:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are --NAME=VALUE")
     return rest
 

@@ -62,6 +62,8 @@ def check_overrides(config: str, overrides: dict[str, str]) -> None:
 def test_a_command_names_a_main_its_flags_and_the_keys_of_its_config(words):
     main = ROOT / f"{words[2].replace('.', '/')}.py"
     arguments = [word for word in words[3:] if word != "..."]
+    if "positional=True" in main.read_text():
+        arguments = [argument for argument in arguments if argument.startswith("--")]
     values = dict(re.fullmatch(r"--([\w.]+)=?(.*)", argument).groups() for argument in arguments)
     config = values.get("config")
     if config and config != "CONFIG":  # a placeholder

@@ -31,7 +31,7 @@ LEVELS = {
 }
 # Libraries that only these parts may know.
 OWNERS = {
-    "optax": ("evonorms_jax.training", "evonorms_jax.detection"),
+    "optax": ("evonorms_jax.training", "evonorms_jax.detection", "evonorms_jax.gan"),
     "orbax": ("evonorms_jax.runs",),
     "tensorflow_datasets": (
         "evonorms_jax.data",

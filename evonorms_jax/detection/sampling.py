@@ -31,7 +31,7 @@ def sample(
     """
     noise = jax.random.uniform(key, positive.shape, jnp.float32)
     places = jnp.arange(count)
-    drawn, found = zip(*(_draw(noise, kind, count) for kind in (positive, negative)), strict=True)
+    drawn, found = _draw(noise, jnp.stack([positive, negative]), count)
     taken = jnp.minimum(found[0], positive_count)
     is_positive = places < taken
     indices = jnp.where(is_positive, drawn[0][places], drawn[1][jnp.maximum(places - taken, 0)])
@@ -39,8 +39,9 @@ def sample(
     return Sample(jnp.where(valid, indices, 0), is_positive, valid)
 
 
-def _draw(noise: jax.Array, among: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """`count` random indices, those of the candidates first, and the number of candidates."""
+def _draw(noise: jax.Array, kinds: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """For both kinds `[2, N]`, random indices `[2, count]` with theirs first, and the number of theirs."""
     reach = min(count, len(noise))
-    _, indices = lax.top_k(jnp.where(among, noise, -1.0), reach)
-    return jnp.pad(indices, (0, count - reach)), jnp.minimum(jnp.sum(among), reach)
+    # One sort for both: XLA:TPU takes long to compile a sort of so many numbers.
+    _, indices = lax.top_k(jnp.where(kinds, noise[None], -1.0), reach)
+    return jnp.pad(indices, ((0, 0), (0, count - reach))), jnp.minimum(jnp.sum(kinds, 1), reach)

@@ -20,6 +20,7 @@ from evonorms_jax.evolution.records import (
     RERANKED_FILE,
     TOP_LAYERS_FILE,
     ScoredLayer,
+    in_new_order,
     read_history,
     top_layers,
 )
@@ -28,6 +29,9 @@ from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.files import naming, write_whole
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.simplify import simplify
+
+_MOST_MEMBERS = 20  # of a cluster, best first, in the file of the top layers
 
 # A log in a bucket is written whole when one part of so many is new. All writes together then cost no more
 # than this multiple of the last one.
@@ -107,10 +111,12 @@ class Archive:
 
     def checkpoint(self, history: History) -> None:
         """Saves the whole history and the top layers, in the order of the re-ranking if there was one."""
-        again = {layer.index: layer for layer in self.reranked()}
-        layers = list(enumerate(top_layers(history, self._top_k), 1))
-        layers.sort(key=lambda item: -again[item[1].index].mean if item[1].index in again else 1)
-        rows = [_top_layer(rank, layer, again.get(layer.index)) for rank, layer in layers]
+        reranked = self.reranked()
+        again = {layer.index: layer for layer in reranked}
+        layers = top_layers(history, self._top_k)
+        ranks = {layer.index: rank for rank, layer in enumerate(layers, 1)}
+        ordered = in_new_order(layers, reranked)
+        rows = [_top_layer(ranks[layer.index], layer, again.get(layer.index)) for layer in ordered]
         write_whole(self._workdir / TOP_LAYERS_FILE, layer_file(rows))
         if len(history):
             self._checkpoints.save(len(history), record={"history": [record.to_json() for record in history]})
@@ -158,7 +164,9 @@ def _top_layer(rank: int, layer: ScoredLayer, again: RerankedLayer | None) -> di
         "deviation": layer.deviation,
         "scores": layer.scores,
         "reranked": fresh,
+        "cluster": {"size": len(layer.members), "members": list(layer.members[:_MOST_MEMBERS])},
         "graph": layer.graph.to_json(),
         "equation": layer.equation,
-        "latex": layer.graph.latex(),
+        "simplified": layer.simplified,
+        "latex": simplify(layer.graph).latex(),
     }

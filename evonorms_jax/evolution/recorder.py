@@ -15,6 +15,7 @@ from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.metrics import Scalars
 from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.simplify import readable
 
 # The history grows by one part in so many between two checkpoints, at least.
 _GROWTH = 8
@@ -140,7 +141,7 @@ class Recorder(SilentRecorder):
         best = ranking(self._archive.reranked())[0]
         deviation = "" if best.deviation is None else f" ± {100 * best.deviation:.1f}"
         rows = [("re-ranking with fresh seeds", f"{left} layers left")]
-        self._show([*rows, ("best so far", f"{best.graph}  {100 * best.mean:.1f}{deviation} %")])
+        self._show([*rows, ("best so far", f"{readable(best.graph)}  {100 * best.mean:.1f}{deviation} %")])
 
     def finish(self) -> None:
         self._archive.checkpoint(self.history)
@@ -152,7 +153,7 @@ class Recorder(SilentRecorder):
         seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
         best, devices = "no candidate accepted yet", self._devices.devices
         if self._best is not None:
-            best = f"{self._best.graph}  {_percentages(self._best.evaluation.scores)}"
+            best = f"{readable(self._best.graph)}  {_percentages(self._best.evaluation.scores)}"
         return [
             ("outcomes", ", ".join(f"{number} {title}" for number, title in seen if number)),
             ("speed", f"{rate:.0f} candidates a minute"),

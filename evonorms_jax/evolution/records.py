@@ -18,6 +18,8 @@ from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.probes import clusters
+from evonorms_jax.search_space.simplify import readable
 
 #: Files in the work directory of a search, besides `config.json`.
 HISTORY_FILE, BASELINES_FILE = "history.jsonl", "baselines.json"
@@ -40,6 +42,8 @@ class ScoredLayer(NamedTuple):
       index: index of the candidate, or None for a baseline.
       outcome: a key of `OUTCOMES`.
       evidence: measurement that decided the outcome.
+      members: indices of the candidates whose outputs agree with this one's to 1 %, which is the best of
+        them and comes first; empty for a baseline.
       deviation: sample standard deviation of the mean accuracy over the seeds, None for a single seed.
     """
 
@@ -52,6 +56,12 @@ class ScoredLayer(NamedTuple):
     outcome: str = "accepted"
     evidence: Mapping[str, Any] = MappingProxyType({})
     deviation: float | None = None
+    members: tuple[int, ...] = ()
+
+    @property
+    def simplified(self) -> str:
+        """The equation for people, see `search_space.simplify`."""
+        return readable(self.graph)
 
     @property
     def mean_score(self) -> float | None:
@@ -88,9 +98,14 @@ class Search(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether the budget is spent. A search of method "random" ends with its first accepted layer."""
+        """Whether the budget is spent. A search of method "random" ends with its first accepted layer.
+
+        A search of a comparison has a budget of training steps, too, in `device_steps`.
+        """
         found = self.config["method"] == "random" and self.history.selectable()
-        return bool(found) or len(self.history) >= self.config["budget"]
+        limit = self.config.get("device_steps")
+        spent = limit is not None and sum(record.evaluation.steps for record in self.history) >= limit
+        return bool(found) or spent or len(self.history) >= self.config["budget"]
 
 
 def mean_score(scores: Mapping[str, float]) -> float | None:
@@ -237,7 +252,7 @@ def _check_scores(evaluation: Evaluation, anchors: tuple[str, ...]) -> None:
 # -- Ranking
 
 
-_SPELLING = {"evonorm": "EvoNorm", "relu": "ReLU", "silu": "SiLU"}
+_SPELLING = {"evonorm": "EvoNorm", "pn": "PixelNorm", "relu": "ReLU", "silu": "SiLU"}
 
 
 def layer_title(name: str) -> str:
@@ -264,19 +279,34 @@ def front_of(records: Sequence[Record], anchors: Sequence[str]) -> list[int]:
 
 
 def top_layers(history: History, top_k: int) -> list[ScoredLayer]:
-    """The best `top_k` accepted candidates by mean score, then the rest of their Pareto front."""
+    """The best `top_k` accepted candidates by mean score, then the rest of their Pareto front.
+
+    Of layers whose outputs agree to 1 % the best one stands for all. It has the others as `members`.
+    """
     ranked = history.ranked()
     front = set(front_of(ranked, list(ranked[0].evaluation.scores))) if ranked else set()
+    groups = clusters([record.graph for record in ranked], top_k, front)
     return [
         ScoredLayer(
-            title=f"candidate {record.index}",
-            graph=record.graph,
-            equation=str(record.graph),
-            scores=record.evaluation.scores,
-            pareto=rank in front,
-            index=record.index,
-            deviation=record.evaluation.deviation,
+            title=f"candidate {ranked[group[0]].index}",
+            graph=ranked[group[0]].graph,
+            equation=str(ranked[group[0]].graph),
+            scores=ranked[group[0]].evaluation.scores,
+            pareto=group[0] in front,
+            index=ranked[group[0]].index,
+            members=tuple(ranked[place].index for place in group),
+            deviation=ranked[group[0]].evaluation.deviation,
         )
-        for rank, record in enumerate(ranked)
-        if rank < top_k or rank in front
+        for group in groups
     ]
+
+
+def best_layers(search: Search) -> list[ScoredLayer]:
+    """The `top_layers` of a search in the order of its file: that of the re-ranking if there was one."""
+    return in_new_order(top_layers(search.history, search.config["top_k"]), search.reranked)
+
+
+def in_new_order(layers: Sequence[ScoredLayer], reranked: Sequence[RerankedLayer]) -> list[ScoredLayer]:
+    """The layers with the best mean over fresh seeds first, then those that were not trained again."""
+    means = {layer.index: layer.mean for layer in reranked if layer.index is not None}
+    return sorted(layers, key=lambda layer: -means.get(layer.index, -1))

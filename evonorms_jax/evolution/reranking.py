@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evonorms_jax.evolution.history import History
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.simplify import readable
 
 
 class RerankedLayer(NamedTuple):
@@ -49,7 +49,8 @@ class RerankedLayer(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """One layer of `reranked.json`. The summary is for people and is not read back."""
-        summary = {"equation": str(self.graph), "mean": self.mean, "deviation": self.deviation}
+        summary = {"equation": str(self.graph), "simplified": readable(self.graph)}
+        summary |= {"mean": self.mean, "deviation": self.deviation}
         return {**self._asdict(), "graph": self.graph.to_json(), **summary}
 
     @classmethod
@@ -59,10 +60,9 @@ class RerankedLayer(NamedTuple):
         return cls(**fields | {"graph": Graph.from_json(row["graph"])})
 
 
-def to_rerank(history: History, top_k: int, baselines: Mapping[str, Graph]) -> list[RerankedLayer]:
-    """The best `top_k` layers of a search by mean score, then the baselines, without scores."""
-    best = enumerate(history.ranked()[:top_k], 1)
-    layers = [RerankedLayer("", record.graph, record.index, rank, {}) for rank, record in best]
+def to_rerank(candidates: Sequence[tuple[int, Graph]], baselines: Mapping[str, Graph]) -> list[RerankedLayer]:
+    """The candidates of a search, as index and graph, best first, then the baselines, without scores."""
+    layers = [RerankedLayer("", graph, index, rank, {}) for rank, (index, graph) in enumerate(candidates, 1)]
     return layers + [RerankedLayer(name, graph, None, None, {}) for name, graph in baselines.items()]
 
 

@@ -16,7 +16,7 @@ from evonorms_jax.evolution.history import History, Record
 from evonorms_jax.evolution.proposal import EvolutionSettings, check_settings, fit
 from evonorms_jax.evolution.proxy import ProxySettings
 from evonorms_jax.evolution.recorder import Recorder, SilentRecorder
-from evonorms_jax.evolution.records import DEVICES_FILE
+from evonorms_jax.evolution.records import DEVICES_FILE, top_layers
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.reranking import rerank, to_rerank
 from evonorms_jax.evolution.search import search
@@ -221,7 +221,8 @@ def _rerank(
 ) -> bool:
     """Trains the best layers and the baselines again with fresh seeds. Returns False if it was stopped."""
     done = hosts.broadcast(recorder.reranked())
-    layers = to_rerank(history, top_k, SEARCH_BASELINES)
+    best = top_layers(history, top_k)[:top_k]  # no two alike
+    layers = to_rerank([(layer.index, layer.graph) for layer in best], SEARCH_BASELINES)
     missing = [layer for layer in layers if layer.index not in done and layer.name not in done]
     left = len(missing)
     for chunk in rerank(missing, evaluator.retrain, sum(hosts.gather(len(evaluator.devices.devices)))):

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.lowering.detection_programs import detection_programs
+from evonorms_jax.lowering.gan_programs import gan_programs
 from evonorms_jax.lowering.programs import Footprint, TpuProgram, measure, roofline_seconds
 from evonorms_jax.lowering.search_programs import search_programs
 from evonorms_jax.lowering.topology import Topology
@@ -18,6 +19,7 @@ from evonorms_jax.runs.provenance import now, versions
 #: The programs of each kind of config, by a key that only such a config has. Another task adds its own.
 TASKS: dict[str, Callable[[ConfigDict, Topology], list[TpuProgram]]] = {
     "anchors": search_programs,
+    "adam": gan_programs,
     "roi_align": detection_programs,
     "model": training_programs,
 }
@@ -37,13 +39,17 @@ def programs_of(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
 
 
 def measure_all(
-    programs: Sequence[TpuProgram], topology: Topology, show: Callable[[str], None]
+    programs: Sequence[TpuProgram],
+    topology: Topology,
+    show: Callable[[str], None],
+    save: Callable[[list[Footprint]], None],
 ) -> list[Footprint]:
-    """Compiles the programs one after the other, and passes `show` the name of each."""
-    footprints = []
+    """Compiles the programs in order. `show` gets the name of each, and `save` all results so far."""
+    footprints: list[Footprint] = []
     for number, program in enumerate(programs, 1):
         show(f"compiling {number} of {len(programs)}: {program.name}")
         footprints.append(measure(program, topology.chip))
+        save(footprints)
     return footprints
 
 

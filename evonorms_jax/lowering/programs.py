@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from evonorms_jax.lowering.chips import Chip
 from evonorms_jax.lowering.cost import Cost, ProgramCost
+from evonorms_jax.lowering.topology import libtpu_environment
 
 _MEMORY = ("argument", "output", "alias", "temp", "generated_code")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -129,7 +130,7 @@ def footprint(
 
 def compile_ahead(program: TpuProgram) -> jax.stages.Compiled:
     """Compiles a program without JAX's persistent cache."""
-    with _without_cache():
+    with _without_cache(), libtpu_environment():
         return program.lower().compile(compiler_options=dict(program.options))
 
 

@@ -19,13 +19,15 @@ from jax.sharding import SingleDeviceSharding
 
 from evonorms_jax.lowering.chips import CHIPS, Chip, chips_of, topology_name
 
-# libtpu reads these when it is loaded. Without them it looks for a TPU host and its metadata server, and a
-# second process on a machine fails on a lock file.
+# libtpu reads these when it is loaded, and XLA_FLAGS at every compilation. Without the others it looks for a
+# TPU host and its metadata server, and a second process on a machine fails on a lock file.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    # A flag for another backend that libtpu does not know would end the process.
+    "XLA_FLAGS": "",
 }
 
 
@@ -65,9 +67,10 @@ def get_topology(name: str) -> Topology:
             "compiling for a TPU needs libtpu: pip install 'evonorms-jax[compile]' (or pip install libtpu)"
         )
     jax.config.update("jax_platforms", "cpu")
+    jax.devices()  # reads XLA_FLAGS for the CPU
     # A slice of one chip is not a multiple of the host that is the default.
     alone = {"chips_per_host_bounds": (1, 1, 1)} if chips_of(name) == 1 else {}
-    with _environment():
+    with libtpu_environment():
         devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone).devices
     chip = CHIPS[name.partition(":")[0]]
     share = chips_of(name) / len(devices)
@@ -76,8 +79,8 @@ def get_topology(name: str) -> Topology:
 
 
 @contextlib.contextmanager
-def _environment():
-    """libtpu's variables while it is loaded. Later processes must not take this machine for a TPU host."""
+def libtpu_environment():
+    """libtpu's variables while it is loaded or compiles. Later processes must not inherit them."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:

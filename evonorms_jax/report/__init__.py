@@ -9,17 +9,18 @@ import os
 
 from etils import epath
 
-from evonorms_jax.evolution.records import WorkdirError
+from evonorms_jax.evolution.records import Search, WorkdirError, read_search
 from evonorms_jax.report.drawing import load
 
-__all__ = ["WorkdirError", "write_report"]
+__all__ = ["WorkdirError", "read_search", "write_report"]
 
 
-def write_report(workdir: str | os.PathLike) -> epath.Path:
+def write_report(workdir: str | os.PathLike, search: Search | None = None) -> epath.Path:
     """Writes `report/index.html` in the work directory of a search, which may still be running or be a copy.
 
     Args:
       workdir: work directory, local or `gs://`.
+      search: content of the work directory, if it was read already.
 
     Returns:
       The absolute path of the page, which is self-contained.
@@ -29,4 +30,4 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
       ModuleNotFoundError: if matplotlib is not installed.
     """
     # Imported here, so that a search on a machine without matplotlib can import this package.
-    return load("evonorms_jax.report.page", "report").write(workdir)
+    return load("evonorms_jax.report.page", "report").write(workdir, search)

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from evonorms_jax.evolution.history import OUTCOMES, History
 from evonorms_jax.evolution.records import Search, front_of, score_matrix, trained_baselines
@@ -48,6 +48,7 @@ def progress(search: Search) -> Html:
     for axes in (above, below):
         axes.set_xlim(0, end)
         axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     above.tick_params(labelbottom=False)
     below.set_xlabel("candidate")
@@ -135,13 +136,13 @@ def funnel(history: History) -> Html:
     """
     counts = Counter(record.evaluation.outcome for record in history)
     lost = {name: counts[name] for name in OUTCOMES if name != "accepted" and counts[name]}
-    rows = [("examined", "muted", 0, len(history), str(len(history)))]
+    rows = [("examined", "muted", 0, len(history), f"{len(history):,}")]
     left = len(history)
     for name, count in lost.items():
         left -= count
-        note = f"\N{MINUS SIGN}{count}, {left} left"
+        note = f"\N{MINUS SIGN}{count:,}, {left:,} left"
         rows.append((OUTCOMES[name].title, name, left, count, note))
-    rows.append((OUTCOMES["accepted"].title, "accepted", 0, left, str(left)))
+    rows.append((OUTCOMES["accepted"].title, "accepted", 0, left, f"{left:,}"))
 
     figure = canvas(600, 34 * len(rows) + 16)
     axes = box(figure, 116, 8, 124, 8)

@@ -13,14 +13,14 @@ from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.provenance import now
 
 
-def write(workdir: epath.PathLike) -> epath.Path:
-    """Reads the work directory, writes the page, and returns its path.
+def write(workdir: epath.PathLike, search: records.Search | None = None) -> epath.Path:
+    """Reads the work directory unless its content is given, writes the page, and returns its path.
 
     Raises:
       WorkdirError: if the directory is not the work directory of a search, or a file in it is damaged.
     """
     workdir = absolute(workdir)
-    search = records.read_search(workdir)
+    search = search or records.read_search(workdir)
     path = workdir / "report" / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     page = render(search, now())
@@ -31,7 +31,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
 
 def render(search: records.Search, written: datetime.datetime) -> str:
     """The page as HTML, a pure function of the search and the time of writing."""
-    top = records.top_layers(search.history, search.config["top_k"])
+    top = records.best_layers(search)
     parts = [
         sections.header(search),
         sections.tiles(search, top),

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evonorms_jax.evolution.history import OUTCOMES
-from evonorms_jax.evolution.records import ScoredLayer, Search, trained_baselines
-from evonorms_jax.report import figures
+from evonorms_jax.evolution.records import ScoredLayer, Search, layer_title, trained_baselines
+from evonorms_jax.evolution.reranking import RerankedLayer
+from evonorms_jax.report import figures, lineage
 from evonorms_jax.report.graph_picture import draw_graph, typeset
 from evonorms_jax.report.markup import (
     DASH,
     Html,
+    breakable,
     definitions,
     duration,
     element,
@@ -24,8 +26,11 @@ from evonorms_jax.report.markup import (
     swatch,
     table,
 )
+from evonorms_jax.search_space.cost import layer_cost
+from evonorms_jax.search_space.simplify import simplify
 
 _PARETO_BADGE = element("span", "Pareto", css="badge")
+_MOST_ALIKE = 12  # members of a cluster that are named
 
 
 def _reference(search: Search) -> ScoredLayer | None:
@@ -40,7 +45,7 @@ def header(search: Search) -> Html:
     """The title and the progress of the search."""
     examined, budget = len(search.history), search.config["budget"]
     state = "finished" if search.finished else "not finished"
-    line = f"{examined} of {budget} candidates examined · {state}"
+    line = f"{examined:,} of {budget:,} candidates examined · {state}"
     notes = ["The last line of the history was incomplete and is left out."] if search.torn else []
     return element(
         "header",
@@ -55,13 +60,17 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
     examined = len(search.history)
     seconds = sum(record.evaluation.seconds for record in search.history)
     facts = [
-        ("candidates examined", examined),
-        ("trained in full", sum(record.evaluation.outcome == "accepted" for record in search.history)),
+        ("candidates examined", f"{examined:,}"),
+        ("trained in full", f"{len(search.history.accepted()):,}"),
         ("device time", duration(seconds)),
-        ("candidates per device minute", f"{60 * examined / seconds:.1f}" if seconds else DASH),
+        ("candidates per device minute", f"{60 * examined / seconds:,.1f}" if seconds else DASH),
         ("best mean accuracy", percent(top[0].mean_score if top else None)),
     ]
-    if reference := _reference(search):
+    fresh = [layer for layer in (*top[:1], _reference(search)) if layer and _reranked(search, layer)]
+    if len(fresh) == 2:
+        facts[-1] = ("mean accuracy of the best, fresh seeds", percent(_fresh_mean(search, fresh[0])))
+        facts.append(("mean accuracy of BN-ReLU, fresh seeds", percent(_fresh_mean(search, fresh[1]))))
+    elif reference := _reference(search):
         facts.append(("mean accuracy of BN-ReLU", percent(reference.mean_score)))
     if search.idle_share is not None:
         facts.append(("device idle time, last run", percent(search.idle_share)))
@@ -85,6 +94,10 @@ def best_layer(search: Search, top: Sequence[ScoredLayer]) -> Html:
         difference = [points(scores[0] - scores[1])] if reference else []
         name = element("b", anchor) if anchor == "mean" else anchor
         rows.append(("", [name, *map(percent, scores), *difference]))
+    again = [_fresh_mean(search, layer) for _, layer in columns]
+    if None not in again:
+        difference = [points(again[0] - again[1])] if reference else []
+        rows.append(("", [element("b", "mean, fresh seeds"), *map(percent, again), *difference]))
     name = element("p", f"{best.title}, best by mean accuracy", css="note")
     formula = element("div", _equation(best, size=22), name)
     return section("Best layer", element("div", formula, table(header, rows, text_columns=1), css="pair"))
@@ -92,9 +105,9 @@ def best_layer(search: Search, top: Sequence[ScoredLayer]) -> Html:
 
 def _equation(layer: ScoredLayer, size: int = 18) -> Html:
     """The equation of a layer, typeset in letters of `size` pixels if possible and as text otherwise."""
-    picture = typeset(layer.graph, size)
+    picture = typeset(simplify(layer.graph), size)
     if picture is None:
-        return element("p", f"y = {layer.equation}", css="text")
+        return element("p", f"y = {layer.simplified}", css="text")
     return element("div", picture, css="formula")
 
 
@@ -130,7 +143,7 @@ def outcomes(search: Search) -> Html:
         cells = [
             element("span", swatch(name), outcome.title),
             outcome.meaning,
-            len(chosen),
+            f"{len(chosen):,}",
             percent(len(chosen) / len(search.history)),
             f"{sum(evaluation.steps for evaluation in chosen):,}",
             duration(sum(evaluation.seconds for evaluation in chosen)),
@@ -173,31 +186,72 @@ def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
     layers += [("", layer) for layer in search.baselines]
     if not layers:
         return Html("")
-    layers.sort(key=lambda row: -(row[1].mean_score or 0))
-    header = ["", "layer", "equation", *search.anchors, "mean", "points over BN-ReLU"]
+    layers.sort(key=lambda row: -(_fresh_mean(search, row[1]) or row[1].mean_score or 0))
+    fresh = ["fresh seeds"] if search.reranked else []
+    header = ["", "layer", "equation", *map(breakable, search.anchors), "mean", *fresh, "points over BN-ReLU"]
     rows = [
-        ("" if number else "baseline", [number, *_scores(layer, search.anchors, reference)])
+        ("" if number else "baseline", [number, *_scores(search, layer, reference)])
         for number, layer in layers
     ]
-    note = "Baselines (shaded) are trained and tested in the same way."
+    note = (
+        "Baselines (shaded) are trained and tested in the same way. Layers are alike if their outputs agree "
+        "to 1 % on random inputs. The best of them stands for all. Equations are simplified. The graphs "
+        "below are as they were found. ± is the sample deviation over the seeds."
+    )
     return section("Layers found and baselines", table(header, rows, 3), element("p", note, css="note"))
 
 
-def _scores(layer: ScoredLayer, anchors: Sequence[str], reference: ScoredLayer | None) -> list[object]:
+def _scores(search: Search, layer: ScoredLayer, reference: ScoredLayer | None) -> list[object]:
     """The cells of a layer after its number."""
-    mean = layer.mean_score
-    name = [layer.title, " ", _PARETO_BADGE] if layer.pareto else [layer.title]
-    text = element("span", layer.equation, css="text")
+    mean, again = layer.mean_score, _reranked(search, layer)
+    name = [layer.title, *([element("div", _PARETO_BADGE)] if layer.pareto else []), *_alike(layer)]
+    text = element("span", layer.simplified, css="text")
     if layer.outcome != "accepted":
         text = join([text, element("div", _rejection(layer), css="note")])
-    compared = mean is not None and reference is not None and layer is not reference
+    fresh = [] if not search.reranked else [DASH if again is None else _spread(again.mean, again.deviation)]
     return [
         element("span", *name, css="name"),
         text,
-        *(percent(layer.scores.get(anchor)) for anchor in anchors),
-        element("b", percent(mean)),
-        points(mean - reference.mean_score) if compared else DASH,
+        *(percent(layer.scores.get(anchor)) for anchor in search.anchors),
+        element("b", _spread(mean, layer.deviation)),
+        *fresh,
+        _gain(search, layer, reference),
     ]
+
+
+def _reranked(search: Search, layer: ScoredLayer) -> RerankedLayer | None:
+    """The trainings of a candidate or baseline with fresh seeds, if there are any."""
+    for again in search.reranked:
+        if again.index == layer.index and (again.index is not None or layer_title(again.name) == layer.title):
+            return again
+    return None
+
+
+def _fresh_mean(search: Search, layer: ScoredLayer) -> float | None:
+    again = _reranked(search, layer)
+    return None if again is None else again.mean
+
+
+def _gain(search: Search, layer: ScoredLayer, reference: ScoredLayer | None) -> str:
+    """The points over the reference: with fresh seeds, or else in the search."""
+    if reference is None or layer is reference:
+        return DASH
+    means = _fresh_mean(search, layer), _fresh_mean(search, reference)
+    means = means if None not in means else (layer.mean_score, reference.mean_score)
+    return DASH if None in means else points(means[0] - means[1])
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+    """The mean in percent, with the sample deviation over the seeds if there are several."""
+    return (
+        percent(mean) if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}\N{NO-BREAK SPACE}%"
+    )
+
+
+def _alike(layer: ScoredLayer) -> list[object]:
+    """The size of the layer's cluster, if it is not alone."""
+    size = len(layer.members)
+    return [element("div", f"{size} alike", css="note")] if size > 1 else []
 
 
 def _rejection(layer: ScoredLayer) -> str:
@@ -237,16 +291,42 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
     scores = " · ".join(f"{anchor} {percent(layer.scores.get(anchor))}" for anchor in search.anchors)
     facts = {
         "scores": element("span", scores, " · ", element("b", f"mean {percent(layer.mean_score)}")),
-        "text": element("span", f"y = {layer.equation}", css="text"),
+        "text": element("span", f"y = {layer.simplified}", css="text"),
+        "as found": element("span", f"y = {layer.equation}", css="text"),
         "use": element("code", _use(search, layer)),
+        "cost": _cost(layer),
     }
+    if again := _reranked(search, layer):
+        facts["fresh seeds"] = (
+            f"{_spread(again.mean, again.deviation)}, number {again.proxy_rank} in the search"
+        )
+    if layer.simplified == layer.equation:
+        del facts["as found"]
+    if len(layer.members) > 1:
+        facts["alike"] = _members(layer)
     return element(
         "article",
         element("h3", f"#{number} · {layer.title}", _PARETO_BADGE if layer.pareto else ""),
         _equation(layer),
         element("div", draw_graph(layer.graph), css="frame"),
         definitions(facts),
+        lineage.section(search, layer),
     )
+
+
+def _cost(layer: ScoredLayer) -> str:
+    """The passes over x of a training step, and the numbers that a channel has."""
+    cost = layer_cost(layer.graph)
+    numbers = f"{cost.parameters} trainable and {cost.state} moving numbers for each channel"
+    return f"{cost.passes} passes over tensors of the size of x in a training step, {numbers}"
+
+
+def _members(layer: ScoredLayer) -> str:
+    """The other candidates of the layer's cluster."""
+    others = layer.members[1:]
+    named = ", ".join(map(str, others[:_MOST_ALIKE]))
+    rest = len(others) - _MOST_ALIKE
+    return f"candidate{'s' if len(others) > 1 else ''} {named}{f' and {rest} more' if rest > 0 else ''}"
 
 
 def _use(search: Search, layer: ScoredLayer) -> str:

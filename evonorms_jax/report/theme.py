@@ -88,10 +88,11 @@ td:first-child,td:has(.name){white-space:nowrap;min-width:0}
 tbody tr:last-child td{border-bottom:0}
 .number{text-align:right;min-width:0;padding:7px 0 7px 16px;white-space:nowrap;
  font-variant-numeric:tabular-nums}
+th.number{white-space:normal;padding-left:10px}
 .baseline td{background:var(--page)}
 .name{white-space:nowrap}
-td .text{display:block;min-width:16em}
-th:last-child{white-space:normal;min-width:7.4em}
+td .text{display:block;min-width:14em}
+th:last-child{min-width:6.2em}
 .badge{font-size:.74rem;font-weight:600;border-radius:99px;padding:1px 9px;border:1px solid currentColor;
  color:var(--accepted)}
 .key{display:inline-block;margin-right:14px}
@@ -102,6 +103,12 @@ dt,dd{margin:0}
 dt{font-size:.9rem}
 .settings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:22px 28px}
 .settings dd{overflow-wrap:anywhere;font-size:.9rem}
+details,dl+.note{margin-top:12px}
+summary{cursor:pointer;color:var(--accent);font-size:.9rem}
+.lineage{margin:8px 0 0;padding-left:1.4em}
+.lineage li{margin:0 0 8px}
+del{color:var(--diverged);text-decoration:line-through}
+ins{color:var(--accepted);font-weight:600;text-decoration:none}
 footer{font-size:.9rem}
 @media (max-width:600px){
  main{padding:24px 12px 40px} section,article{padding:16px 14px} h1{font-size:1.5rem}

@@ -80,25 +80,34 @@ def _evaluate(graph, x, v0, v1, groups, epsilon, mask, batch_moments):
             op, inputs = graph.nodes[index - len(LEAVES)]
             arguments = [values[i] for i in inputs]
             if OPS[op].kind is None:
-                values[index] = _ELEMENTWISE[op](*arguments, epsilon)
+                values[index] = elementwise(op, *arguments, epsilon=epsilon)
                 continue
             raw = batch_moments.get(index)
             if raw is None:
-                raw = _raw_moment(OPS[op].kind, OPS[op].index_set, *arguments, groups, mask)
+                raw = raw_moment(op, *arguments, groups, mask)
             if OPS[op].batch_dependent:
                 moments[index] = raw
-            result = raw if OPS[op].kind == "mean" else np.sqrt(raw + epsilon)
-            values[index] = np.broadcast_to(result, x.shape)
+            values[index] = np.broadcast_to(of_raw_moment(op, raw, epsilon=epsilon), x.shape)
     return values[len(LEAVES) + len(graph.nodes) - 1], moments
 
 
-def _raw_moment(kind: str, index_set: str, x: np.ndarray, groups: int, mask) -> np.ndarray:
-    """Mean, mean square or biased variance, broadcast to the shape of x."""
+def elementwise(op: str, *arguments: np.ndarray, epsilon: float = EPSILON) -> np.ndarray:
+    """The value of an element-wise op of float64 arrays that broadcast. Invalid values give no exception."""
+    return _ELEMENTWISE[op](*arguments, epsilon)
+
+
+def of_raw_moment(op: str, raw: np.ndarray, *, epsilon: float = EPSILON) -> np.ndarray:
+    """The value of an aggregation from its mean, mean square or variance."""
+    return raw if OPS[op].kind == "mean" else np.sqrt(raw + epsilon)
+
+
+def raw_moment(op: str, x: np.ndarray, groups: int, mask: np.ndarray | None = None) -> np.ndarray:
+    """Mean, mean square or biased variance of an aggregation, broadcast to the shape of x `[B, *S, C]`."""
     batch, channels = x.shape[0], x.shape[-1]
     size = channels // max(g for g in range(1, min(groups, channels) + 1) if channels % g == 0)
     weights = np.broadcast_to(1.0 if mask is None else mask.astype(np.float64), x.shape)
     # [B, positions, groups, channels of a group]; an index set is a choice of these axes.
-    wanted = index_set_named(index_set)
+    kind, wanted = OPS[op].kind, index_set_named(OPS[op].index_set)
     width = {"one": 1, "group": size, "all": channels}[wanted.channels]
     split = (batch, math.prod(x.shape[1:-1]), channels // width, width)
     values, weights = x.reshape(split), weights.reshape(split)

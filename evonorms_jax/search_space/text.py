@@ -23,6 +23,19 @@ _ONE = ("exp", (ZERO,))
 _BINARY = {ast.Add: "add", ast.Mult: "mul", ast.Div: "div"}
 
 
+class EquationError(UserError):
+    """A text is not an equation over the leaves and ops.
+
+    Attributes:
+      equation: the text.
+      position: index of the character at which the error is.
+    """
+
+    def __init__(self, message: str, equation: str, position: int):
+        super().__init__(message)
+        self.equation, self.position = equation, position
+
+
 def equation(nodes: Nodes) -> str:
     """The live part of the graph as text that `parse` reads back."""
     uses = _live_uses(nodes)
@@ -120,22 +133,30 @@ def _typeset(op: str, inputs: list[tuple[str, int]]) -> tuple[str, int]:
 def parse(equation: str) -> list[tuple[str, tuple[int, ...]]]:
     """Nodes of an equation, with equal sub-expressions as one node. The last node is the output.
 
-    Raises `ValueError` if the text is not an equation over the leaves and ops.
+    Raises `EquationError`, a `ValueError`, if the text is not an equation over the leaves and ops.
     """
-    main, _, rest = equation.partition(" where ")
+    main, where, rest = equation.partition(" where ")
     parser = _Parser(equation)
-    for binding in filter(None, (part.strip() for part in rest.split(";"))):
+    start = len(main) + len(where)
+    for binding in rest.split(";") if where else ():
+        place, start = start + len(binding) - len(binding.lstrip()), start + len(binding) + 1
         name, equals, value = binding.partition("=")
+        if not binding.strip():
+            continue
         if not equals:
-            raise UserError(f"in {equation!r}: expected 'name = expression' after where, got {binding!r}")
+            found = binding.strip()
+            raise parser.error(
+                f"in {equation!r}: expected 'name = expression' after where, got {found!r}", place
+            )
         if name.strip() in parser.names:
-            raise UserError(f"in {equation!r}: {name.strip()!r} after where has a meaning already")
-        parser.names[name.strip()] = parser.read(value)
-    output = parser.read(main)
+            raise parser.error(f"in {equation!r}: {name.strip()!r} after where has a meaning already", place)
+        parser.names[name.strip()] = parser.read(value, start - len(value) - 1)
+    output = parser.read(main, 0)
     if output < len(LEAVES):  # a bare leaf: the output must be an intermediate node
         output = parser.node("add", (output, ZERO))
     if output != len(LEAVES) + len(parser.nodes) - 1:
-        raise UserError(f"in {equation!r}: a name after where is not used by the equation")
+        place = len(main) + 1
+        raise parser.error(f"in {equation!r}: a name after where is not used by the equation", place)
     return parser.nodes
 
 
@@ -147,12 +168,20 @@ class _Parser:
         self.names = {name: index for index, name in enumerate(LEAVES) if name != "0"}
         self.nodes: list[tuple[str, tuple[int, ...]]] = []
         self._known: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._text, self._start = "", 0  # the expression as Python reads it, and its place in the source
 
-    def read(self, expression: str) -> int:
+    def read(self, expression: str, start: int) -> int:
+        """The node of an expression that starts at a place of the source."""
+        self._start = start + len(expression) - len(expression.lstrip())
+        self._text = expression.replace("/g(", "__g(").strip()
         try:
-            tree = ast.parse(expression.replace("/g(", "__g(").strip(), mode="eval")
-        except (SyntaxError, ValueError, RecursionError):
-            raise UserError(f"not an equation: {self.source!r}") from None
+            tree = ast.parse(self._text, mode="eval")
+        except SyntaxError as error:
+            raise self.error(
+                f"not an equation: {self.source!r}", self._place((error.offset or len(self._text) + 1) - 1)
+            ) from None
+        except (ValueError, RecursionError):
+            raise self.error(f"not an equation: {self.source!r}", self._start) from None
         return self._visit(tree.body)
 
     def node(self, op: str, inputs: tuple[int, ...]) -> int:
@@ -161,10 +190,21 @@ class _Parser:
             self._known[op, inputs] = len(LEAVES) + len(self.nodes) - 1
         return self._known[op, inputs]
 
+    def error(self, message: str, position: int) -> EquationError:
+        return EquationError(message, self.source, min(position, len(self.source)))
+
+    def _place(self, column: int) -> int:
+        """The place in the source of a character of the text that Python reads."""
+        return self._start + column - self._text[:column].count("__g(")
+
+    def _at(self, tree: ast.expr) -> int:
+        line = self._text.encode()[: tree.col_offset]  # Python counts bytes
+        return self._place(len(line.decode()))
+
     def _visit(self, tree: ast.expr) -> int:
         match tree:
             case ast.Name(id=name):
-                return self._lookup(name, self.names, "name")
+                return self._lookup(tree, name, self.names, "name")
             case ast.Constant(value=int(value)) if value == 0 and value is not False:
                 return ZERO
             case ast.Constant(value=int(value)) if value == 1 and value is not True:
@@ -177,18 +217,19 @@ class _Parser:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
                 return self.node(_BINARY[type(op)], (self._visit(left), self._visit(right)))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-                return self._call(name, args)
-        raise UserError(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}")
+                return self._call(tree, name, args)
+        raise self.error(f"in {self.source!r}: cannot read {ast.unparse(tree)!r}", self._at(tree))
 
-    def _call(self, name: str, args: list[ast.expr]) -> int:
-        op = self._lookup(name.replace("__g", "/g"), {op: op for op in OPS}, "op")
+    def _call(self, tree: ast.expr, name: str, args: list[ast.expr]) -> int:
+        op = self._lookup(tree, name.replace("__g", "/g"), {op: op for op in OPS}, "op")
         if len(args) != OPS[op].arity:
-            raise UserError(f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}")
+            message = f"in {self.source!r}: {op} takes {OPS[op].arity} input(s), got {len(args)}"
+            raise self.error(message, self._at(tree))
         return self.node(op, tuple(self._visit(arg) for arg in args))
 
-    def _lookup(self, name: str, known: dict, what: str):
+    def _lookup(self, tree: ast.expr, name: str, known: dict, what: str):
         if name in known:
             return known[name]
         near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise UserError(f"in {self.source!r}: unknown {what} {name!r}; {hint}")
+        raise self.error(f"in {self.source!r}: unknown {what} {name!r}; {hint}", self._at(tree))

@@ -1,6 +1,5 @@
-"""The comparison of search methods: searches, new trainings of the layers they chose, and one table."""
+"""The comparison of search methods: searches, re-ranking, new trainings of the chosen layers, one table."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,23 +17,25 @@ from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import CONFIG, hold_folder
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.search_space.simplify import readable
 from evonorms_jax.study import cells
+from evonorms_jax.study.arms import run_searches
+from evonorms_jax.study.comparison_table import COSTS, PARTS, make_table
 from evonorms_jax.study.full_training import TRAINERS
-from evonorms_jax.study.methods import METHODS, Run, apply_method, best_so_far, run_searches
+from evonorms_jax.study.methods import NAME, Run, apply_method, chosen_methods, rises, spent
 from evonorms_jax.study.proxy_training import ProxyTraining, key, make_cells
-from evonorms_jax.study.table import DASH, Json, Table, hardware_text, paired_interval, publish, summarize
+from evonorms_jax.study.table import Json, publish, summarize
 from evonorms_jax.training.optimizer import make_schedule
 
-NAME = "compare_methods"
 #: Baselines whose accuracy in the searches is a line in the figure.
 REFERENCES = ("bn_relu", "evonorm_b0")
-_METRIC = TRAINERS["classification"].metrics["test.accuracy"]
-_PARTS = ("searched", "held_out")
-_COSTS = ("examined", "accepted", "device_minutes")
+_METRICS = {part: TRAINERS["classification"].metrics[f"{part}.accuracy"] for part in ("validation", "test")}
+#: Mean and deviation over the fresh seeds by the `key` of a layer.
+Ranking = dict[str, Json]
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> None:
-    """Runs the searches, trains the chosen layers and the baselines anew, and writes and prints the table.
+    """Runs the searches, trains their best layers and the baselines anew, and writes and prints the table.
 
     Args:
       config: config of the comparison, see `experiments/configs/compare_mnist5k.py`.
@@ -44,19 +45,27 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> None:
       ValueError: if a setting is wrong, or a work directory belongs to another comparison.
       KeyboardInterrupt: Ctrl-C or SIGTERM came, and finished work is saved.
     """
+    # The order of a resume. Each step leaves out the work that is on disk.
+    # 1. Check the settings.
+    # 2. Run the searches, seed by seed.
+    # 3. Train the finalists of each method and seed with fresh seeds, and choose the best one.
+    # 4. Train the chosen layers and the baselines with other fresh seeds, and test them.
+    # 5. Write results, table and figure.
     figures = drawing.load("evonorms_jax.study.figures")
     workdir = absolute(workdir)
     if (workdir / CONFIG).exists():
         raise UserError(f"{workdir} is the work directory of a single run: choose another one")
     baselines = check_settings(config)
     with hold_folder(workdir):
+        rerankers = ProxyTraining(config, workdir / "reranking", "reranking")
         runner = ProxyTraining(config, workdir / "retraining")
         searches = run_searches(config, workdir)
-        runs = itertools.chain.from_iterable(apply_methods(config, searches).values())
-        chosen = [run.chosen.graph for run in runs if run.chosen is not None]
+        runs = apply_methods(config, searches)
+        ranking = rerank(config, runs, rerankers)
+        chosen = [best.graph for run in flatten(runs) if (best := choose(run, ranking)) is not None]
         made = make_cells(config, [*baselines.values(), *chosen])
         cells.run(runner, made)
-        results = make_results(config, searches, baselines, runner, made)
+        results = make_results(config, searches, ranking, baselines, runner, made)
         publish(workdir, NAME, results, make_table(results), figures.draw_comparison(results))
 
 
@@ -70,22 +79,27 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
       ValueError: if a setting is wrong.
     """
     check_ranges(config, "comparison")
-    retraining = config.retraining
-    for name, seeds in (("seeds", config.seeds), ("retraining.seeds", retraining.seeds)):
+    chosen_methods(config)
+    uses = {"seeds": config.seeds}
+    uses |= {f"{plan}.seeds": config[plan].seeds for plan in ("reranking", "retraining")}
+    taken: dict[int, str] = {}
+    for name, seeds in uses.items():
         if not seeds or len(set(seeds)) < len(seeds):
             raise UserError(f"{name} must be different numbers, at least one, got {seeds}")
-    if used := sorted(set(config.seeds) & set(retraining.seeds)):
-        raise UserError(f"retraining.seeds must differ from those of the searches, got {used[0]} in both")
-    held_out = retraining.held_out_anchor
+        if used := sorted(set(seeds) & taken.keys()):
+            raise UserError(f"{name} must differ from those of {taken[used[0]]}, got {used[0]} in both")
+        taken |= dict.fromkeys(seeds, name)
+    held_out = config.retraining.held_out_anchor
     get_anchor(held_out)
     if held_out in config.anchors:
         raise UserError(f"retraining.held_out_anchor must differ from the anchors, got {held_out!r}")
-    make_schedule(
-        learning_rate=config.proxy.learning_rate,
-        steps=retraining.steps,
-        schedule=retraining.schedule,
-        warmup_steps=config.proxy.warmup_steps,
-    )
+    for plan in (config.reranking, config.retraining):
+        make_schedule(
+            learning_rate=config.proxy.learning_rate,
+            steps=plan.steps,
+            schedule=plan.schedule,
+            warmup_steps=config.proxy.warmup_steps,
+        )
     known = BASELINES | CATALOG
     for name in config.known_layers:
         if name not in known:
@@ -93,20 +107,52 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
     return {name: known[name] for name in config.known_layers}
 
 
-# -- The numbers
+# -- The layers
 
 
 def apply_methods(config: ConfigDict, searches: Mapping[tuple[str, int], Search]) -> dict[str, list[Run]]:
     """The outcomes of each method for all seeds, in the order of the table."""
+    limits = {"top": config.reranking.top, "device_steps": config.device_steps}
     return {
-        name: [apply_method(name, seed, list(searches[method.search, seed].history)) for seed in config.seeds]
-        for name, method in METHODS.items()
+        name: [
+            apply_method(name, seed, list(searches[method.search, seed].history), **limits)
+            for seed in config.seeds
+        ]
+        for name, method in chosen_methods(config).items()
     }
+
+
+def flatten(runs: Mapping[str, Sequence[Run]]) -> list[Run]:
+    """The runs of all methods."""
+    return [run for by_seed in runs.values() for run in by_seed]
+
+
+def rerank(config: ConfigDict, runs: Mapping[str, Sequence[Run]], runner: cells.Runner) -> Ranking:
+    """Trains the finalists with fresh seeds, on the anchors and with the validation images of the search."""
+    contested = [run.finalists for run in flatten(runs) if len(run.finalists) > 1]
+    made = make_cells(config, [record.graph for finalists in contested for record in finalists], "reranking")
+    cells.run(runner, made)
+    ranking = {}
+    for layer, by_anchor in cells.collect(runner, made, [_METRICS["validation"]]).items():
+        by_seed = zip(*(entry["by_seed"].values() for entry in by_anchor.values()), strict=True)
+        ranking[layer] = summarize([float(np.mean(scores)) for scores in by_seed])
+    return ranking
+
+
+def choose(run: Run, ranking: Ranking) -> Record | None:
+    """The finalist with the best mean over the fresh seeds, the better one in the search among equals."""
+    if len(run.finalists) < 2:
+        return run.finalists[0] if run.finalists else None
+    return max(run.finalists, key=lambda record: ranking[key(record.graph)]["mean"])
+
+
+# -- The numbers
 
 
 def make_results(
     config: ConfigDict,
     searches: Mapping[tuple[str, int], Search],
+    ranking: Ranking,
     baselines: Mapping[str, Graph],
     runner: cells.Runner,
     made: Sequence[cells.Cell],
@@ -116,6 +162,7 @@ def make_results(
     Args:
       config: config of the comparison.
       searches: searches by method and seed.
+      ranking: scores of the finalists with fresh seeds.
       baselines: layers to show beside those found, by name.
       runner: runner that has trained the cells.
       made: cells of all layers, chosen ones and baselines.
@@ -123,14 +170,20 @@ def make_results(
     held_out = config.retraining.held_out_anchor
     tests = {
         layer: _test(by_anchor, held_out)
-        for layer, by_anchor in cells.collect(runner, made, [_METRIC]).items()
+        for layer, by_anchor in cells.collect(runner, made, [_METRICS["test"]]).items()
     }
+    methods = chosen_methods(config)
+    by_steps = config.device_steps is not None
     return {
         "config": config.to_dict(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
         "date": cells.provenance(runner, made)["date"],
-        "methods": [_method_row(name, runs, tests) for name, runs in apply_methods(config, searches).items()],
+        "methods": [
+            {"name": name, "title": methods[name].title, "of_paper": methods[name].of_paper}
+            | _method_row([_run_row(run, ranking, tests, by_steps) for run in runs])
+            for name, runs in apply_methods(config, searches).items()
+        ],
         "known_layers": [
             {"name": name, "title": layer_title(name), "equation": str(graph), **tests[key(graph)]}
             for name, graph in baselines.items()
@@ -150,46 +203,42 @@ def _test(by_anchor: Mapping[str, Json], held_out: str) -> Json:
     return {"searched": summarize(searched), "held_out": by_anchor[held_out]["summary"], "by_seed": by_seed}
 
 
-def _method_row(name: str, runs: Sequence[Run], tests: Mapping[str, Json]) -> Json:
-    rows = [_run_row(run, tests) for run in runs]
+def _method_row(rows: Sequence[Json]) -> Json:
     scored = [row["test"] for row in rows if row["chosen"] is not None]
     return {
-        "name": name,
-        "title": METHODS[name].title,
-        **{part: summarize([test[part]["mean"] for test in scored]) for part in _PARTS},
-        **{part: float(np.mean([row[part] for row in rows])) for part in _COSTS},
+        **{part: summarize([test[part]["mean"] for test in scored]) for part in PARTS},
+        **{cost: float(np.mean([row[cost] for row in rows])) for cost in COSTS},
         "runs": rows,
     }
 
 
-def _run_row(run: Run, tests: Mapping[str, Json]) -> Json:
+def _run_row(run: Run, ranking: Ranking, tests: Mapping[str, Json], by_steps: bool) -> Json:
+    chosen = choose(run, ranking)
+    finalists = [_layer(record, rank, ranking) for rank, record in enumerate(run.finalists, 1)]
     return {
         "seed": run.seed,
         "examined": len(run.examined),
         "accepted": sum(record.evaluation.outcome == "accepted" for record in run.examined),
+        "device_steps": int(spent(run.examined)[-1]),
         "device_minutes": sum(record.evaluation.seconds for record in run.examined) / 60,
-        "best_so_far": rises(run.examined),
-        "chosen": None if run.chosen is None else _layer(run.chosen),
-        "test": None if run.chosen is None else tests[key(run.chosen.graph)],
+        "best_so_far": rises(run.examined, by_steps),
+        "finalists": finalists,
+        "chosen": next((row for row in finalists if chosen and row["index"] == chosen.index), None),
+        "test": None if chosen is None else tests[key(chosen.graph)],
     }
 
 
-def rises(records: Sequence[Record]) -> list[tuple[int, float]]:
-    """How many candidates were examined when the best mean accuracy rose, and its new value."""
-    best = best_so_far(records)
-    before = np.concatenate([[np.nan], best])[:-1]
-    rose = np.isfinite(best) & (best != before)
-    return [(place + 1, float(best[place])) for place in np.flatnonzero(rose).tolist()]
-
-
-def _layer(record: Record) -> Json:
+def _layer(record: Record, rank: int, ranking: Ranking) -> Json:
     return {
         "index": record.index,
         "origin": record.proposal.origin,
         "equation": str(record.graph),
+        "simplified": readable(record.graph),
         "graph": record.graph.to_json(),
         "outcome": record.evaluation.outcome,
         "scores": record.evaluation.scores,  # of the search
+        "rank": rank,  # in the search
+        "reranked": ranking.get(key(record.graph)),
     }
 
 
@@ -202,70 +251,3 @@ def _reference(name: str, searches: Mapping[tuple[str, int], Search]) -> Json | 
         if layer.title == layer_title(name) and layer.outcome == "accepted"
     }
     return summarize(list(by_seed.values()))
-
-
-# -- The table
-
-
-def make_table(results: Json) -> Table:
-    """The table of the results, with a rule between methods and baselines."""
-    held_out = results["config"]["retraining"]["held_out_anchor"]
-    rows = []
-    for above, row in itertools.pairwise([None, *results["methods"]]):
-        costs = [DASH, DASH]
-        if METHODS[row["name"]].rejection:
-            costs = [f"{row['accepted']:.3g} / {row['examined']:.0f}", f"{row['device_minutes']:.1f}"]
-        tests = [run["test"] for run in row["runs"] if run["test"]]
-        accuracies = (_cell(row, part) for part in _PARTS)
-        rows.append([row["title"], *accuracies, _gain(row, above), _lost_share(tests), *costs])
-    for row in results["known_layers"]:
-        accuracies = (_METRIC.text(row[part]) for part in _PARTS)
-        rows.append([row["title"], *accuracies, DASH, _lost_share([row]), DASH, DASH])
-    accuracies = ["search anchors, test %", f"{held_out}, test %"]
-    header = ["layer", *accuracies, "minus the row above", "NaN %", "accepted / examined", "device minutes"]
-    return Table(header, rows, _notes(results), section=len(results["methods"]))
-
-
-def _cell(row: Json, part: str) -> str:
-    """The accuracy of a method, and how many of its searches accepted a layer at all."""
-    if row[part] is None:
-        return f"none accepted in {row['examined']:.0f}"
-    number, runs = row[part]["number"], len(row["runs"])
-    return _METRIC.text(row[part]) + ("" if number == runs else f" ({number} of {runs} searches)")
-
-
-def _gain(row: Json, above: Json | None) -> str:
-    """The mean gain over another method on the search anchors, paired by seed, with its interval."""
-    scores = [
-        {run["seed"]: run["test"]["searched"]["mean"] for run in method["runs"] if run["test"]}
-        for method in (row, above or row)
-    ]
-    seeds = sorted(set(scores[0]) & set(scores[1]))
-    if above is None or not seeds:
-        return DASH
-    pairs = [[100 * by_seed[seed] for seed in seeds] for by_seed in scores]
-    low, high = paired_interval(*pairs)
-    return f"{np.mean(np.subtract(*pairs)):+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def _lost_share(tests: Sequence[Json]) -> str:
-    """The share of trainings whose loss was not finite, which score 0, in %."""
-    scores = [s for test in tests for by_anchor in test["by_seed"].values() for s in by_anchor.values()]
-    return f"{100 * scores.count(0) / len(scores):.0f}" if scores else DASH
-
-
-def _notes(results: Json) -> str:
-    config, retraining = results["config"], results["config"]["retraining"]
-    return (
-        f"{config['name'].capitalize()}: {len(config['seeds'])} searches of each kind with "
-        f"{config['budget']} candidates each. Layers are trained anew for {retraining['steps']} steps with "
-        f"fresh seeds ({', '.join(map(str, retraining['seeds']))}) and scored on test images that no search "
-        "has seen. A training whose loss is not finite counts as 0, and NaN % is the share of those. Mean ± "
-        "sample standard deviation: for a method over its searches, each the mean over the fresh seeds, and "
-        "for a baseline over the fresh seeds. The gain over the row above is the mean on the search anchors, "
-        "paired by seed, with its 95 % bootstrap interval, which is too narrow for a few searches. The last "
-        "two columns are means over the searches. The layer of Random is the first proposal of a random "
-        "search, and the layer of Random + rejection is the first that it accepts. In the figure, a thin "
-        "line is one search and a thick line the mean of those that accepted any layer. "
-        f"{hardware_text(results['hardware'] | results['versions'])}. {results['date'][:10]}."
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.report.picture import LineLabel, box, canvas, label_right, styled
@@ -24,7 +24,11 @@ _LOOKS = {
     "evolution": ("accent", 3.4, "solid"),
     "random_search": ("unstable", 2.0, "solid"),
     "random_rejection": ("ink", 1.5, (0, (5, 2))),
+    "warm_random": ("low_quality", 1.8, (0, (4, 2))),
+    "warm_uniform": ("batch_dependent", 1.8, (0, (4, 2))),
+    "warm_tournament": ("accepted", 1.8, (0, (4, 2))),
 }
+_POINTS = 2000  # of a curve, at most
 _COLORS = ("accent", "unstable", "accepted", "batch_dependent", "diverged", "ink", "dead", "low_quality")
 
 
@@ -42,18 +46,20 @@ def _scale(axes: Axes, metric: Metric, across: bool = False) -> None:
     axis.set_label_text(metric.title)
 
 
-# -- Methods: best validation accuracy so far against candidates examined
+# -- Methods: best validation accuracy so far against cost
 
 
 @styled
 def draw_comparison(results: Json) -> Figure:
     """A thin line for each search, a thick one for the mean of a method, and a line for two baselines."""
-    budget = results["config"]["budget"]
+    config = results["config"]
+    steps = config["device_steps"]
+    budget = config["budget"] if steps is None else steps
     methods = {row["name"]: row for row in results["methods"]}
-    looks = _LOOKS | {
-        name: (color, 1.5, "solid")
-        for name, color in zip(methods, itertools.cycle(_COLORS[2:]), strict=False)
-        if name not in _LOOKS and METHODS[name].rejection
+    looks = {name: look for name, look in _LOOKS.items() if name in methods}
+    others = (name for name in methods if name not in looks and METHODS[name].rejection)
+    looks |= {
+        name: (color, 1.5, "solid") for name, color in zip(others, itertools.cycle(_COLORS[2:]), strict=False)
     }
     names = {name: _method_label(methods[name]) for name in looks}
     figure = canvas(896, 430, light("card"))
@@ -69,9 +75,10 @@ def draw_comparison(results: Json) -> Figure:
             labels.append(LineLabel(summary["mean"], layer_title(name), light("muted")))
     axes.set_xlim(0, budget)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(color=light("line"))
-    axes.set_xlabel("candidates examined")
+    axes.set_xlabel("candidates examined" if steps is None else "steps of training and stability test")
     axes.set_ylabel("best mean validation accuracy so far")
     label_right(axes, labels, **_LABELS)
     return figure
@@ -86,9 +93,9 @@ def _method_label(row: Json) -> str:
 
 
 def _draw_method(axes: Axes, row: Json, budget: int, width: float, look: dict[str, Any]) -> float:
-    """Draws the curves of a method, each as long as the budget, and returns the last value of their mean."""
-    curves = [curve(run["best_so_far"], budget) for run in row["runs"]]
-    places = np.arange(1, budget + 1)
+    """Draws the curves of a method up to the budget, and returns the last value of their mean."""
+    places = np.linspace(0, budget, min(budget, _POINTS) + 1)[1:]
+    curves = [curve(run["best_so_far"], places) for run in row["runs"]]
     for best in curves:
         axes.plot(places, best, linewidth=0.9, alpha=0.45, **look)
     mean = mean_curve(curves)
@@ -96,11 +103,11 @@ def _draw_method(axes: Axes, row: Json, budget: int, width: float, look: dict[st
     return float(mean[-1])
 
 
-def curve(rises: Sequence[tuple[int, float]], length: int) -> np.ndarray:
-    """Best accuracy after 1 to `length` candidates, `[length]`, NaN before the first of its rises."""
-    best = np.full(length, np.nan)
-    for examined, accuracy in rises:
-        best[examined - 1 :] = accuracy
+def curve(rises: Sequence[tuple[int, float]], places: np.ndarray) -> np.ndarray:
+    """Best accuracy at ascending costs, `[N]`, NaN before the first of its rises."""
+    best = np.full(len(places), np.nan)
+    for cost, accuracy in rises:
+        best[np.searchsorted(places, cost) :] = accuracy
     return best
 
 

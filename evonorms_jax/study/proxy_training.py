@@ -1,7 +1,9 @@
 """Runner of proxy trainings: the evaluator of a search trains many layers by one program per anchor.
 
 Full training would build a program for each layer, which costs more than these short trainings. The layers
-are trained anew, longer, with seeds that no search has used, and scored on the test part.
+are trained anew, with seeds that no search has used. There are two plans, groups of the config: "reranking"
+trains on the anchors of the search and scores on validation images, "retraining" takes a held-out anchor in
+addition and scores on the test part.
 """
 
 import itertools
@@ -30,6 +32,8 @@ from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.table import Json
 
 RETRAINED = "retrained.json"
+#: The part of the data that a plan scores on.
+PARTS = {"reranking": "validation", "retraining": "test"}
 #: Groups of the config that a training depends on, beside its seed and its layer.
 _SETTINGS = ("data", "anchors", "layer", "proxy", "executor")
 
@@ -39,27 +43,27 @@ def key(graph: Graph) -> str:
     return str(graph.canonical)
 
 
-def make_cells(config: ConfigDict, graphs: Sequence[Graph]) -> list[Cell]:
-    """Cells of all layers, anchors and fresh seeds. Layers of the same `key` share a row."""
+def make_cells(config: ConfigDict, graphs: Sequence[Graph], plan: str = "retraining") -> list[Cell]:
+    """Cells of all layers, anchors and fresh seeds of a plan. Layers of the same `key` share a row."""
     layers = {key(graph): graph for graph in graphs}
     return [
         Cell(layer, anchor, seed, f"{layer} with seed {seed}", graph)
-        for seed, (layer, graph) in itertools.product(config.retraining.seeds, layers.items())
-        for anchor in _anchors(config)
+        for seed, (layer, graph) in itertools.product(config[plan].seeds, layers.items())
+        for anchor in _anchors(config, plan)
     ]
 
 
 class ProxyTraining(Runner):
     """Runner of cells whose `training` is a `Graph`. A training covers all anchors of the config."""
 
-    def __init__(self, config: ConfigDict, workdir: epath.Path):
-        """Takes the config of a comparison and the work directory of its trainings.
+    def __init__(self, config: ConfigDict, workdir: epath.Path, plan: str = "retraining"):
+        """Takes the config of a comparison, the work directory of its trainings, and a key of `PARTS`.
 
         Raises:
           ValueError: if the work directory holds trainings with other settings, or is damaged.
         """
-        self._config, self._workdir = config, workdir
-        check_config(workdir, _settings(config))
+        self._config, self._workdir, self._plan = config, workdir, plan
+        check_config(workdir, _settings(config, plan))
         self._done = _read(workdir / RETRAINED)
 
     def check(self, cells: Sequence[Cell]) -> None:
@@ -67,14 +71,15 @@ class ProxyTraining(Runner):
 
     def result(self, cell: Cell) -> Json | None:
         row = self._done.get((cell.row, cell.seed))
-        return row and {"test": {"accuracy": row["scores"][cell.column]}, "date": row["date"]}
+        return row and {PARTS[self._plan]: {"accuracy": row["scores"][cell.column]}, "date": row["date"]}
 
     def train(self, cells: Sequence[Cell]) -> Iterator[None]:
-        length = f"{self._config.retraining.steps} steps on each of {', '.join(_anchors(self._config))}"
+        steps, names = self._config[self._plan].steps, _anchors(self._config, self._plan)
+        length = f"{steps} steps on each of {', '.join(names)}"
         before = len(self._done)
         with (
-            claim_workdir(self._workdir, _settings(self._config)) as workdir,
-            Display(f"{self._config.name}, trained again") as display,
+            claim_workdir(self._workdir, _settings(self._config, self._plan)) as workdir,
+            Display(f"{self._config.name}, {self._plan}") as display,
         ):
 
             def show(label: str, text: str) -> None:
@@ -84,7 +89,7 @@ class ProxyTraining(Runner):
             for seed, group in itertools.groupby(cells, operator.attrgetter("seed")):
                 graphs = [cell.training for cell in group]
                 show("preparing", f"building the programs for {len(graphs)} layers with seed {seed}")
-                for rows in _train(self._config, seed, graphs):
+                for rows in _train(self._config, self._plan, seed, graphs):
                     self._done |= {(row["layer"], row["seed"]): row for row in rows}
                     trainings = {"trainings": [*self._done.values()]}
                     write_whole(workdir / RETRAINED, json.dumps(trainings, indent=1) + "\n")
@@ -92,19 +97,19 @@ class ProxyTraining(Runner):
                     yield
 
 
-def _train(config: ConfigDict, seed: int, graphs: Sequence[Graph]) -> Iterator[list[Json]]:
+def _train(config: ConfigDict, plan: str, seed: int, graphs: Sequence[Graph]) -> Iterator[list[Json]]:
     """Trains the layers with one seed, one on each device at a time, and yields rows of the file.
 
-    A row has the `layer` by its `key`, the `seed`, the `scores`, which are test accuracies in [0, 1] by
-    anchor, 0 if the loss was not finite, and the `date`.
+    A row has the `layer` by its `key`, the `seed`, the `scores`, which are accuracies in [0, 1] by anchor, 0
+    if the loss was not finite, and the `date`.
     """
     release_programs()
-    evaluator = _make_evaluator(config, seed)
+    evaluator = _make_evaluator(config, seed, plan)
     # Neighbors cost about the same, so no device waits long for another one.
     graphs = sorted(graphs, key=step_cost)
     size = len(evaluator.devices.devices)
     for chunk in (graphs[start : start + size] for start in range(0, len(graphs), size)):
-        curves = evaluator.learning_curves(chunk, [config.retraining.steps])
+        curves = evaluator.learning_curves(chunk, [config[plan].steps])
         now = provenance.now().isoformat(timespec="seconds")
         yield [
             {
@@ -121,26 +126,27 @@ def _describe(row: Json) -> str:
     return f"{row['layer']}  {100 * np.mean(list(row['scores'].values())):.1f} % with seed {row['seed']}"
 
 
-def _anchors(config: ConfigDict) -> tuple[str, ...]:
-    return (*config.anchors, config.retraining.held_out_anchor)
+def _anchors(config: ConfigDict, plan: str) -> tuple[str, ...]:
+    return (*config.anchors, *([config[plan].held_out_anchor] if "held_out_anchor" in config[plan] else []))
 
 
-def _settings(config: ConfigDict) -> dict[str, Any]:
+def _settings(config: ConfigDict, plan: str) -> dict[str, Any]:
     """Everything that the scores of a layer and a seed depend on."""
     fields = config.to_dict()
-    retraining = {name: value for name, value in fields["retraining"].items() if name != "seeds"}
-    return {name: fields[name] for name in _SETTINGS} | {"retraining": retraining}
+    trained = {name: value for name, value in fields[plan].items() if name not in ("seeds", "top")}
+    return {name: fields[name] for name in _SETTINGS} | {plan: trained}
 
 
-def _make_evaluator(config: ConfigDict, seed: int) -> Evaluator:
-    """An evaluator without rejection tests that validates on the test part of the data."""
+def _make_evaluator(config: ConfigDict, seed: int, plan: str) -> Evaluator:
+    """An evaluator without rejection tests that validates on the part of the data that the plan scores on."""
     images = load_images(config, with_test=True)
-    steps, schedule = config.retraining.steps, config.retraining.schedule
+    scored = images.test if PARTS[plan] == "test" else images.validation
+    steps, schedule = config[plan].steps, config[plan].schedule
     proxy = proxy_settings(config, steps=steps, schedule=schedule, replicas=1)
     tests = RejectionSettings(**config.rejection)._replace(enabled=False, stability_anchor="")
     return Evaluator(
-        [get_anchor(name) for name in _anchors(config)],
-        images._replace(validation=images.test, test=None),
+        [get_anchor(name) for name in _anchors(config, plan)],
+        images._replace(validation=scored, test=None),
         proxy,
         tests,
         config.layer.to_dict(),

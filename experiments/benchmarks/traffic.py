@@ -4,11 +4,13 @@
   python -m experiments.benchmarks.traffic --networks=mobilenet_v2 --layers=evonorm_s0 --image_size=112
 
 It needs `libtpu` and no TPU: every program is compiled ahead of time for the chips of the topology. They
-share the batch, and the images of a chip share their batch statistics. Bytes are those of all fused
-operations, for a chip and a step. A layer is a name, a layer file or an equation, "abs(x) / std_bwh(x)".
+share the batch, and the images of a chip share their batch statistics. Bytes are those of a chip and a step.
+The first number is XLA's, of the operands and results of all fused operations wherever they lie. The second
+counts only those in HBM, see `evonorms_jax/lowering/transfers.py`. A layer is a name, a layer file or an
+equation, "abs(x) / std_bwh(x)".
 
-A program of ResNet-50 takes 4 to 5 minutes of CPU time to compile. With `--keep` the rows of an earlier
-run stay in the file, and only the others are compiled. Layers that have changed since need a new file.
+A program of ResNet-50 takes 2 to 7 minutes of CPU time to compile. With `--keep` the rows of an earlier run
+stay in the file, and only the others are compiled. Layers that have changed since need a new file.
 """
 
 import functools
@@ -28,6 +30,7 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.layers import LayerConstructor, norm_act
 from evonorms_jax.lowering.programs import TpuProgram, compile_ahead
 from evonorms_jax.lowering.topology import get_topology
+from evonorms_jax.lowering.transfers import hbm_bytes
 from evonorms_jax.models import get_model
 from evonorms_jax.runs.provenance import now, versions
 from evonorms_jax.search_space import Graph
@@ -120,7 +123,7 @@ def measure(
                 network, make, devices, batch, side
             )
             reference = reference or row
-            for key in ("bytes", "temporary_bytes"):
+            for key in ("bytes", "hbm_bytes", "temporary_bytes"):
                 row[f"{key}_ratio"] = row[key] / reference[key]
             logging.info("%s with %s: %.3f of the bytes", network, name, row["bytes_ratio"])
             yield row
@@ -131,6 +134,7 @@ def _measured(*arguments: Any) -> dict[str, Any]:
     compiled = compile_step(*arguments)
     return {
         "bytes": compiled.cost_analysis()["bytes accessed"],
+        "hbm_bytes": hbm_bytes(compiled.as_text()),
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
         "compile_seconds": round(time.monotonic() - started),
         "cpu_seconds": round(time.process_time() - cpu_started),
@@ -168,11 +172,13 @@ def table(measured: dict[str, Any]) -> str:
         f"{measured['topology']}, {measured['chip_batch']} images of {measured['image_size']} pixels a chip, "
         f"JAX {measured['jax']}, {measured['date']}",
         "",
-        f"{'network':<16} {'layer':<22} {'GB':>7} {'ratio':>6} {'temporary GiB':>14} {'ratio':>6}",
+        f"{'network':<16} {'layer':<22} {'GB':>7} {'ratio':>6} {'HBM GB':>7} {'ratio':>6} "
+        f"{'temporary GiB':>14} {'ratio':>6}",
     ]
     for row in measured["rows"]:
         lines.append(
             f"{row['network']:<16} {row['layer']:<22} {row['bytes'] / 1e9:>7.2f} {row['bytes_ratio']:>6.3f} "
+            f"{row['hbm_bytes'] / 1e9:>7.2f} {row['hbm_bytes_ratio']:>6.3f} "
             f"{row['temporary_bytes'] / 2**30:>14.3f} {row['temporary_bytes_ratio']:>6.3f}"
         )
     return "\n".join(lines)

@@ -26,7 +26,7 @@ def get_config(form: str = "full") -> ConfigDict:
     if quick:
         config.name = "transfer, synthetic images"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0")
-    config.comparison = "docs/compare_methods.json"  # or a folder with searches; "" leaves its rows out
+    config.comparison = "docs/compare_methods.json"  # or its work directory; "" leaves its rows out
     config.seeds = (0, 1, 2)
     config.batches = config_dict.placeholder(tuple)  # those of the table of batch sizes
     config.workers = config_dict.placeholder(int)

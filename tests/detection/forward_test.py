@@ -147,10 +147,9 @@ def test_regions_have_the_targets_of_their_objects():
     settings = ProposalSettings(count=4)
     proposals = proposed(jnp.array([2.0, 1, 0]), jnp.zeros((3, 4)), anchors, jnp.array([32.0, 32]), settings)
     boxes = jnp.array([[20.0, 20, 28, 27], [0.0, 0, 8, 8], [9, 9, 9, 9]])
-    found = sample_regions(
-        jax.random.key(0), proposals, boxes, jnp.array([2, 3, 1]), jnp.array([True, True, False]),
-        SamplingSettings(regions=8, positive_regions=6),
-    )  # fmt: skip
+    drawn = functools.partial(sample_regions, settings=SamplingSettings(regions=8, positive_regions=6))
+    objects = boxes, jnp.array([2, 3, 1]), jnp.array([True, True, False])
+    found = jax.jit(drawn)(jax.random.key(0), proposals, *objects)
     assert found.positive.tolist() == [True] * 4 + [False] * 4
     assert found.valid.tolist() == [True] * 5 + [False] * 3
     for box, label, number in zip(found.boxes[:4], found.classes[:4], found.objects[:4], strict=True):

@@ -101,7 +101,9 @@ def test_damage_is_one_clear_line(workdir, damage, message):
 
 def test_the_command(workdir):
     good = mains.run("report", f"--workdir={workdir}")
-    assert (good.returncode, good.stdout) == (0, f"report: {workdir / 'report' / 'index.html'}\n")
+    *lineages, last = good.stdout.splitlines()
+    assert (good.returncode, last) == (0, f"report: {workdir / 'report' / 'index.html'}")
+    assert lineages[0].startswith("#0 "), "the best layers with their lineages"
     damage_line(7, lambda line: line[:40])(workdir)
     bad = mains.run("report", f"--workdir={workdir}")
     assert bad.returncode != 0

@@ -14,7 +14,11 @@ from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.models.convolution import convolve, max_pool
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet
 from evonorms_jax.models.networks import ANCHORS, Network
-from evonorms_jax.search_space.target import building_for
+from evonorms_jax.search_space import CATALOG
+from evonorms_jax.search_space.encoding import CAPACITY, encode
+from evonorms_jax.search_space.target import building_for, compiler_options
+from evonorms_jax.search_space.universal import apply_encoded
+from evonorms_jax.training.classification import shapes_on
 from experiments.configs import imagenet_resnet50, search_cifar10_b, train
 
 pytestmark = pytest.mark.slow
@@ -105,6 +109,30 @@ def test_the_training_step_compiles_with_convolutions_of_the_target(training):
     assert found.excess == 0
     assert found.program.images == 16
     assert not found.once_only
+
+
+def test_equal_sites_share_their_code(topology):
+    """The code of a search's program grows with the shapes of its sites, and not with their number."""
+    encoded, width = encode(CATALOG["evonorm_b0"]), 128
+    weights, stats = jnp.ones((width, width)), jnp.ones((CAPACITY, width))
+
+    def sites(count):
+        def run(encoded, x, v):
+            for _ in range(count):
+                x = apply_encoded(encoded, x @ weights, v, v, stats, train=True)[0]
+            return x
+
+        shapes = shapes_on((encoded, jnp.ones((16, 64, width)), jnp.ones(width)), topology.alone)
+        with building_for("tpu"):
+            return jax.jit(run).lower(*shapes)
+
+    def code(count, options):
+        compiled = compile_ahead(TpuProgram("sites", lambda: sites(count), "", options=options))
+        return compiled.memory_analysis().generated_code_size_in_bytes
+
+    shared = compiler_options("tpu")
+    assert programs(tiny_search(), topology)["universal training"].options == shared
+    assert code(6, shared) < 0.6 * code(6, {})
 
 
 def test_a_compiled_candidate_is_lowered_for_the_target(topology):

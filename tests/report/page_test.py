@@ -15,7 +15,9 @@ from support.report_workdirs import ANCHORS, CONFIG, made_up_history, write_work
 
 from evonorms_jax import report
 from evonorms_jax.evolution import records
+from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.history import OUTCOMES, History
+from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.report import sections, theme
 from evonorms_jax.report.markup import duration
 from evonorms_jax.report.page import render
@@ -85,6 +87,30 @@ def test_the_layers_are_those_of_the_file_and_each_is_built_by_its_printed_call(
     assert len(layers) > CONFIG["top_k"]  # members of the front beyond the best ones
     text = text_of(page)
     assert all(f'norm_act("top_layers.json#{number}")' in text for number in range(len(layers)))
+
+
+def test_the_re_ranking_orders_the_layers_and_is_compared_with_bn_relu(tmp_path):
+    history = made_up_history(60)
+    workdir = write_workdir(tmp_path / "run", history)
+    best, second = records.top_layers(history, CONFIG["top_k"])[:2]
+    trained = [
+        ("", best.graph, best.index, 1, [0.5, 0.6]),
+        ("", second.graph, second.index, 2, [0.8, 0.9]),
+        ("bn_relu", best.graph, None, None, [0.7, 0.7]),
+    ]
+    layers = [RerankedLayer(*layer, dict.fromkeys(ANCHORS, scores)) for *layer, scores in trained]
+    with Archive(workdir, CONFIG["top_k"]) as archive:
+        archive.add_reranked(layers)
+        archive.checkpoint(archive.restore())
+    text = text_of(rendered(workdir))
+    assert f"#0 · candidate {second.index}" in text and f"#1 · candidate {best.index}" in text
+    assert "mean, fresh seeds 85.0 % 70.0 % +15.0" in text
+    assert "85.0 % mean accuracy of the best, fresh seeds" in text
+    assert "fresh seeds 85.0 ± 7.1 %, number 2 in the search" in text
+    rows = json.loads((workdir / "top_layers.json").read_text())["layers"]
+    assert [row["index"] for row in rows[:2]] == [second.index, best.index]
+    assert rows[0]["rank"] == 2 and rows[0]["reranked"]["mean"] == pytest.approx(0.85)
+    assert rows[0]["cluster"]["members"][0] == second.index and rows[0]["simplified"] == second.simplified
 
 
 def test_the_page_is_self_contained_and_escapes_text(page):

@@ -32,6 +32,7 @@ MARKS = {
     "search": "proxy",
     "detection": "roi_align",
     "training": "model",
+    "gan": "adam",
     "table": "batches",
     "reranking": "top",
 }

@@ -3,6 +3,7 @@
 import pytest
 
 from evonorms_jax.search_space import CATALOG, OP_NAMES, OPS, Graph, random_graph
+from evonorms_jax.search_space.text import EquationError
 
 
 @pytest.mark.parametrize(
@@ -186,3 +187,26 @@ def test_latex_is_understood_by_a_typesetter(rng):
     graphs += [Graph([(op, (0, 3)[: OPS[op].arity])]) for op in OP_NAMES]
     for graph in [*graphs, *CATALOG.values()]:
         assert parser.parse(f"${graph.latex()}$").width > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("x * sigmod(v1 * x)", "sigmod"),
+        ("x / std_whc/g(x) + y", "y"),
+        ("std_whc/g(x) / std_whc/q(x)", "std_whc/q"),
+        ("x + ", " "),
+        ("tanh(x, x)", "tanh"),
+        ("x ** x", "x ** x"),
+        ("a / (a + x) where a = exp(x); b", "b"),
+        ("a / (a + x) where a = std_whc/g(x) + foo(x)", "foo"),
+        ("x where x = v0", "x = v0"),
+        ("x + ä", "ä"),
+        ("v0 + äö(x) + y", "äö"),
+    ],
+)
+def test_an_error_has_its_position(text, at):
+    with pytest.raises(EquationError) as caught:
+        Graph.parse(text)
+    assert caught.value.equation == text
+    assert caught.value.position == text.rindex(at)

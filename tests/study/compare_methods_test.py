@@ -16,8 +16,9 @@ from evonorms_jax.evolution import session
 from evonorms_jax.evolution.history import Evaluation
 from evonorms_jax.models import networks
 from evonorms_jax.study import comparison, proxy_training
-from evonorms_jax.study.methods import SEARCHES
 from experiments.configs import compare_mnist5k
+
+PAPER = ("random", "random_rejection", "random_search", "evolution")
 
 
 def written(workdir):
@@ -59,7 +60,9 @@ class MadeUp:
         self._call("examine")
         accepted = [zlib.crc32(str(graph).encode()) % 4 == 0 for graph in graphs]
         return [
-            Evaluation("accepted", {}, self._scores(graph)) if good else Evaluation("low_quality", {})
+            Evaluation(
+                "accepted" if good else "low_quality", {}, self._scores(graph) if good else {}, steps=10
+            )
             for graph, good in zip(graphs, accepted, strict=True)
         ]
 
@@ -78,22 +81,24 @@ def calls(monkeypatch):
     monkeypatch.setattr(
         proxy_training,
         "_make_evaluator",
-        lambda config, seed: MadeUp(made, (*config.anchors, config.retraining.held_out_anchor), seed),
+        lambda config, seed, plan: MadeUp(made, proxy_training._anchors(config, plan), seed),
     )
     return made
 
 
 def quick(**changes):
     config = compare_mnist5k.get_config("quick")
-    config.update_from_flattened_dict({"budget": 24, **changes})
+    config.update_from_flattened_dict({"budget": 24, "seeds": (10, 11), "methods": PAPER, **changes})
     return config
 
 
 def test_a_comparison_interrupted_anywhere_has_the_numbers_of_one_that_was_not(calls, tmp_path):
     comparison.run(quick(), tmp_path / "whole")
     whole = list(calls)
-    # Four searches of three rounds, then one training at a time.
-    assert whole[:12] == ["examine"] * 12 and set(whole[12:]) == {"train"}
+    # Two random searches of three rounds, then evolutions without the rounds that they share, then trainings.
+    examined = whole.count("examine")
+    assert 6 + 2 <= examined < 12 and whole[:3] == ["examine"] * 3
+    assert set(whole[examined:]) == {"train"}
     rounds = 0
     # In the last round of a search, within the next, in the last round of the third, in the first training.
     for stop_at in (3, 2, 4, 4):
@@ -120,11 +125,33 @@ def test_the_same_comparison_again_trains_no_layer_and_gives_the_same_files(call
 
 
 def test_more_seeds_add_to_a_comparison(calls, tmp_path):
-    comparison.run(quick(seeds=(0,)), tmp_path)
-    calls.clear()
-    comparison.run(quick(seeds=(0, 1)), tmp_path)
-    assert calls.count("examine") == 2 * 3
+    comparison.run(quick(seeds=(10,)), tmp_path)
+    once = calls.count("examine")
+    comparison.run(quick(seeds=(10, 11)), tmp_path)
+    assert once < calls.count("examine") <= once + 6
     assert [len(row["runs"]) for row in written(tmp_path)["methods"]] == [2] * 4
+
+
+def test_a_search_that_takes_over_evaluations_has_the_history_of_one_alone(calls, tmp_path):
+    comparison.run(quick(seeds=(10,), methods=("evolution",)), tmp_path / "alone")
+    alone = calls.count("examine")
+    calls.clear()
+    comparison.run(quick(seeds=(10,), methods=("random_search", "evolution")), tmp_path / "shared")
+    assert calls.count("examine") < 3 + alone
+    mine, other = (history(tmp_path / name / "searches" / "evolution-10") for name in ("alone", "shared"))
+    assert mine == other and len(mine) == 24
+
+
+def test_a_search_ends_when_its_steps_are_spent(calls, tmp_path):
+    config = quick(seeds=(10,), methods=("random_search", "warm_uniform"), device_steps=100)
+    comparison.run(config, tmp_path)
+    for row in written(tmp_path)["methods"]:
+        (run,) = row["runs"]
+        assert (run["examined"], run["device_steps"]) == (10, 100), "two rounds, of which it pays for a part"
+    assert len(history(tmp_path / "searches" / "warm_uniform-10")) == 16
+    calls.clear()
+    comparison.run(config, tmp_path)
+    assert not calls
 
 
 @pytest.mark.parametrize(
@@ -142,7 +169,7 @@ def test_a_comparison_with_other_settings_is_refused(calls, tmp_path, change, me
         comparison.run(quick(**change), tmp_path)
     assert not calls
     with pytest.raises(ValueError, match="is the work directory of a single run"):
-        comparison.run(quick(), tmp_path / "searches" / "evolution-0")
+        comparison.run(quick(), tmp_path / "searches" / "evolution-10")
 
 
 def test_without_matplotlib_it_says_so_before_it_searches(calls, monkeypatch, tmp_path):
@@ -159,11 +186,13 @@ def test_without_matplotlib_it_says_so_before_it_searches(calls, monkeypatch, tm
 
 
 def assert_complete(workdir, output):
-    """All methods are compared on a budget of 16 with seed 1, and the files and the output agree."""
+    """The paper's methods are compared on a budget of 16 with seed 1, and the files and the output agree."""
     results = written(workdir)
     names = [row["name"] for row in results["methods"]]
-    assert names == ["random", "random_rejection", "random_search", "evolution"]
-    random_search, evolved = (history(workdir / "searches" / f"{search}-1") for search in SEARCHES)
+    assert names == [*PAPER]
+    random_search, evolved = (
+        history(workdir / "searches" / f"{search}-1") for search in ("random_search", "evolution")
+    )
     assert len(random_search) == len(evolved) == 16
     first, rejection, search, evolution = (row["runs"][0] for row in results["methods"])
     assert first["chosen"]["graph"] == random_search[0]["graph"]
@@ -197,7 +226,10 @@ def test_the_quick_form_compares_all_methods(one_block_config, monkeypatch, tmp_
 
 def arguments(workdir, *overrides):
     config = f"--config={mains.CONFIGS}/compare_mnist5k.py:quick"
-    return [config, f"--workdir={workdir}", "--cpu_devices=2", "--config.budget=16", *overrides]
+    paper = [
+        f"--config.methods={name}" for name in ("random", "random_rejection", "random_search", "evolution")
+    ]
+    return [config, f"--workdir={workdir}", "--cpu_devices=2", "--config.budget=16", *paper, *overrides]
 
 
 def run(workdir, *overrides):

@@ -10,14 +10,15 @@ from support.studies import KNOWN, records
 from evonorms_jax.models import get_anchor
 from evonorms_jax.search_space import BASELINES, CATALOG
 from evonorms_jax.study.cells import Cell
-from evonorms_jax.study.comparison import check_settings, make_results, make_table
+from evonorms_jax.study.comparison import check_settings, choose, make_results, make_table
 from evonorms_jax.study.figures import curve, draw_comparison, mean_curve
-from evonorms_jax.study.methods import METHODS, Method
+from evonorms_jax.study.methods import METHODS, Method, apply_method
 from evonorms_jax.study.proxy_training import key
 from evonorms_jax.study.table import DASH
 from experiments.configs import compare_mnist5k
 
 NAMES = [*BASELINES, *CATALOG]
+PAPER = ("random", "random_rejection", "random_search", "evolution")
 
 
 class Scores:
@@ -33,7 +34,9 @@ class Scores:
 def made_up(**others):
     """Two seeds: random search accepts a layer with the first one only, evolution with both."""
     config = compare_mnist5k.get_config("quick")
-    config.anchors, config.budget = ("a", "b"), 3
+    config.anchors, config.budget, config.device_steps = ("a", "b"), 3, None
+    config.seeds, config.methods = (0, 1), PAPER
+    config.reranking.top = 1
     config.retraining.held_out_anchor, config.retraining.seeds = "c", (100, 101)
     histories = {
         ("random_search", 0): records(None, 0.5, 0.4),
@@ -51,7 +54,9 @@ def made_up(**others):
             by_anchor = {"a": low, "b": low + 0.2, "c": 0.9 - number / 10}
             scores |= {(key(graph), anchor, 100 + k): score for anchor, score in by_anchor.items()}
     made = [Cell(*place, name=str(place), training=None) for place in scores]
-    return make_results(config, searches, {NAMES[1]: KNOWN[1]}, Scores(scores), made)
+    if others:
+        config.methods = (*PAPER, *others)
+    return make_results(config, searches, {}, {NAMES[1]: KNOWN[1]}, Scores(scores), made)
 
 
 @pytest.fixture
@@ -65,8 +70,9 @@ def test_another_method_is_one_more_row_and_curve(monkeypatch):
     results = made_up(from_bn=[records(0.2, 0.9, 0.5), records(None, 0.8, 0.5)])
     table = make_table(results)
     # Layer 1 with both seeds, where evolution has layer 2: 0.21 and 0.31.
-    gain = "-10.0 (-10.0 to -10.0)"
-    assert table.rows[4] == [method.title, "21.0 ± 0.0", "80.0 ± 0.0", gain, "0", "2.5 / 3", "1.5"]
+    gains = ["-10.0 (-10.0 to -10.0)", "+10.0 (+10.0 to +10.0)"]
+    costs = ["2.5 / 3", "0", "1.5"]
+    assert table.rows[4] == [method.title, "21.0 ± 0.0", "80.0 ± 0.0", *gains, "0", "21.0", *costs]
     (axes,) = draw_comparison(json.loads(json.dumps(results))).axes
     assert method.title in [text.get_text() for text in axes.texts]
 
@@ -75,15 +81,17 @@ def test_the_table_by_hand(results):
     table = make_table(results)
     assert table.header[1:3] == ["search anchors, test %", "c, test %"]
     once = ["21.0 (1 of 2 searches)", "80.0 (1 of 2 searches)"]
+    none = "+0.0 (+0.0 to +0.0)"
+    gain, loss = "+10.0 (+10.0 to +10.0)", "-10.0 (-10.0 to -10.0)"
     assert table.rows == [
-        # Layer 0 both times: mean over anchors and fresh seeds 0.11.
-        ["Random", "11.0 ± 0.0", "90.0 ± 0.0", DASH, "17", DASH, DASH],
+        # Layer 0 both times: mean over anchors and fresh seeds 0.11, of those above 0 0.147.
+        ["Random", "11.0 ± 0.0", "90.0 ± 0.0", DASH, DASH, "17", "14.7", DASH, DASH, DASH],
         # Layer 1 with one seed only: 0.21. Two candidates until it came, and three in vain.
-        ["Random + rejection", *once, "+10.0 (+10.0 to +10.0)", "0", "0.5 / 2", "1.2"],
-        ["Random search + rejection", *once, "+0.0 (+0.0 to +0.0)", "0", "1 / 3", "1.5"],
-        ["Evolution", "31.0 ± 0.0", "70.0 ± 0.0", "+10.0 (+10.0 to +10.0)", "0", "2 / 3", "1.5"],
+        ["Random + rejection", *once, gain, loss, "0", "21.0", "0.5 / 2", "0", "1.2"],
+        ["Random search + rejection", *once, none, none, "0", "21.0", "1 / 3", "0", "1.5"],
+        ["Evolution", "31.0 ± 0.0", "70.0 ± 0.0", gain, loss, "0", "31.0", "2 / 3", "0", "1.5"],
         # Two fresh seeds, 0.20 and 0.22.
-        ["BN-SiLU", "21.0 ± 1.4", "80.0 ± 0.0", DASH, "0", DASH, DASH],
+        ["BN-SiLU", "21.0 ± 1.4", "80.0 ± 0.0", DASH, DASH, "0", "21.0", DASH, DASH, DASH],
     ]
     assert "with fresh seeds (100, 101)" in table.notes and table.section == 4
 
@@ -94,9 +102,10 @@ def test_the_gain_is_paired_by_seed_and_lost_trainings_are_counted(results):
     for method, scores in ((search, (0.2, 0.7)), (evolution, (0.3, 1.0))):
         for run, score in zip(method["runs"], scores, strict=True):
             by_seed = {"100": {"a": score, "b": score, "c": 0.0}}
-            run["test"] = {"searched": {"mean": score}, "by_seed": by_seed}
+            means = {"searched": {"mean": score}, "held_out": {"mean": 0.0}}
+            run["test"] = {**means, "by_seed": by_seed}
     row = make_table(results).rows[3]
-    assert row[3:5] == ["+20.0 (+10.0 to +30.0)", "33"]
+    assert row[3:7] == ["+20.0 (+10.0 to +30.0)", "+0.0 (+0.0 to +0.0)", "33", "65.0"]
 
 
 def test_none_accepted_is_no_number(results):
@@ -115,8 +124,39 @@ def test_the_results_hold_the_chosen_layers_and_the_scores_of_the_baselines(resu
     assert results["date"] == "2026-11-21"
 
 
+def test_the_best_mean_with_fresh_seeds_chooses_the_layer():
+    made = records(0.5, 0.7, None, 0.6)
+    run = apply_method("evolution", 0, made, top=3)
+    assert [record.index for record in run.finalists] == [1, 3, 0]
+    ranking = {key(made[index].graph): {"mean": mean} for index, mean in ((0, 0.4), (1, 0.5), (3, 0.5))}
+    assert choose(run, ranking).index == 1, "the better one in the search among equals"
+    ranking[key(made[0].graph)]["mean"] = 0.6
+    assert choose(run, ranking).index == 0
+    assert choose(run._replace(finalists=[]), ranking) is None
+
+
+def test_methods_beyond_the_paper_are_named_so(results):
+    assert "beyond the paper" not in make_table(results).notes
+    results["methods"][-1]["of_paper"] = False
+    table = make_table(results)
+    assert "go beyond the paper" in table.notes
+    assert table.rows[3][3:5] == [DASH, DASH], "compared with methods of its kind only"
+
+
+def test_the_notes_have_the_budget_the_re_ranking_and_the_rule_for_the_end(results):
+    config = results["config"]
+    notes = make_table(results).notes
+    assert "Every search examines 3 candidates." in notes
+    assert "The 1 best layers of a search" in notes and "set before the run: all seeds" in notes
+    config["device_steps"], config["reranking"], config["stop_rule"] = 1000, None, ""
+    notes = make_table(results).notes
+    assert "a budget of 1,000 steps" in notes and "best layers" not in notes and "rule" not in notes
+
+
 def test_a_curve_rises_where_its_search_did():
-    np.testing.assert_allclose(curve([(2, 0.4), (5, 0.6)], 6), [np.nan, 0.4, 0.4, 0.4, 0.6, 0.6])
+    np.testing.assert_allclose(
+        curve([(2, 0.4), (5, 0.6)], np.arange(1, 7)), [np.nan, 0.4, 0.4, 0.4, 0.6, 0.6]
+    )
 
 
 def test_the_mean_curve_begins_when_every_search_that_accepts_any_has_one():
@@ -158,10 +198,15 @@ def test_the_configs_are_ready_to_run(form):
     [
         ({"seeds": ()}, "seeds must be different numbers, at least one, got ()"),
         ({"seeds": (1, 1)}, "seeds must be different numbers"),
+        ({"methods": ("evolutio",)}, "methods must be of random, random_rejection"),
+        ({"methods": ()}, "methods must name at least one of"),
+        ({"device_steps": 0}, "device_steps must be at least 1, got 0"),
+        ({"reranking.top": 0}, "reranking.top must be at least 1, got 0"),
+        ({"reranking.seeds": (10,)}, "reranking.seeds must differ from those of seeds, got 10 in both"),
         ({"retraining.seeds": (-1,)}, "retraining.seeds must be at least 0"),
         (
-            {"retraining.seeds": (7, 1)},
-            "retraining.seeds must differ from those of the searches, got 1 in both",
+            {"retraining.seeds": (7, 100)},
+            "retraining.seeds must differ from those of reranking.seeds, got 100 in both",
         ),
         ({"retraining.steps": 0}, "retraining.steps must be at least 1, got 0"),
         ({"retraining.schedule": "cosin"}, "did you mean 'cosine'"),

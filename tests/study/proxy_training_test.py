@@ -12,7 +12,7 @@ from evonorms_jax import data
 from evonorms_jax.evolution import session
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from evonorms_jax.study import cells, proxy_training
-from evonorms_jax.study.methods import run_searches
+from evonorms_jax.study.arms import run_searches
 from evonorms_jax.study.proxy_training import RETRAINED, ProxyTraining, key, make_cells
 from experiments.configs import compare_mnist5k
 
@@ -55,6 +55,13 @@ def test_no_search_sees_a_test_image_and_every_new_training_is_scored_on_them(fo
     assert not tests.enabled and options["seed"] == config.retraining.seeds[0]
     assert [anchor.name for anchor in anchors] == [*config.anchors, config.retraining.held_out_anchor]
     assert (settings.steps, settings.replicas) == (config.retraining.steps, 1)
+    with pytest.raises(Caught) as caught:
+        runner = ProxyTraining(config, tmp_path / "reranking", "reranking")
+        cells.run(runner, make_cells(config, [BASELINES["bn_relu"]], "reranking"))
+    anchors, ranked, settings, _, _, options = caught.value.args
+    assert np.array_equal(ranked.validation.images, searched.validation.images)
+    assert [anchor.name for anchor in anchors] == [*config.anchors]
+    assert (settings.steps, options["seed"]) == (config.reranking.steps, config.reranking.seeds[0])
 
 
 class FakeEvaluator:
@@ -78,7 +85,9 @@ class FakeEvaluator:
 def calls(monkeypatch):
     """Calls of `learning_curves`; `calls.stop_after` sends Ctrl-C during that one."""
     made = type("Calls", (list,), {"stop_after": None})()
-    monkeypatch.setattr(proxy_training, "_make_evaluator", lambda config, seed: FakeEvaluator(made, seed))
+    monkeypatch.setattr(
+        proxy_training, "_make_evaluator", lambda config, seed, plan: FakeEvaluator(made, seed)
+    )
     return made
 
 
@@ -91,18 +100,18 @@ def retrain(config, workdir, graphs):
 
 def test_stopped_it_keeps_finished_work_and_resumes_with_the_rest(calls, tmp_path):
     config = quick()
-    config.retraining.seeds = (100, 101)
+    config.retraining.seeds = (200, 201)
     graphs = [CATALOG[name] for name in ("evonorm_b0", "evonorm_b1", "evonorm_s0")]
     calls.stop_after = 3
     with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
         retrain(config, tmp_path / "stopped", graphs)
-    assert [(seed, len(layers)) for seed, layers in calls] == [(100, 2), (100, 1), (101, 2)]
+    assert [(seed, len(layers)) for seed, layers in calls] == [(200, 2), (200, 1), (201, 2)]
     saved = json.loads((tmp_path / "stopped" / RETRAINED).read_text())["trainings"]
     assert len(saved) == 5, "also the ones that ran when Ctrl-C came"
     calls.clear()
     calls.stop_after = None
     resumed = retrain(config, tmp_path / "stopped", graphs)
-    assert [(seed, len(layers)) for seed, layers in calls] == [(101, 1)]
+    assert [(seed, len(layers)) for seed, layers in calls] == [(201, 1)]
     calls.clear()
     assert retrain(config, tmp_path / "stopped", graphs) == resumed and not calls
     assert resumed == retrain(config, tmp_path / "whole", graphs) and len(resumed) == 3 * 2 * 2
@@ -113,9 +122,9 @@ def test_the_same_layer_is_trained_once_and_more_seeds_add_to_it(calls, tmp_path
     assert len({key(graph) for graph in same}) == 1
     config = quick()
     assert len(retrain(config, tmp_path, same)) == 2  # the anchor of the search and the one held out
-    config.retraining.seeds = (100, 200)
-    assert {seed for _, _, seed in retrain(config, tmp_path, same)} == {100, 200}
-    assert [seed for seed, _ in calls] == [100, 200]
+    config.retraining.seeds = (200, 300)
+    assert {seed for _, _, seed in retrain(config, tmp_path, same)} == {200, 300}
+    assert [seed for seed, _ in calls] == [200, 300]
 
 
 def test_trainings_with_other_settings_are_refused(calls, tmp_path):

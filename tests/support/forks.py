@@ -1,4 +1,4 @@
-"""Children of one process that has imported the package, because the import takes seconds each time."""
+"""Children of one process that has imported the package, because each import takes a second or more."""
 
 import atexit
 import multiprocessing
@@ -107,12 +107,10 @@ def python(*arguments: str) -> None:
 
 def _become(files: list[Path], environment: dict, folder: Path, target: Callable, args: tuple) -> None:
     """Turns a fork of the server into a process with these streams, variables and working directory."""
-    from support import preload  # costs nothing here, and seconds in the process of the tests
-
     for stream, name in enumerate(files, start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), stream)
     os.environ.clear()
-    os.environ.update(preload.SET_BY_IMPORTS | environment)
+    os.environ.update(environment)
     os.chdir(folder)
     # JAX reads this variable when it is imported, and the others of these tests when its backend starts.
     jax.config.update("jax_platforms", environment.get("JAX_PLATFORMS"))
