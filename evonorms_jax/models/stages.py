@@ -14,10 +14,9 @@ def run_stage(blocks: Sequence[Any], x: jax.Array, *, train: bool, scan: bool) -
       blocks: modules `(x, *, train) -> x`. All but the first keep the shape of x and have the same fields.
       x: feature map.
       train: mode of the layers.
-      scan: whether the blocks after the first run in a loop. The program then holds one of them, so it is
-        built as fast for twenty blocks as for two. The variables of the second block, by its name, get a
-        leading axis: one row for each block of the loop. Their start values differ from those of separate
-        blocks.
+      scan: whether the blocks after the first run in a loop. The program then holds one of them, whatever
+        their number. The variables of the second block, by its name, get a leading axis: one row for each
+        block of the loop. Their start values differ from those of separate blocks.
     """
     first, *rest = blocks
     x = first(x, train=train)
