@@ -16,6 +16,11 @@ def escape(value: object) -> Html:
     return value if isinstance(value, Html) else Html(html.escape(str(value)))
 
 
+def breakable(name: str) -> Html:
+    """The name as HTML that may be broken after each underscore."""
+    return Html(escape(name).replace("_", "_<wbr>"))
+
+
 # -- Elements
 
 

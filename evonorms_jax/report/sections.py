@@ -12,6 +12,7 @@ from evonorms_jax.report.graph_picture import draw_graph, typeset
 from evonorms_jax.report.markup import (
     DASH,
     Html,
+    breakable,
     definitions,
     duration,
     element,
@@ -187,7 +188,7 @@ def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
         return Html("")
     layers.sort(key=lambda row: -(_fresh_mean(search, row[1]) or row[1].mean_score or 0))
     fresh = ["fresh seeds"] if search.reranked else []
-    header = ["", "layer", "equation", *search.anchors, "mean", *fresh, "points over BN-ReLU"]
+    header = ["", "layer", "equation", *map(breakable, search.anchors), "mean", *fresh, "points over BN-ReLU"]
     rows = [
         ("" if number else "baseline", [number, *_scores(search, layer, reference)])
         for number, layer in layers
@@ -203,7 +204,7 @@ def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
 def _scores(search: Search, layer: ScoredLayer, reference: ScoredLayer | None) -> list[object]:
     """The cells of a layer after its number."""
     mean, again = layer.mean_score, _reranked(search, layer)
-    name = [layer.title, *([" ", _PARETO_BADGE] if layer.pareto else []), *_alike(layer)]
+    name = [layer.title, *([element("div", _PARETO_BADGE)] if layer.pareto else []), *_alike(layer)]
     text = element("span", layer.simplified, css="text")
     if layer.outcome != "accepted":
         text = join([text, element("div", _rejection(layer), css="note")])

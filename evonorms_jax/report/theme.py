@@ -88,10 +88,11 @@ td:first-child,td:has(.name){white-space:nowrap;min-width:0}
 tbody tr:last-child td{border-bottom:0}
 .number{text-align:right;min-width:0;padding:7px 0 7px 16px;white-space:nowrap;
  font-variant-numeric:tabular-nums}
+th.number{white-space:normal;padding-left:10px}
 .baseline td{background:var(--page)}
 .name{white-space:nowrap}
-td .text{display:block;min-width:16em}
-th:last-child{white-space:normal;min-width:7.4em}
+td .text{display:block;min-width:14em}
+th:last-child{min-width:6.2em}
 .badge{font-size:.74rem;font-weight:600;border-radius:99px;padding:1px 9px;border:1px solid currentColor;
  color:var(--accepted)}
 .key{display:inline-block;margin-right:14px}

@@ -19,7 +19,7 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     config = get_defaults()
     config.name = "search on 5,000 digits"
-    config.budget = 16_000
+    config.budget = 12_000
     config.checkpoint_every = 512
     config.executor = "universal"  # a build takes longer than the steps that it would save
     config.rerank_replicas = 4
@@ -44,10 +44,12 @@ def get_config(form: str = "full") -> ConfigDict:
     config.rejection.allow_flat = False
     config.rejection.stability_step_size = 0.05
 
-    # Ours: with so few candidates, evolution starts from the first layers that pass, which are normalizers.
+    # Ours: with so few candidates, evolution starts early, from a population of pointwise functions and a few
+    # normalizers. Half of them take part in a tournament, so that a normalizer is picked as soon as there is
+    # one, and none grows too old before that.
     config.evolution.population_size = 200
-    config.evolution.initial_population = 3
-    config.evolution.tournament_fraction = 0.2
+    config.evolution.initial_population = 20
+    config.evolution.tournament_fraction = 0.5
     config.evolution.redraw = True
     config.evolution.random_probability = 0.5
     config.evolution.round_size = 128

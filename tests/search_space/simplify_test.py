@@ -81,8 +81,8 @@ def check(graphs):
 
 
 def test_random_graphs_stay_the_functions_they_are():
-    graphs = distinct_graphs(seed=3, count=600)
-    assert check(graphs) > 60, "many are shorter"
+    graphs = distinct_graphs(seed=3, count=400)
+    assert check(graphs) > 40, "many are shorter"
 
 
 @pytest.mark.exhaustive
