@@ -57,6 +57,18 @@ def define_hosts() -> tuple[flags.FlagHolder, ...]:
     )
 
 
+def define_checkpoint(default: str) -> flags.FlagHolder:
+    """Defines `--checkpoint`, "newest" or "best"."""
+    text = "Checkpoint to read; best is by the validation part."
+    return flags.DEFINE_enum("checkpoint", default, ["newest", "best"], text)
+
+
+def define_inception() -> flags.FlagHolder:
+    """Defines `--inception`, for mains that score generators."""
+    text = "File with the weights of the Inception network of 2015: scores are then FID and Inception score."
+    return flags.DEFINE_string("inception", None, text)
+
+
 def define_cpu_devices() -> flags.FlagHolder:
     """Defines `--cpu_devices`, for mains in which every device works on its own candidate."""
     text = "Number of CPU devices, each with its own candidate; by default one for each core."

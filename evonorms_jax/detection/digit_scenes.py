@@ -25,7 +25,7 @@ from evonorms_jax.detection.settings import CocoSettings
 from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.files import absolute
 
-VERSION = 1  # of the scenes. Another one has a folder of its own
+VERSION = 2  # of the scenes. Another one has a folder of its own
 DEFAULT_DIR = "~/.cache/evonorms_jax/digit_scenes"
 SIZES = (2000, 250, 250)  # scenes of the splits
 SPLITS = ("train2017", "val2017", "test2017")

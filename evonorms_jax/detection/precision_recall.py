@@ -9,8 +9,8 @@ from evonorms_jax.detection.scores import Precision
 from evonorms_jax.report.picture import LineLabel, as_file, box, canvas, label_right, styled
 from evonorms_jax.report.theme import light
 
-#: IoU thresholds of the curves, their weight and their name.
-_THRESHOLDS = {0.5: (2.2, "AP50"), 0.75: (1.6, "AP75"), 0.9: (1.0, "AP90")}
+#: IoU thresholds of the curves, their names and colors.
+_THRESHOLDS = {0.9: ("AP90", "ink"), 0.75: ("AP75", "accepted"), 0.5: ("AP50", "accent")}
 _WIDTH, _HEIGHT, _LEFT, _RIGHT = 300, 320, 62, 96  # points
 
 
@@ -40,16 +40,17 @@ def _draw_panel(axes: Axes, precision: Precision) -> None:
     labels = []
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    for threshold, (width, name) in _THRESHOLDS.items():
+    for threshold, (name, color) in _THRESHOLDS.items():
         curves = precision.precisions[np.argmin(np.abs(precision.thresholds - threshold))][:, known]
         if not curves.size:
             continue
         if threshold == min(_THRESHOLDS):
             axes.plot(precision.recalls, curves, color=light("dead"), linewidth=0.6, alpha=0.5)
         mean = curves.mean(1)
-        axes.plot(precision.recalls, mean, color=light("accent"), linewidth=width)
-        labels.append(LineLabel(float(mean[-1]), f"{name} {100 * mean.mean():.1f}", light("accent")))
+        axes.plot(precision.recalls, mean, color=light(color), linewidth=2)
+        # All curves end at the bottom, so the names have no leaders.
+        labels.append(LineLabel(np.nan, f"{name} {100 * mean.mean():.1f}", light(color)))
     axes.grid(color=light("line"))
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
-    label_right(axes, labels)
+    label_right(axes, labels, gap=17, leader=12)

@@ -75,9 +75,10 @@ def stamp(image: np.ndarray, height: float, angle: float) -> Stamp:
     """A digit uint8 `[28, 28]` at a height in pixels, turned by an angle in degrees."""
     rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
     tight = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    width = max(1, round(height * tight.shape[1] / tight.shape[0]))
-    # The frame keeps the antialiased edge, and the dilation, inside.
-    framed = np.pad(_resized(tight, max(1, round(height)), width), 2)
+    # A frame of zeros, so that the digit fades out at its edge and the wider mask has room.
+    framed = np.pad(tight, 1)
+    tall, wide = (max(1, round(height * side / tight.shape[0])) for side in framed.shape)
+    framed = np.pad(_resized(framed, tall, wide), 1)
     turned = Image.fromarray(framed).rotate(angle, Image.Resampling.BILINEAR, expand=True)
     cover = np.asarray(turned, np.float64)
     cover /= cover.max()

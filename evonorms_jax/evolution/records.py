@@ -252,7 +252,7 @@ def _check_scores(evaluation: Evaluation, anchors: tuple[str, ...]) -> None:
 # -- Ranking
 
 
-_SPELLING = {"evonorm": "EvoNorm", "relu": "ReLU", "silu": "SiLU"}
+_SPELLING = {"evonorm": "EvoNorm", "pn": "PixelNorm", "relu": "ReLU", "silu": "SiLU"}
 
 
 def layer_title(name: str) -> str:

@@ -3,7 +3,7 @@
 N images in all, B of a batch, D features, K classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -70,10 +70,15 @@ class Embedder:
     The last batch is filled up, so that no image is left out and one program serves all.
     """
 
-    def __init__(self, network: FeatureNetwork, batch_size: int = 64):
-        """Takes the network, and the images of a batch on all devices, rounded up to their multiple."""
+    def __init__(
+        self, network: FeatureNetwork, batch_size: int = 64, devices: Sequence[jax.Device] | None = None
+    ):
+        """Places the network on the devices, by default all of this host.
+
+        The images of a batch on all devices are rounded up to a multiple of their number.
+        """
         self.network = network
-        self._mesh = data_mesh(jax.local_devices())
+        self._mesh = data_mesh(jax.local_devices() if devices is None else devices)
         self._size = -(-batch_size // self._mesh.size) * self._mesh.size
         # As an argument: weights of 95 MB within a program would take minutes to build.
         self._variables = jax.device_put(network.variables, replicated(self._mesh))

@@ -37,6 +37,7 @@ class Generator(nn.Module):
     channels: int  # C
     latent: int  # Z
     embedding: int  # E
+    embedding_scale: float = 1.0  # largest singular value of the class table at the start
     # Whether the last convolution has `width` outputs, of which C are kept, as in the released networks. On
     # a TPU it costs no more.
     wide_output: bool = False
@@ -45,8 +46,8 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array, *, train: bool) -> jax.Array:
         """Maps z `[B, Z]` and labels int `[B]`, or weights of the classes `[B, K]`, to `[B, P, P, C]`."""
-        embedded = Embed(self.num_classes, self.embedding, name="embed")(labels)
-        first, conditions = self._conditions(z, embedded)
+        table = Embed(self.num_classes, self.embedding, self.embedding_scale, name="embed")
+        first, conditions = self._conditions(z, table(labels))
         bottom, *layout = map(BlockLayout._make, self.layout)
         shape = (self.bottom, self.bottom, bottom.channels * self.width)
         x = SpectralDense(shape[0] * shape[1] * shape[2], dtype=self.dtype, name="bottom")(first)
@@ -121,6 +122,7 @@ def make_networks(
     width: int | None = None,
     latent: int | None = None,
     embedding: int = 128,
+    embedding_scale: float = 1.0,
     wide_output: bool = False,
 ) -> Networks:
     """The networks of `config.networks`.
@@ -135,6 +137,8 @@ def make_networks(
       width: channels of which all counts are multiples, by default those of the layout.
       latent: size of a latent, by default that of the layout.
       embedding: size of an embedded label.
+      embedding_scale: largest singular value of the table of embedded labels at the start. With few classes
+        the root of `embedding` makes its elements as large as those of a latent.
       wide_output: see `Generator`.
 
     Raises:
@@ -162,6 +166,7 @@ def make_networks(
             channels=channels,
             latent=latent,
             embedding=embedding,
+            embedding_scale=embedding_scale,
             wide_output=wide_output,
             **shared,
         ),

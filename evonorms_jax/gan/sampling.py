@@ -93,21 +93,17 @@ def generate(generator: Generator, variables: Any, z: jax.Array, labels: jax.Arr
     Raises `ValueError` if the layer has statistics of the batch and the variables have none: the starts of
     moving statistics would give black and white images.
     """
-    if "batch_stats" not in variables and has_batch_statistics(generator, variables):
+    if "batch_stats" not in variables and has_batch_statistics(generator):
         raise UserError(
             "the generator has statistics of the batch: accumulate standing statistics before sampling"
         )
     return generator.apply(variables, z, labels, train=False)
 
 
-def has_batch_statistics(generator: Generator, variables: Any) -> bool:
+def has_batch_statistics(generator: Generator) -> bool:
     """Whether the layer of the generator has statistics of the batch."""
-    z, labels = jnp.zeros((1, generator.latent)), jnp.zeros(1, jnp.int32)
-    shapes = jax.eval_shape(
-        lambda variables: generator.apply(variables, z, labels, train=True, mutable=["batch_stats"])[1],
-        {name: variables[name] for name in ("params", spectral.COLLECTION)},
-    )
-    return bool(jax.tree.leaves(shapes))
+    layer = generator.norm_act(use_running_average=True, dtype=generator.dtype, name="layer")
+    return "batch_stats" in jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 1, 1, 8)))
 
 
 def standing_variables(
@@ -131,7 +127,7 @@ def standing_variables(
     """
     settle, moments = _programs(generator)
     variables = {"params": params, spectral.COLLECTION: settle(params, vectors)}
-    if not has_batch_statistics(generator, variables):
+    if not has_batch_statistics(generator):
         return variables
     total = None
     for number in range(batches):

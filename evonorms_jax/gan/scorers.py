@@ -24,7 +24,8 @@ def make_scorer(config: ConfigDict) -> Scorer:
     images. Call it before another display is shown.
 
     Raises:
-      ValueError: a setting is unknown, or a file of weights or statistics is missing or does not fit.
+      ValueError: a setting is unknown, the config wants no scores, or a file of weights or statistics is
+        missing or does not fit.
       DataNotFoundError: the data are missing.
     """
     return _make(config.scores.to_json(sort_keys=True), config.data.to_json(sort_keys=True))

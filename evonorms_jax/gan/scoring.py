@@ -17,6 +17,8 @@ from evonorms_jax.gan.scores import class_score, kernel_distance, precision_reca
 
 #: The ways to score, see `ScoreSettings`.
 NETWORKS = ("classifier", "inception")
+#: The name of no network, for a training without scores.
+NO_SCORES = "none"
 _CHUNK = 1000  # images drawn at a time
 _MOST_STORED = 5000  # images of a report
 _MOST_BYTES = 2**26  # of the images of a report
@@ -27,7 +29,8 @@ class ScoreSettings(NamedTuple):
     """The group `scores` of a config.
 
     Attributes:
-      network: "classifier" for one that the project trains itself, or "inception" for FID and its kin.
+      network: "classifier" for one that the project trains itself, "inception" for FID and its kin, or "none"
+        for a training without scores.
       recipe: config file of the classifier.
       cache: folder of classifiers and of statistics of real images, which are made once.
       weights: file with the weights of the Inception network; "" takes the environment's.
@@ -156,7 +159,7 @@ def compare(real: Collection, fake: Collection, *, subsets: int, seed: int) -> d
 def check_settings(settings: ScoreSettings) -> None:
     """Raises `ValueError` for an unknown network."""
     if settings.network not in NETWORKS:
-        names = ", ".join(NETWORKS)
+        names = ", ".join([*NETWORKS, NO_SCORES])
         raise UserError(f"scores.network must be one of {names}, got {settings.network!r}")
 
 

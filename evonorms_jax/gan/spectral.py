@@ -155,12 +155,13 @@ class Embed(nn.Module):
 
     num_classes: int  # K
     features: int  # E
+    scale: float = 1.0  # of the start: the largest singular value
 
     @nn.compact
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Maps labels as in `look_up` to `[B, E]`, float32."""
-        shape = (self.num_classes, self.features)
-        return look_up(self.param("embedding", orthogonal, shape, jnp.float32), labels)
+        shape, start = (self.num_classes, self.features), nn.initializers.orthogonal(self.scale)
+        return look_up(self.param("embedding", start, shape, jnp.float32), labels)
 
 
 def look_up(table: jax.Array, labels: jax.Array) -> jax.Array:

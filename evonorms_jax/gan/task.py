@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from evonorms_jax.data import DataSettings, Share, load_images, open_stream
 from evonorms_jax.errors import UserError
+from evonorms_jax.gan import sheets
 from evonorms_jax.gan.adversarial import (
     AdamSettings,
     AdversarialSettings,
@@ -24,7 +26,9 @@ from evonorms_jax.gan.construction import build_networks
 from evonorms_jax.gan.judging import make_mean_logit
 from evonorms_jax.gan.labels import check_all_labels, check_drawn_labels
 from evonorms_jax.gan.networks import Networks
-from evonorms_jax.gan.sampling import SamplingSettings, check_truncation
+from evonorms_jax.gan.sampling import SamplingSettings, check_truncation, make_sampler
+from evonorms_jax.gan.scorers import make_scorer
+from evonorms_jax.gan.scoring import NO_SCORES, Scorer
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.training.classification import shapes_on
 from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
@@ -32,8 +36,8 @@ from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated, s
 from evonorms_jax.training.steps import Metrics
 from evonorms_jax.training.task import MAY_DIFFER, Criterion, Task
 
-#: The name of no scorer, for a training without scores.
-NO_SCORES = "none"
+#: Sizes of batches that are only looked at, and places of files.
+_MAY_DIFFER = ("sampling.batch_size", "scores.batch_size", "scores.cache", "scores.weights")
 
 
 def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> Task:
@@ -60,17 +64,20 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
         )
     programs = make_programs(config, feed.images.num_classes, channels, mesh)
     jax.eval_shape(programs.train_step, programs.state, programs.batch, train_key)
+    # Its classifier trains at once, before the display of this training is shown.
+    scorer = None if config.scores.network == NO_SCORES else make_scorer(config)
     return Task(
         init=functools.partial(programs.init, init_key),
         train_step=functools.partial(programs.train_step, key=train_key),
         batches=feed.batches,
-        evaluate=_make_evaluate(config, programs.networks, feed, mesh),
+        evaluate=_make_evaluate(config, programs.networks, feed, mesh, scorer),
         learning_rate=optax.constant_schedule(config.adam.generator_rate),
         target=programs.state,
         steps=config.steps,
         about=[("networks", config.networks.name), ("layer", config.layer.spec), ("data", feed.name)],
         criterion=Criterion("frechet", largest=False),
-        may_differ=(*MAY_DIFFER, "sampling.batch_size"),
+        illustrate=functools.partial(_illustrate, config, programs.networks.generator.num_classes),
+        may_differ=(*MAY_DIFFER, *_MAY_DIFFER),
     )
 
 
@@ -143,12 +150,25 @@ def _checked(feed: Feed, start: int) -> Iterator[tuple[jax.Array, jax.Array]]:
         yield images, labels
 
 
-def _make_evaluate(config: ConfigDict, networks: Networks, feed: Feed, mesh: Mesh) -> Callable[..., Any]:
+def _make_evaluate(
+    config: ConfigDict, networks: Networks, feed: Feed, mesh: Mesh, scorer: Scorer | None
+) -> Callable[..., Any]:
     """Builds `evaluate(state, part, stop)`: the quick scores, and the logit of the part's real images."""
     mean_logit = make_mean_logit(networks.discriminator, mesh)
 
     def evaluate(state, part, stop):
         logit = mean_logit(state, feed.evaluation(part), stop)
-        return {} if logit is None else {"logit": logit}
+        if logit is None or scorer is None:
+            return {} if logit is None else {"logit": logit}
+        return {"logit": logit} | scorer.evaluate(make_sampler(config, state), part, stop)
 
     return evaluate
+
+
+def _illustrate(config: ConfigDict, num_classes: int, state: GanState, workdir: epath.Path) -> None:
+    """Writes a sheet of samples, from the same latents at every step."""
+    sheet = sheets.class_sheet(make_sampler(config, state), num_classes, config.scores.seed)
+    if jax.process_index() == 0:
+        folder = workdir / sheets.FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        sheets.write_png(folder / f"step-{int(state.step):06}.png", sheet)

@@ -216,6 +216,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "networks.width": COUNT,
         "networks.latent": COUNT,
         "networks.embedding": COUNT,
+        "networks.embedding_scale": POSITIVE,
         "data.threads": THREADS,
         "data.workers": PROCESSES,
         "data.randaugment.layers": INDEX,

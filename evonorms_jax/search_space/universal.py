@@ -254,7 +254,12 @@ def _values(
     """Runs the forward tape: the buffer `[slots, B, S, C]` and the raw moments `[CAPACITY, C]`."""
     per_channel = (jnp.broadcast_to(v.reshape(1, 1, -1), x.shape) for v in (v0, v1))
     leaves = jnp.stack([x, jnp.zeros_like(x), *per_channel])
-    buffer = jnp.concatenate([leaves, _zeros((SLOTS - len(LEAVES), *x.shape), x)])
+    if interpreter.compact:
+        # Every other slot is written before it is read.
+        empty = jax.lax.empty((SLOTS, *x.shape), x.dtype)
+        buffer = jax.lax.dynamic_update_slice_in_dim(empty, leaves, 0, 0)
+    else:
+        buffer = jnp.concatenate([leaves, _zeros((SLOTS - len(LEAVES), *x.shape), x)])
 
     def run(name, buffer, inputs, index_set, stat):
         # The slices are inside the branch, where XLA fuses them with the op.

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from evonorms_jax import tasks
 from evonorms_jax.errors import UserError
+from evonorms_jax.gan import results
 from evonorms_jax.runs.config_checks import load_config, nearest
 from evonorms_jax.runs.lock import WorkdirInUseError
 from evonorms_jax.runs.ranges import check_ranges
@@ -56,6 +57,9 @@ class Trainer(NamedTuple):
 
 #: Every table can have it as a column beside a metric that leaves lost trainings out.
 NAN_SHARE = Metric("NaN loss", "", lost=1.0, statistic="share", digits=0)
+_DISTANCE = Metric("", "frechet.value", lost=None, statistic="median", percent=False, digits=2)
+_SCORE = _DISTANCE._replace(path="score")
+_AGREEMENT = Metric("agreement with the class", "agreement", lost=None, statistic="median")
 #: The `task` of a table's config. A new kind of training is one entry here.
 TRAINERS: dict[str, Trainer] = {
     "classification": Trainer(
@@ -81,6 +85,24 @@ TRAINERS: dict[str, Trainer] = {
             )
         }
         | {"nan_share": NAN_SHARE},
+    ),
+    "gan": Trainer(
+        main="experiments.generate",
+        train=lambda config, workdir: results.train(config, workdir, tasks.build_task),
+        ranges="gan",
+        result=results.SCORES,
+        # A name says which network computed the number: only the Inception network of 2015 gives an FID.
+        metrics={
+            "digit_frechet": _DISTANCE._replace(title="digit Frechet distance"),
+            "digit_score": _SCORE._replace(title="digit score"),
+            "frechet": _DISTANCE._replace(title="Frechet distance of the classifier's features"),
+            "class_score": _SCORE._replace(title="class score of the classifier"),
+            "agreement": _AGREEMENT,
+            "fid": _DISTANCE._replace(title="FID"),
+            "inception_score": _SCORE._replace(title="Inception score"),
+            "kid": _DISTANCE._replace(title="KID", path="kernel_distance.value", digits=4),
+            "nan_share": NAN_SHARE,
+        },
     ),
 }
 

@@ -89,7 +89,7 @@ class Metric(NamedTuple):
         known = [value for value in values.values() if value is not None]
         entry: Json = {"by_seed": values, "summary": summarize(known)}
         if known and self.statistic == "median":
-            entry["summary"]["median"] = float(np.median(known))
+            entry["summary"] |= {"median": float(np.median(known)), "values": sorted(known)}
         lost = [str(seed) for seed, result in results.items() if result and LOST in result]
         return entry | {"lost": lost} if lost and self.lost is None else entry
 
@@ -98,17 +98,23 @@ class Metric(NamedTuple):
         return summary["median" if self.statistic == "median" else "mean"]
 
     def text(self, summary: Json) -> str:
-        """A summary as text, such as "93.2 ± 0.7"."""
-        shown = [self.center(summary)]
+        """A summary as text, such as "93.2 ± 0.7", or "4.0 [3.0, 4.0, 9.0]" for a median of all seeds."""
+
+        def number(value):
+            return f"{100 * value if self.percent else value:.{self.digits}f}"
+
+        text = number(self.center(summary))
         if self.statistic == "mean" and summary["deviation"] is not None:
-            shown.append(summary["deviation"])
-        return " ± ".join(f"{100 * value if self.percent else value:.{self.digits}f}" for value in shown)
+            text += f" ± {number(summary['deviation'])}"
+        if self.statistic == "median" and summary["number"] > 1:
+            text += f" [{', '.join(map(number, summary['values']))}]"
+        return text
 
     def describe(self) -> str:
         """The name, unit and statistic for the notes below a table."""
         if self.statistic == "share":
             return f"{self.title} in %, share of the trainings"
-        over = {"mean": "mean ± sample standard deviation", "median": "median"}
+        over = {"mean": "mean ± sample standard deviation", "median": "median and all values"}
         fate = "is left out" if self.lost is None else f"counts as {self.lost:g}"
         return (
             f"{self.title}{' in %' if self.percent else ''}, {over[self.statistic]} over the seeds, where a "

@@ -1,4 +1,6 @@
-"""The metrics of the checkpoints of a training, on any part of its data."""
+"""The checkpoints of a training: their state, and its metrics on any part of the data."""
+
+from typing import Any, NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -9,7 +11,61 @@ from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import check_config, read_config
 from evonorms_jax.training.classification import build_task
 from evonorms_jax.training.loop import CHECKPOINTS, describe
-from evonorms_jax.training.task import Builder
+from evonorms_jax.training.task import Builder, Task
+
+
+class Opened(NamedTuple):
+    """A checkpoint with the task that it belongs to."""
+
+    config: ConfigDict
+    task: Task
+    step: int
+    state: Any
+
+
+def open_checkpoint(
+    workdir: epath.PathLike,
+    *,
+    best: bool = False,
+    data_dir: str | None = None,
+    build: Builder | None = None,
+) -> Opened:
+    """Opens a checkpoint of a training.
+
+    Args:
+      workdir: work directory of the training.
+      best: whether to take the checkpoint that is best by the task's criterion instead of the newest.
+      data_dir: folder of the data, if they have moved.
+      build: builder of the task, by default that of a classifier.
+
+    Raises:
+      ValueError: if it is no work directory of a training, its layer file or its data have changed, or it
+        has no checkpoint.
+      DataNotFoundError: if the data are missing.
+    """
+    workdir = absolute(workdir)
+    config = training_config(workdir)
+    described = describe(config)
+    if data_dir is not None:
+        config.data.data_dir = data_dir
+    task = (build or build_task)(config)
+    check_config(workdir, described | dict(task.identity))
+    with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
+        restored = checkpoints.restore(task.target, best=best)
+    if restored is None:
+        raise UserError(f"{workdir} has no checkpoint yet")
+    return Opened(config, task, restored.step, restored.arrays)
+
+
+def training_config(workdir: epath.PathLike) -> ConfigDict:
+    """The config of a training from its work directory; errors as `open_checkpoint`."""
+    written = read_config(workdir)
+    if "eval_every" not in written:
+        raise UserError(f"{absolute(workdir)} is no work directory of a training")
+    written["layer"].pop("equation", None)
+    config = ConfigDict(written)
+    check_config(workdir, describe(config))
+    return config
 
 
 def evaluate(
@@ -23,39 +79,15 @@ def evaluate(
 ) -> tuple[int, dict[str, float]]:
     """Evaluates a checkpoint of a training on a part of its data: its step, and its metrics.
 
-    Args:
-      workdir: work directory of the training.
-      part: "train", "validation" or "test".
-      best: whether to take the checkpoint that is best by the task's criterion instead of the newest.
-      data_dir: folder of the data, if they have moved.
-      build: builder of the task, by default that of a classifier.
-      out: folder for the task's pictures and files of the checkpoint, by default none.
-
-    Raises:
-      ValueError: if it is no work directory of a training, its layer file or its data have changed, it
-        has no checkpoint, or the part is empty.
-      DataNotFoundError: if the data are missing.
+    Arguments and errors are those of `open_checkpoint`. `part` is "train", "validation" or "test", and an
+    empty one raises `ValueError`. The task's pictures and files of the checkpoint go into the folder `out`,
+    if there is one.
     """
-    workdir = absolute(workdir)
-    written = read_config(workdir)
-    if "model" not in written:
-        raise UserError(f"{workdir} is no work directory of a training")
-    written["layer"].pop("equation", None)
-    config = ConfigDict(written)
-    described = describe(config)
-    check_config(workdir, described)
-    if data_dir is not None:
-        config.data.data_dir = data_dir
-    task = (build or build_task)(config)
-    check_config(workdir, described | dict(task.identity))
-    with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
-        restored = checkpoints.restore(task.target, best=best)
-    if restored is None:
-        raise UserError(f"{workdir} has no checkpoint yet")
-    found = task.evaluate(restored.arrays, part, lambda: False)
+    opened = open_checkpoint(workdir, best=best, data_dir=data_dir, build=build)
+    found = opened.task.evaluate(opened.state, part, lambda: False)
     if not found:
-        raise UserError(f"the {part} part of {dict(task.about)['data']} is empty")
+        raise UserError(f"the {part} part of {dict(opened.task.about)['data']} is empty")
     if out is not None:
         absolute(out).mkdir(parents=True, exist_ok=True)
-        task.illustrate(restored.arrays, absolute(out))
-    return restored.step, found
+        opened.task.illustrate(opened.state, absolute(out))
+    return opened.step, found

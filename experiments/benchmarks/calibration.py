@@ -82,13 +82,16 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
     evaluator = make_evaluator(config)
     rungs = {text: rung for rung, texts in LADDER.items() for text in texts}
     layers = {text: Graph.parse(text) for text in rungs} | BASELINES | CATALOG
-    steps = sorted({config.rejection.quality_steps, config.proxy.steps})
+    tests = config.rejection
+    steps = sorted({tests.hurdle_steps, tests.quality_steps, config.proxy.steps} - {0})
     logging.info("building the programs, then training %d layers with %d seeds", len(layers), replicas)
     all_curves = evaluator.replica_curves(list(layers.values()), steps, range(replicas))
     norms = stability_norms(config, list(layers.values()))
     rows = []
     for number, (name, curves) in enumerate(zip(layers, all_curves, strict=True)):
-        first = {anchor: scores[0, 0] for anchor, scores in curves.items()}  # the seed of the tests
+        column = steps.index(tests.quality_steps)
+        first = {anchor: scores[0, column] for anchor, scores in curves.items()}  # the seed of the tests
+        early = curves[evaluator.anchors[0].name][0, 0] >= tests.hurdle_threshold * evaluator.chance
         stable = {anchor: norm[number] <= config.rejection.stability_norm for anchor, norm in norms.items()}
         rows.append({
             "layer": name,
@@ -97,7 +100,11 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
             "stable": stable,
             "accuracies": {anchor: scores.tolist() for anchor, scores in curves.items()},
             "replicas": np.mean([scores[:, -1] for scores in curves.values()], axis=0).tolist(),
-            "passes": all(stable.values()) and min(first.values()) >= evaluator.threshold,
+            "passes": bool(
+                all(stable.values())
+                and (early or not tests.hurdle_steps)
+                and min(first.values()) >= evaluator.threshold
+            ),
         })  # fmt: skip
     costs = {"here": seconds_of_evaluation(evaluator) / replicas}
     if reference:
@@ -116,7 +123,7 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
 
 def stability_norms(config: ConfigDict, graphs: Sequence[Graph]) -> dict[str, list[float]]:
     """Largest gradient norms of the graphs in the stability test, on every anchor."""
-    norms = {}
+    config, norms = config.copy_and_resolve_references(), {}
     for name in config.anchors:
         config.rejection.stability_anchor = name
         norms[name] = [norm for norm, _ in make_evaluator(config).stability(graphs)]

@@ -30,7 +30,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.shift = 0
     config.average_decay = 0.9999
     config.average_start = 1000
-    config.networks.update({"name": "biggan", "embedding": 128})
+    config.networks.update({"name": "biggan", "width": None, "embedding": 128, "embedding_scale": 1.0})
     config.layer.group_size = None  # 32 groups, whatever the width
     config.data.update({"source": "cifar10", "crop": 32, "flip": True})
     config.adam.generator_rate = config.adam.discriminator_rate = 2e-4

@@ -51,7 +51,9 @@ def get_config(form: str = "deep") -> ConfigDict:
     config.shift = 0
     config.average_decay = 0.9999
     config.average_start = 20_000
-    config.networks.update({"name": networks, "embedding": 128, "wide_output": True})
+    config.networks.update(
+        {"name": networks, "width": None, "embedding": 128, "embedding_scale": 1.0, "wide_output": True}
+    )
     config.layer.group_size = None  # 32 groups, whatever the width
     config.data.update(
         {"source": "tfds:imagenet2012", "stream": True, "crop": side, "validation_size": 10_000}
@@ -68,7 +70,7 @@ def get_config(form: str = "deep") -> ConfigDict:
         config.batch_size = config.eval_batch_size = 16
         config.log_every = 2
         config.networks.width = 4
-        config.data.update({"source": "synthetic:4x3", "stream": False, "image_size": 32, "crop": 32})
+        config.data.update({"source": "synthetic:4x3", "stream": False, "image_size": 28, "crop": 28})
         config.data.update({"train_size": 128, "validation_size": 32})
         config.sampling.batch_size = 16
         config.scores.network = "none"

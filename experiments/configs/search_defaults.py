@@ -104,6 +104,7 @@ def set_quick(config: ConfigDict) -> None:
     config.proxy.eval_batch_size = 64
     config.rejection.quality_steps = 30
     config.rejection.quality_threshold = 1.2
+    config.rejection.hurdle_steps = 0
     config.rejection.stability_steps = 10
     config.rejection.stability_step_size = 0.01
     config.executor = "universal"

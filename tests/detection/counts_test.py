@@ -41,19 +41,27 @@ def test_resnet50_with_a_pyramid_has_the_parameters_of_its_parts():
     }
 
 
+def heavy(*values):
+    """A case that the exhaustive suite runs."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "outputs", "fields", "expected"),
     [
         ("resnet50_v1", "evonorm_b0", 91, {}, 46_379_313),
-        ("resnet50_v1", "bn_relu", 81, {}, 46_313_269),
+        heavy("resnet50_v1", "bn_relu", 81, {}, 46_313_269),
+        heavy("resnet50_v1", "evonorm_b0", 81, {}, 46_325_493),
+        heavy("resnet50_v1", "gn_relu", 91, {}, 46_367_089),
+        heavy("resnet50_v1", "bn_relu", 91, {"norm_in": ("backbone", "fpn")}, 46_367_089 - 18 * 512),
         ("resnet50_v1", "bn_relu", 91, {"levels": (3, 7)}, 46_301_297),
         ("resnet50_v2", "bn_relu", 91, {}, 46_359_409),
-        ("resnet50_v2", "evonorm_b0", 91, {}, 46_386_737),
+        heavy("resnet50_v2", "evonorm_b0", 91, {}, 46_386_737),
         ("resnet50_v1", "bn_relu", 91, TORCHVISION, 44_401_393),
         ("spinenet49", "bn_relu", 91, SPINENET, 40_753_521),
         ("spinenet96", "bn_relu", 91, SPINENET, 55_185_009),
-        pytest.param("spinenet96", "evonorm_b0", 91, SPINENET, 55_207_729, marks=pytest.mark.exhaustive),
-        ("spinenet96", "evonorm_b0", 91, SPINENET | {"merge_activation": "norm_act"}, 55_239_217),
+        heavy("spinenet96", "evonorm_b0", 91, SPINENET, 55_207_729),
+        heavy("spinenet96", "evonorm_b0", 91, SPINENET | {"merge_activation": "norm_act"}, 55_239_217),
     ],
 )
 def test_detectors_have_the_published_number_of_parameters(name, layer, outputs, fields, expected):
@@ -62,11 +70,7 @@ def test_detectors_have_the_published_number_of_parameters(name, layer, outputs,
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [
-        ("spinenet49", 21_831_488),
-        ("spinenet96", 36_262_976),
-        pytest.param("spinenet143", 60_247_616, marks=pytest.mark.exhaustive),
-    ],
+    [("spinenet49", 21_831_488), ("spinenet96", 36_262_976), heavy("spinenet143", 60_247_616)],
 )
 def test_spinenets_have_the_published_number_of_parameters(name, expected):
     assert parameters(name, **SPINENET)["backbone"] == expected
@@ -132,10 +136,7 @@ def test_resnet50_with_a_pyramid_has_the_published_cost():
 
 @pytest.mark.parametrize(
     ("name", "side", "expected"),
-    [
-        ("spinenet49", 640, 215.4),
-        pytest.param("spinenet96", 1024, 314.1, marks=pytest.mark.exhaustive),
-    ],
+    [("spinenet49", 640, 215.4), heavy("spinenet96", 1024, 314.1)],
 )
 def test_spinenets_have_the_published_cost(name, side, expected):
     detector, variables = traced(name, "bn_relu", **SPINENET)

@@ -70,6 +70,7 @@ def test_everything_moves_and_all_metrics_are_finite():
     assert metrics[0]["sigma"] == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.exhaustive
 def test_eight_devices_train_like_one_with_statistics_of_the_whole_batch():
     """Values and gradients: a norm that is synchronized wrongly is a classic bug."""
     states, metrics = trained(1)

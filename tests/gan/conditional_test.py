@@ -10,6 +10,7 @@ from support.layer_oracle import SHAPE, assert_close, oracle
 import evonorms_jax as en
 from evonorms_jax.gan.conditional import ConditionalNormAct
 from evonorms_jax.layers import LAYERS
+from evonorms_jax.training.mesh import data_mesh, split
 
 B, C = SHAPE[0], SHAPE[-1]
 CONDITION = 5
@@ -93,3 +94,26 @@ def test_scale_and_bias_are_the_normalized_matrices_times_the_condition(rng):
     )
     y = layer.apply({**variables, "params": params}, x, condition)
     assert_close(y, oracle("evonorm_s0", {"v": np.full(C, 3.0)}, x) * (1 + gain) + bias, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["bn_relu", "evonorm_b0"])
+def test_value_and_gradients_over_eight_devices_are_those_of_one(name, rng):
+    """Statistics of the batch are those of all devices, and the gain multiplies on each."""
+    x = rng.normal(0.3, 2, (8, 4, 4, C)).astype(np.float32)
+    condition = rng.normal(size=(8, CONDITION)).astype(np.float32)
+    layer = conditional(name)
+    variables = layer.init(jax.random.key(0), x, condition)
+
+    @jax.jit
+    def step(params, x, condition):
+        def loss(params, x):
+            y, updated = layer.apply({**variables, "params": params}, x, condition, mutable=["batch_stats"])
+            return jnp.sum(y**3), (y, updated)
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+
+    found = [
+        step(variables["params"], *jax.device_put((x, condition), split(data_mesh(jax.devices()[:count]))))
+        for count in (1, 8)
+    ]
+    jax.tree.map(lambda one, other: assert_close(other, one, 1e-4), *found)

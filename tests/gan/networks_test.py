@@ -68,7 +68,13 @@ WITH_V = {
 DIGITS = {"classes": 10, "channels": 1, "embedding": 32}
 
 
-@pytest.mark.parametrize(("name", "size"), COUNTS)
+def sizes(table, least=0):
+    """Names and sizes of a table; to trace the networks of 256 and 512 takes seconds."""
+    heavy = pytest.mark.exhaustive
+    return [pytest.param(*key, marks=heavy) if key[1] >= 256 else key for key in table if key[1] >= least]
+
+
+@pytest.mark.parametrize(("name", "size"), sizes(COUNTS))
 def test_the_numbers_of_parameters_are_exact(name, size):
     wide, plain, expected = COUNTS[name, size]
     fields = DIGITS if size == 28 else {}
@@ -86,7 +92,7 @@ def test_the_wider_networks_of_the_digits(width, expected):
     assert tuple(map(count, shapes_of("biggan_deep", 28, width=width, **DIGITS))) == expected
 
 
-@pytest.mark.parametrize(("name", "size"), WITH_V)
+@pytest.mark.parametrize(("name", "size"), sizes(WITH_V))
 def test_the_sites_have_as_many_channels_as_an_evonorm_adds_parameters(name, size):
     """Each channel of a site has one moving mean in a network of BatchNorm."""
     stats = flatten_dict(shapes_of(name, size)[0]["batch_stats"])
@@ -103,7 +109,7 @@ def test_each_layer_adds_its_own_vectors(spec):
     assert set(discriminator) == {"params", "spectral"}
 
 
-@pytest.mark.parametrize(("name", "size"), [key for key in COUNTS if key[1] >= 64])
+@pytest.mark.parametrize(("name", "size"), sizes(COUNTS, least=64))
 def test_one_attention_in_each_network_and_none_in_a_discriminator_of_64(name, size):
     for kind, variables in zip(("generator", "discriminator"), shapes_of(name, size), strict=True):
         found = [path for path in variables["params"] if "attention" in path]

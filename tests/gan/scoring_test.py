@@ -1,5 +1,6 @@
 """Scorers with stub networks and stub samplers: real images, collapsed ones, noise."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -146,8 +147,9 @@ def test_no_image_is_left_out_and_none_added(rng):
     """Seven images at batch three are those at batch seven, on one device and on eight."""
     images = rng.integers(0, 256, (7, SIDE, SIDE, 1), np.uint8)
     expected = Embedder(stub(), 7)(images)
-    for size in (3, 8):
-        found = Embedder(stub(), size)(images)
+    one = jax.devices()[:1]
+    for size, devices in ((3, one), (7, one), (8, None)):
+        found = Embedder(stub(), size, devices)(images)
         np.testing.assert_allclose(found.features, expected.features, rtol=1e-5)
         assert found.logits.shape == (7, CLASSES)
     with pytest.raises(ValueError, match="images uint8"):

@@ -130,6 +130,11 @@ def test_init_leaves_u_at_its_start_with_sigma_one(all_modules):
         np.testing.assert_allclose(normalized, kernel, rtol=1e-4, atol=1e-6)
 
 
+def test_the_start_of_a_plain_table_has_its_scale():
+    variables = spectral.Embed(3, 5, scale=4.0).init(jax.random.key(0), np.array([0]))
+    np.testing.assert_allclose(np.linalg.svd(variables["params"]["embedding"])[1], 4, rtol=1e-5)
+
+
 def test_labels_may_be_mixed(rng):
     table = rng.normal(size=(3, 4)).astype(np.float32)
     mixed = spectral.look_up(table, np.array([[0, 0, 1], [0.5, 0.5, 0]], np.float32))

@@ -8,8 +8,11 @@ from support.gan_configs import tiny_config
 from evonorms_jax.data import ImageSet
 from evonorms_jax.gan import task as gan_task
 from evonorms_jax.gan.labels import check_all_labels, check_drawn_labels
+from evonorms_jax.gan.layouts import get_layout
 from evonorms_jax.gan.task import build_task
+from evonorms_jax.runs.config_checks import flat
 from evonorms_jax.training import loop
+from experiments.configs import gan_cifar10, gan_imagenet128
 
 
 @pytest.mark.exhaustive
@@ -39,7 +42,7 @@ def test_labels_of_a_batch_are_checked_by_what_is_to_be_expected(rng):
     check_drawn_labels(rng.integers(10, size=64), 10, "set")
     check_all_labels(np.arange(10), 10, "set")
     with pytest.raises(
-        ValueError, match="first 512 training images have 1 of 1000 classes, 400 were expected"
+        ValueError, match="first 512 training images have 1 of 1000 classes, 401 were expected"
     ):
         check_drawn_labels(np.zeros(512, int), 1000, "set")
     with pytest.raises(ValueError, match="have 4 of 10 classes"):
@@ -64,7 +67,48 @@ def test_settings_that_cannot_be_trained_are_refused(overrides, message):
         build_task(tiny_config(**overrides))
 
 
+@pytest.mark.parametrize("config", [gan_imagenet128, gan_cifar10], ids=lambda module: module.__name__[20:])
+def test_every_recipe_can_be_traced_in_its_quick_form(config):
+    full, quick = config.get_config(), config.get_config("quick")
+    assert set(flat(full)) == set(flat(quick))
+    task = build_task(quick, jax.devices()[:1])
+    assert task.steps == 8 and jax.tree.leaves(task.target.params)
+
+
+@pytest.mark.parametrize("form", ["full", *gan_imagenet128.FORMS])
+def test_every_form_of_imagenet_has_its_networks(form):
+    config = gan_imagenet128.get_config(form)
+    assert get_layout(config.networks.name, config.data.crop).bottom == 4
+    assert config.networks.name == ("biggan" if form.startswith("plain") else "biggan_deep")
+    assert config.batch_size == 2048 and config.dtype == "bfloat16" and config.data.stream
+
+
+def test_a_form_of_imagenet_that_is_unknown():
+    with pytest.raises(ValueError, match=r"form must be deep, plain, .* or quick, got 'deep512'"):
+        gan_imagenet128.get_config("deep512")
+
+
 def test_the_deep_networks_of_the_same_config_can_be_traced():
     task = build_task(tiny_config(**{"networks.name": "biggan_deep", "layer.spec": "evonorm_s0"}))
     assert dict(task.about)["networks"] == "biggan_deep" and not task.criterion.largest
     assert {leaf.sharding.mesh.size for leaf in jax.tree.leaves(task.target)} == {8}
+
+
+def test_an_evaluation_has_the_quick_scores_and_a_sheet(monkeypatch, tmp_path):
+    class Scorer:
+        def evaluate(self, sample, part, stop):
+            return {} if stop() else {"frechet": float(len(sample(np.zeros(3, np.int32), 0))), "part": part}
+
+    def make_sampler(config, state):
+        return lambda labels, seed: np.zeros((len(labels), 8, 8, 1), np.uint8)
+
+    monkeypatch.setattr(gan_task, "make_scorer", lambda config: Scorer())
+    monkeypatch.setattr(gan_task, "make_sampler", make_sampler)
+    monkeypatch.setattr(gan_task, "make_mean_logit", lambda *_: lambda state, batches, stop: 0.5)
+    task = build_task(tiny_config(**{"scores.network": "classifier"}), jax.devices()[:1])
+    assert task.evaluate(None, "test", lambda: False) == {"logit": 0.5, "frechet": 3.0, "part": "test"}
+    assert task.evaluate(None, "test", lambda: True) == {"logit": 0.5}
+    task.illustrate(task.target._replace(step=np.int32(40)), tmp_path)
+    assert [path.name for path in (tmp_path / "sheets").iterdir()] == ["step-000040.png"]
+    without = build_task(tiny_config(), jax.devices()[:1])
+    assert without.evaluate(None, "test", lambda: False) == {"logit": 0.5}

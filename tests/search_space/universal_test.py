@@ -166,6 +166,20 @@ def test_the_form_for_a_tpu_has_the_same_values_gradients_and_statistics(graph, 
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), compact, direct)
 
 
+def test_a_slot_is_written_before_it_is_read_on_a_tpu(monkeypatch, rng):
+    monkeypatch.setattr(jax.lax, "empty", lambda shape, dtype: jnp.full(shape, jnp.nan, dtype))
+    x, v0, v1 = (np.concatenate([array, array]) for array in make_inputs(rng))  # shapes not traced before
+    for graph in CATALOG.values():
+        encoded = encode(graph)
+
+        def loss(x, v0, v1, encoded=encoded):
+            stats = initial_statistics(encoded, x.shape[-1])
+            return jnp.sum(apply_encoded(encoded, x, v0[:8], v1[:8], stats, train=True)[0])
+
+        direct, compact = jax.grad(loss, (0, 1, 2))(x, v0, v1), on_tpu(jax.grad(loss, (0, 1, 2)), x, v0, v1)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), compact, direct)
+
+
 def test_what_the_other_instructions_make_of_huge_values_stays_out(rng):
     x, v0, v1 = make_inputs(rng)
     encoded = encode(CATALOG["evonorm_s0"])

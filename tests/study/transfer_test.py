@@ -17,6 +17,8 @@ from experiments.configs import (
     batch_size_mnist5k,
     transfer_coco,
     transfer_digit_scenes,
+    transfer_gan_digits,
+    transfer_gan_imagenet,
     transfer_imagenet,
     transfer_mnist5k,
 )
@@ -167,8 +169,12 @@ def test_a_gan_table_shows_the_median_of_the_trainings_that_ended(tmp_path, monk
         finish(runner, cell, None if lost else {"frechet": {"value": (9.0, 3.0, 4.0)[cell.seed]}})
     results = transfer.collect(config, runner, trainings)
     table = transfer.make_table(results)
-    assert table.rows == [["BN-ReLU", "4.0", "4.0"], ["EvoNorm-B0", "6.0 (1 lost)", "6.0 (1 lost)"]]
-    assert "Fréchet distance, median over the seeds" in table.notes and "is left out" in table.notes
+    cells = "4.0 [3.0, 4.0, 9.0]", "6.0 [3.0, 9.0] (1 lost)"
+    assert table.rows == [["BN-ReLU", *cells[:1] * 2], ["EvoNorm-B0", *cells[1:] * 2]]
+    assert (
+        "Fréchet distance, median and all values over the seeds" in table.notes
+        and "is left out" in table.notes
+    )
     assert draw_table(results).axes[0].get_xlabel() == "Fréchet distance"
 
 
@@ -189,7 +195,7 @@ def test_an_optimizer_is_one_more_column(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "clasification"}, "task must be one of classification, detection, got 'clasification'"),
+        ({"task": "clasification"}, r"task must be one of classification, .*gan, got 'clasification'"),
         ({"metrics": ("test.acuracy",)}, "unknown name 'test.acuracy'; did you mean 'test.accuracy'"),
         ({"networks": ("a f.py", "a g.py")}, "networks must have different names, got 'a' twice"),
         ({"networks": ()}, "networks must have at least one entry"),
@@ -251,6 +257,10 @@ def test_a_work_directory_from_before_there_were_metrics_is_still_its_own(tmp_pa
         (transfer_digit_scenes, "quick"),
         (transfer_coco, "full"),
         (transfer_coco, "quick"),
+        (transfer_gan_digits, "full"),
+        (transfer_gan_digits, "quick"),
+        (transfer_gan_imagenet, "full"),
+        (transfer_gan_imagenet, "quick"),
     ],
 )
 def test_the_configs_are_ready_to_run(module, form, tmp_path):
@@ -259,6 +269,22 @@ def test_the_configs_are_ready_to_run(module, form, tmp_path):
     for cell in made(config, tmp_path)[1]:
         settings = cell.training.config()
         assert settings.batch_size % (settings.statistics_batch or 1) == 0
+
+
+def test_a_table_of_generators_names_the_network_of_its_scores(tmp_path):
+    """FID is the Inception network's."""
+    config = transfer_gan_digits.get_config("quick")
+    runner, trainings = made(config, tmp_path)
+    assert [cell.row for cell in trainings] == ["BN-ReLU", "EvoNorm-S0"]
+    assert runner.command(trainings[1]).startswith("python -m experiments.generate --config=")
+    scores = {"frechet": {"value": 12.0, "floor": 1.0}, "score": 8.75, "agreement": 0.925}
+    finish(runner, trainings[0], scores)
+    finish(runner, trainings[1], None)
+    table = transfer.make_table(transfer.collect(config, runner, trainings))
+    names = ("digit Frechet distance", "digit score", "agreement with the class")
+    assert table.header[1:] == [f"digits, {name}" for name in names]
+    assert table.rows == [["BN-ReLU", "12.00", "8.75", "92.5"], ["EvoNorm-S0", *[f"{DASH} (1 lost)"] * 3]]
+    assert full_training.TRAINERS["gan"].metrics["fid"].title == "FID"
 
 
 def test_the_recipes_themselves_are_not_changed(tmp_path):

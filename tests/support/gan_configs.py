@@ -38,6 +38,7 @@ def tiny_config(**overrides):
         "networks.name": "biggan",
         "networks.width": None,
         "networks.embedding": 4,
+        "networks.embedding_scale": 1.0,
         "data.source": "synthetic",
         "data.image_size": SIDE,
         "data.crop": SIDE,

@@ -1,0 +1,36 @@
+"""Layers in the generator of a small BigGAN-deep on 4,000 embedded digits, by distance, score and agreement.
+
+    python -m experiments.tables --config=experiments/configs/transfer_gan_digits.py --workdir=runs/gans
+
+Each cell is a training of `experiments.generate` with the recipe of `gan_digits.py`, of at most 15 minutes on
+two x86-64 cores, and the first one trains the classifier of the scores too. A training that was lost is left
+out of the median and counted. Other rows, such as layers that a search found, replace these:
+`--config.layers=bn_relu --config.layers=runs/mnist5k/top_layers.json#0`. With 3 seeds and a network of this
+size, the seeds may hide the order of the layers. `:quick` trains two layers for a few steps.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments.configs.search_defaults import check_form
+
+LAYERS = ("bn_relu", "gn_relu", "ln_relu", "pn_relu", "evonorm_b0", "evonorm_s0")
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The config; `form` is "full" or "quick"."""
+    quick = check_form(form)
+    config = ConfigDict()
+    config.task = "gan"  # kind of training, see evonorms_jax/study/full_training.py
+    config.metrics = ("digit_frechet", "digit_score", "agreement")
+    config.name = f"BigGAN-deep, {'a few steps on digits' if quick else '5,000 digits'}"
+    config.layers = LAYERS
+    config.comparison = ""  # or a comparison of methods, see transfer_mnist5k.py
+    config.seeds = (0, 1, 2)
+    config.batches = config_dict.placeholder(tuple)
+    config.workers = config_dict.placeholder(int)
+    config.networks = (f"digits experiments/configs/gan_digits.py{':quick' if quick else ''}",)
+    config.overrides = ()  # of the recipe, KEY=VALUE each
+    if quick:
+        config.layers = ("bn_relu", "evonorm_s0")
+        config.seeds = (0,)
+    return config
