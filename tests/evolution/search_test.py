@@ -13,6 +13,14 @@ from support import mains, one_block
 # Keys in which two runs of the same history may differ.
 TIMINGS = ("seconds",)
 BUDGET = 60  # of the quick forms
+SMALL = (
+    "--cpu_devices=2",
+    "--config.anchors=one_block",
+    "--config.proxy.steps=20",
+    "--config.rejection.quality_steps=10",
+    "--config.rejection.quality_threshold=0.8",
+    "--config.top_k=2",
+)
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +30,8 @@ def arguments(workdir, *overrides, config="search_mnist5k.py:quick"):
 
 
 def start(workdir, *overrides, begin=mains.fork):
-    """A quick search on an anchor whose programs are built in a fraction of the time."""
-    overrides = ["--config.anchors=one_block", "--cpu_devices=2", *overrides]
-    return begin("-c", one_block.MAIN, "experiments.search", *arguments(workdir, *overrides))
+    """A quick search on an anchor whose programs are built in a fraction of the time, and with few steps."""
+    return begin("-c", one_block.MAIN, "experiments.search", *arguments(workdir, *SMALL, *overrides))
 
 
 def run(workdir, *overrides, **options):

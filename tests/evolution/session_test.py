@@ -217,12 +217,12 @@ class Interrupted:
 
 
 def test_stopped_again_and_again_it_ends_with_the_same_history(finished, evaluator, tmp_path):
-    workdir, rounds = tmp_path / "run", 0
+    config, workdir, rounds = changed(rerank_replicas=0), tmp_path / "run", 0
     for after in (1, 2):
-        assert not search(quick(), workdir, Interrupted(evaluator, after))
+        assert not search(config, workdir, Interrupted(evaluator, after))
         rounds += after
-        assert len(history(workdir)) == rounds * quick().evolution.round_size
-    assert search(quick(), workdir, evaluator)
+        assert len(history(workdir)) == rounds * config.evolution.round_size
+    assert search(config, workdir, evaluator)
     assert history(workdir) == history(finished)
 
 
@@ -270,6 +270,13 @@ def test_a_re_ranking_that_was_stopped_trains_the_rest(finished, evaluator, tmp_
 # -- Methods and options
 
 
+@pytest.fixture
+def only_candidates(monkeypatch):
+    """No baseline is trained: those of the tests above are."""
+    monkeypatch.setattr(session, "SEARCH_BASELINES", {})
+
+
+@pytest.mark.usefixtures("only_candidates")
 @pytest.mark.parametrize(
     ("changes", "outcomes"),
     [
@@ -288,7 +295,7 @@ def test_a_re_ranking_that_was_stopped_trains_the_rest(finished, evaluator, tmp_
 def test_methods_and_options(changes, outcomes, evaluator, tmp_path, monkeypatch):
     enabled = changes.get("rejection.enabled", True)
     monkeypatch.setattr(evaluator, "_tests", evaluator._tests._replace(enabled=enabled))
-    assert search(changed(**changes), tmp_path / "run", evaluator)
+    assert search(changed(**changes, rerank_replicas=0), tmp_path / "run", evaluator)
     records = history(tmp_path / "run")
     found = [record["outcome"] for record in records]
     assert set(found) & outcomes
@@ -304,12 +311,14 @@ def test_methods_and_options(changes, outcomes, evaluator, tmp_path, monkeypatch
         assert {op for each in nodes for op, _ in each} == set(changes["search_space.ops"])
 
 
+@pytest.mark.usefixtures("only_candidates")
 @pytest.mark.parametrize("name", ["search_cifar10_b", "search_cifar10_s", "search_tfds", "search_mnist5k_s"])
 def test_the_quick_form_of_every_config_runs(name, evaluator, tmp_path, monkeypatch):
     """Its programs are those of the shared evaluator: the settings that they depend on are the same."""
     config = load_config(f"{CONFIGS}/{name}.py:quick")
     for group in ("data", "anchors", "layer", "proxy", "executor"):
         assert config[group] == quick()[group], group
+    config.rerank_replicas = 0
     own = make_evaluator(config, devices=jax.local_devices()[:2])
     monkeypatch.setattr(evaluator, "_tests", own._tests)
     assert search(config, tmp_path / "run", evaluator)
