@@ -31,6 +31,7 @@ def test_the_rates_of_the_early_tests_by_hand():
     assert by_name["25 steps, 1.1 x chance"] == (1, 2, 1, 2)
 
 
+@pytest.mark.exhaustive
 def test_a_sample_goes_through_all_tests_and_the_early_ones_are_applied_afterwards(config):
     measured = false_rejections.measure(config, random=0, mutated=9)
     assert measured["drawn"]["trained"] == len(measured["candidates"]) > 1
