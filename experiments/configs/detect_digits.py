@@ -73,7 +73,7 @@ def get_config(form: str = "full") -> ConfigDict:
     # The fields of OptimizerSettings in evonorms_jax/training/optimizer.py.
     config.optimizer = ConfigDict({"name": "momentum", "momentum": 0.9, "weight_decay": 1e-4})
     config.optimizer.decayed = "kernels"
-    config.optimizer.learning_rate = 0.1
+    config.optimizer.learning_rate = 0.04
     config.optimizer.reference_batch = config_dict.placeholder(int)
     config.optimizer.schedule = "cosine"
     config.optimizer.drops = (1 / 3, 2 / 3)  # of the schedule "step", as shares of the length
