@@ -66,7 +66,7 @@ def test_regions_match_above_one_half_and_else_are_background():
     found = match_regions(regions, jnp.arange(5) < 4, boxes, valid)
     assert found.positive.tolist() == [True, False, True, False, False]
     assert found.negative.tolist() == [False, True, False, True, False]
-    empty = match_regions(regions, jnp.arange(5) < 4, *slots([]))
+    empty = match_regions(regions, jnp.arange(5) < 4, boxes, valid & False)
     assert empty.negative.tolist() == [True] * 4 + [False]
 
 
