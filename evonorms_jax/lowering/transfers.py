@@ -15,7 +15,7 @@ from evonorms_jax.errors import UserError
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?")
-# They move nothing. The custom calls of XLA:TPU join slices that lie on the chip.
+# Without transfers. The custom calls of XLA:TPU join slices that lie on the chip.
 _FREE = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "after-all", "custom-call"}
 
 

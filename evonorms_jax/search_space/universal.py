@@ -18,8 +18,10 @@ the cotangent that one node sends to one of its inputs. Three choices serve spee
 
 On a TPU the program has a compact form with the same results. All element-wise instructions share one branch.
 It computes each of them in one pass and selects: fewer kernels are built, and memory bounds the pass anyway.
-The aggregations share another branch with one computation for all of them, forward and backward. The backward
-pass rebuilds the buffer from x, v0 and v1, so that one buffer exists at a time instead of one for each layer.
+The aggregations share another branch with one computation for all of them, forward and backward. The
+backward pass rebuilds the buffer from x, v0 and v1, so that one buffer exists at a time instead of one for
+each layer. The buffer is not cleared first. Equal kernels of all layers become one routine, see
+`target.compiler_options`.
 
 Second derivatives work forward over reverse (`jax.jvp` of `jax.grad`).
 

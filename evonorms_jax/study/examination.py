@@ -121,16 +121,27 @@ class Examiner:
             row |= self._untrained_verdict(row)
         alive = [place for place, row in enumerate(rows) if row["outcome"] is None]
         graphs = [layers[place].graph for place in alive]
-        # Not `examine` of the evaluator: a second layer with the same function has an answer of its own.
-        evaluations, climbs = self._evaluator.evaluate(graphs), self._evaluator.stability(graphs)
-        curves = self._evaluator.replica_curves(graphs, self._steps, self._replicas)
-        for place, evaluation, (norm, steps), curve in zip(alive, evaluations, climbs, curves, strict=True):
-            evidence = {name: _finite(value) for name, value in evaluation.evidence.items()}
-            rows[place] |= {"outcome": evaluation.outcome, "evidence": evidence}
-            rows[place] |= {"stability": {"norm": _finite(norm), "steps": steps}} | self._scores(curve)
+        if graphs:  # else no program need be built
+            for place, trained in zip(alive, self._train(graphs), strict=True):
+                rows[place] |= trained
         for row in rows:
             row["seconds"] = (time.monotonic() - started) / len(layers)
         return rows
+
+    def _train(self, graphs: Sequence[Graph]) -> list[Json]:
+        """The fields of an examination that need training."""
+        # Not `examine` of the evaluator: a second layer with the same function has an answer of its own.
+        evaluations, climbs = self._evaluator.evaluate(graphs), self._evaluator.stability(graphs)
+        curves = self._evaluator.replica_curves(graphs, self._steps, self._replicas)
+        return [
+            {
+                "outcome": evaluation.outcome,
+                "evidence": {name: _finite(value) for name, value in evaluation.evidence.items()},
+                "stability": {"norm": _finite(norm), "steps": steps},
+            }
+            | self._scores(curve)
+            for evaluation, (norm, steps), curve in zip(evaluations, climbs, curves, strict=True)
+        ]
 
     def _untrained_verdict(self, row: Json) -> Json:
         """The outcome by the tests that look at outputs alone, None if the layer passes them."""

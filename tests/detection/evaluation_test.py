@@ -1,6 +1,7 @@
 """Evaluation from detections on the canvas to files, with detectors that know the truth."""
 
 import json
+import socket
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from etils import epath
 from PIL import Image
+from support import mains
 from support.coco_sets import annotation, levels, settings, write_split
+from support.detection_truth import evaluated, never
 
 from evonorms_jax.detection import coco, evaluation
-from evonorms_jax.detection.annotations import CocoObject, images_of
+from evonorms_jax.detection.annotations import CocoObject
 from evonorms_jax.detection.evaluation import Evaluator
 from evonorms_jax.detection.mask_targets import crop_masks
 from evonorms_jax.detection.objects import fill_slots
@@ -19,40 +22,13 @@ from evonorms_jax.detection.paste import results_of
 from evonorms_jax.detection.placement import whole
 from evonorms_jax.detection.segmentation import decode
 from evonorms_jax.detection.types import DETECTED_MASK_SIDE, Detections
-from evonorms_jax.training.mesh import data_mesh, put_batch, split
+from evonorms_jax.training.mesh import data_mesh, split
 
 
 def rectangle(box):
     y0, x0, y1, x1 = box
     polygon = np.array([x0, y0, x1, y0, x1, y1, x0, y1], np.float32)
     return CocoObject((y0, x0, y1, x1), 1, False, [polygon])
-
-
-def never():
-    return False
-
-
-class Oracle:
-    """A detector that returns the annotated objects of the images it is shown, in the order of a part."""
-
-    def __init__(self, stream, images, side, slots=12):
-        self.places = {}
-        for image in images:
-            placed = whole(image.height, image.width, side)
-            boxes, classes, masks, valid = fill_slots(image.objects, placed, slots)
-            cropped = np.asarray(crop_masks(masks, boxes, boxes, DETECTED_MASK_SIDE))
-            scores = np.linspace(0.9, 0.6, slots, dtype=np.float32)
-            self.places[image.id] = Detections(boxes, scores, classes, cropped, valid)
-        self.stream, self.queue = stream, []
-
-    def begin(self, part, batch_size):
-        self.queue = [batch.image_ids for batch in self.stream.eval_batches(part, batch_size)]
-
-    def __call__(self, state, images, sizes):
-        assert images.shape[0] == sizes.shape[0] and isinstance(images, jax.Array)
-        found = [self.places[int(number)] for number in self.queue.pop(0)]
-        stacked = Detections(*(np.stack(values) for values in zip(*found, strict=True)))
-        return put_batch(data_mesh(jax.devices()[:2]), stacked)
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +46,6 @@ def squares(tmp_path_factory):
     for split_name in ("train2017", "val2017"):
         write_split(root, split_name, pictures, objects)
     return settings(root, canvas=256, slots=12, validation_split="val2017")
-
-
-def evaluated(fields, part="validation", batch_size=4):
-    stream = coco.open_coco(fields)
-    oracle = Oracle(stream, images_of(stream.truth(part).content, stream.categories), fields.canvas)
-    oracle.begin(part, batch_size)
-    evaluator = Evaluator(oracle, stream, data_mesh(jax.devices()[:2]), batch_size, threads=2)
-    return evaluator, evaluator.evaluate(None, part, never)
 
 
 def test_the_truth_is_found_and_pasted_back(squares):
@@ -105,7 +73,7 @@ def test_masks_are_pasted_back_without_a_shift(rng):
 
 
 def test_digit_scenes_are_found_with_crowds_and_filling(digits, tmp_path):
-    """Through all forms of masks; the files hold the numbers that are returned."""
+    """All forms of masks occur. The files hold the numbers that are returned."""
     evaluator, found = evaluated(digits, batch_size=6)  # the last batch has four images of filling
     assert found["box_AP"] == pytest.approx(1.0, abs=1e-6) and found["mask_AP50"] > 0.95
     evaluator.illustrate(type("State", (), {"step": np.int32(7)}), epath.Path(tmp_path))
@@ -145,7 +113,7 @@ def test_the_rows_of_this_host_return_in_order():
 
 
 def test_the_results_of_all_hosts_are_collected(monkeypatch):
-    """The hosts hold different numbers of results; arrays of one size are exchanged."""
+    """The hosts hold different numbers of results and exchange arrays of one size."""
     shares = [[{"score": 0.5}], [], [{"score": 0.25, "name": "Ä"}, {"score": 0.125}]]
     sent = []
 
@@ -160,3 +128,19 @@ def test_the_results_of_all_hosts_are_collected(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     assert evaluation._gather(shares[2]) == shares[0] + shares[2]
     assert sent[1].dtype == np.uint8 and len(sent[1]) == int(sent[0])  # its own is the longest
+
+
+@pytest.mark.exhaustive
+def test_two_hosts_score_as_one(digits):
+    """Each host pastes the masks of its own images, and both have all results."""
+    evaluator, expected = evaluated(digits, batch_size=6)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    program, fields = ("-m", "support.detection_truth"), json.dumps(digits._asdict())
+    hosts = [mains.launch(*program, fields, address, str(number)) for number in (0, 1)]
+    for host in hosts:
+        done = mains.finish(host)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert found == [expected["box_AP"], expected["mask_AP"], len(evaluator._last.results)]

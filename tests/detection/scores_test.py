@@ -102,7 +102,7 @@ def test_equal_scores_give_one_number_in_any_order(rng):
     annotations = [annotation(number, 1 + number % 2, box) for number, box in enumerate(BOXES, 1)]
     results = [result(1 + number % 2, box, 0.5) for number, box in enumerate(BOXES, 1)]
     results += [result(image, (1, 1, 9, 9), 0.5) for image in (1, 2)]
-    # The order within an image is that of its detector; the hosts' shares may come in any order.
+    # The order within an image is that of its detector. The shares of the hosts may come in any order.
     shares = [[each for each in results if each["image_id"] == image] for image in (1, 2)]
     numbers = {
         summary(truth_of(annotations), [*first, *second])["AP"] for first, second in (shares, shares[::-1])

@@ -89,3 +89,4 @@ def test_an_outline_has_no_hole():
     assert outline(mask) is None
     mask[2, 3] = mask[2, 4] = False  # a bay is no hole
     assert len(outline(mask)) == 1
+    assert len(outline(np.eye(2, dtype=bool))) == 2  # pixels that touch at a corner
