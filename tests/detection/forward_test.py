@@ -95,6 +95,8 @@ def test_empty_regions_reach_neither_statistics_nor_other_regions(rng, layer):
         np.testing.assert_allclose(codes[valid], one[0][1][valid], atol=1e-5)
     for first, second in zip(jax.tree.leaves(one[1]), jax.tree.leaves(other[1]), strict=True):
         np.testing.assert_allclose(first, second, atol=1e-6)
+    packed = head.apply(made, x[valid][None], np.ones((1, 3), bool), train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(packed[0][0][0], one[0][0][valid], atol=1e-5)
     if layer == "evonorm_s0":  # its statistics are of each region alone
         alone = head.apply(made, x[:1, :1], valid[:1, :1], train=True)
         np.testing.assert_allclose(one[0][0][0, 0], alone[0][0, 0], atol=1e-5)
