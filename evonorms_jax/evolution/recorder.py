@@ -111,8 +111,10 @@ class Recorder(SilentRecorder):
 
     def start(self) -> None:
         self._started = time.monotonic()
-        scores = self._archive.baselines()["bn_relu"]["scores"]
-        self._bar = "BN-ReLU " + (_percentages(scores) if scores else "is rejected")
+        baseline = self._archive.baselines().get("bn_relu")
+        if baseline is not None:
+            scores = baseline["scores"]
+            self._bar = "BN-ReLU " + (_percentages(scores) if scores else "is rejected")
 
     def examined(self, records: Sequence[Record]) -> None:
         self._archive.append(records)

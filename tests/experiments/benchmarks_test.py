@@ -35,7 +35,7 @@ def run_here(config, monkeypatch, tmp_path):
         workdir = f"--workdir={tmp_path}"
         argv = ["main", *(settings if search else []), workdir, *arguments]
         module.define_flags()
-        flags._parse("a config is required" if search else None, argv)
+        flags._parse("a config is required" if search else None, argv, positional=False)
         module.main(argv[:1])
         name = module.__name__.rpartition(".")[2]
         return json.loads((tmp_path / f"{name}.json").read_text())
