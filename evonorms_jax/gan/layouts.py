@@ -74,7 +74,7 @@ def get_layout(name: str, size: int) -> Layout:
     if name not in LAYOUTS:
         raise UserError(f"unknown networks {name!r}; there are {', '.join(LAYOUTS)}")
     if size not in LAYOUTS[name]:
-        sizes = ", ".join(map(str, LAYOUTS[name]))
+        sizes = ", ".join(map(str, sorted(LAYOUTS[name])))
         raise UserError(f"the blocks of {name} make images of side {sizes}, not {size}")
     return LAYOUTS[name][size]
 
