@@ -19,7 +19,7 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     config = get_defaults()
     config.name = "search on 5,000 digits"
-    config.budget = 24_000
+    config.budget = 16_000
     config.checkpoint_every = 512
     config.executor = "universal"  # a build takes longer than the steps that it would save
     config.rerank_replicas = 4
