@@ -145,7 +145,7 @@ def funnel(history: History) -> Html:
     rows.append((OUTCOMES["accepted"].title, "accepted", 0, left, f"{left:,}"))
 
     figure = canvas(600, 34 * len(rows) + 16)
-    axes = box(figure, 116, 8, 124, 8)
+    axes = box(figure, 116, 8, 26 + 7 * max(len(note) for *_, note in rows), 8)
     for place, (_, color, start, count, note) in enumerate(rows):
         axes.barh(place, count, left=start, height=0.62, color=light(color))
         axes.text(1.03, place, note, va="center_baseline", transform=axes.get_yaxis_transform())

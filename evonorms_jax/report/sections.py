@@ -98,7 +98,8 @@ def best_layer(search: Search, top: Sequence[ScoredLayer]) -> Html:
     if None not in again:
         difference = [points(again[0] - again[1])] if reference else []
         rows.append(("", [element("b", "mean, fresh seeds"), *map(percent, again), *difference]))
-    name = element("p", f"{best.title}, best by mean accuracy", css="note")
+    judged = "by mean accuracy" if again[0] is None else "with fresh seeds"
+    name = element("p", f"{best.title}, best {judged}", css="note")
     formula = element("div", _equation(best, size=22), name)
     return section("Best layer", element("div", formula, table(header, rows, text_columns=1), css="pair"))
 
