@@ -19,8 +19,8 @@ On two CPU cores it takes a quarter of an hour with `--baseline_candidates=6`, m
 longer by default. The goal is a hundred times the candidates per hour of plain JAX. Writes screening.json
 into the work directory.
 
-Two devices gain little where few candidates of a round reach a stage: with one candidate at a stage, the
-other device waits. A larger `evolution.round_size` mends that.
+Two devices may gain little where few candidates of a round reach a stage: with one candidate at a stage, the
+other device waits. A larger `evolution.round_size` helps then.
 """
 
 import json
