@@ -5,9 +5,9 @@
 
 Digits of 12x12 pixels and three small anchors of the paper's families. The method is the paper's. Its
 settings are ours where a comment says so: the paper's search had some hundred times as many candidates, and
-anchors of fifty layers that do not train without a norm. `experiments/benchmarks/calibration.py` shows that
-these anchors tell normalizers from pointwise functions, and `experiments/benchmarks/search_seeds.py` what
-searches with several seeds find. `:quick` ends in about a minute.
+anchors of fifty layers that do not train without a norm. `experiments/benchmarks/calibration.py` measures how
+well these anchors tell normalizers from pointwise functions, and `experiments/benchmarks/search_seeds.py`
+compares the best layers of searches with several seeds. `:quick` ends in about a minute.
 """
 
 from ml_collections import ConfigDict
