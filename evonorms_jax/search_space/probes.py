@@ -28,19 +28,29 @@ class Probe(NamedTuple):
 
 
 def make_probes(
-    seed: int, scales: Sequence[float], leaf_scale: float = 1.0, shape: Sequence[int] = (3, 4, 3, 8)
+    seed: int,
+    scales: Sequence[float],
+    leaf_scale: float = 1.0,
+    shape: Sequence[int] = (3, 4, 3, 8),
+    spread: float = 1.0,
 ) -> tuple[Probe, ...]:
     """Random probes, one of each scale, with the same trainable leaves.
 
-    The inputs are normal numbers with a mean of their own for each instance and channel.
+    The inputs are normal numbers with a mean of their own for each instance and channel, and with a scale of
+    their own for each channel, log-uniform from `scale / spread` to `scale * spread`.
     """
     rng = np.random.default_rng([20200406, seed])
     v0, v1 = leaf_scale * rng.normal(size=(2, shape[-1]))
     means = (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
-    return tuple(Probe(scale * (rng.normal(size=shape) + rng.normal(size=means)), v0, v1) for scale in scales)
+    inputs = [scale * (rng.normal(size=shape) + rng.normal(size=means)) for scale in scales]
+    channels = spread ** rng.uniform(-1, 1, size=shape[-1])
+    return tuple(Probe(x * channels, v0, v1) for x in inputs)
 
 
 _PROBES = make_probes(0, scales=(1.0, 1.0, 0.1, 10.0))
+# The last one tells moments of one channel from moments over several, of which a `max` may hide either where
+# all channels have one scale. All probes have the same leaves, as averages at inference require.
+_PROBES += (_PROBES[0]._replace(x=make_probes(1, scales=(1.0,), spread=100.0)[0].x),)
 
 
 def outputs(graph: Graph, probes: Sequence[Probe] = _PROBES) -> list[np.ndarray]:

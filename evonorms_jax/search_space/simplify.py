@@ -124,7 +124,8 @@ def _pixels(op: str, inputs: Sequence[_Term]) -> bool:
 
 def _moment(op: str, values: np.ndarray) -> np.ndarray:
     """The moment of values as those of a term."""
-    raw = np.array([[raw_moment(op, value, GROUPS) for value in pair] for pair in values])
+    with np.errstate(all="ignore"):  # values may be infinite
+        raw = np.array([[raw_moment(op, value, GROUPS) for value in pair] for pair in values])
     if OPS[op].batch_dependent:
         raw[:, 2] = raw[:, :2].mean(axis=1)
     return of_raw_moment(op, raw)

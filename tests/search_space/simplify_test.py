@@ -48,6 +48,12 @@ from evonorms_jax.search_space.simplify import readable, simplify
         # A layer that has no shorter spelling.
         ("abs(x) / std_bwh(abs(x) + abs(x))", "abs(x) / std_bwh(abs(x) + abs(x))"),
         ("x * rms_wh(v0)", "x * rms_wh(v0)"),
+        # The first operand wins where the scales of the channels differ much.
+        ("max(rms_bwh(x), mean_whc(std_wh(x)))", "max(rms_bwh(x), mean_whc(std_wh(x)))"),
+        (
+            "max(rms_bwh(x), mean_whc(std_whc/g(std_wh(x))))",
+            "max(rms_bwh(x), mean_whc(std_whc/g(std_wh(x))))",
+        ),
     ],
 )
 def test_identities(equation, simplified):
