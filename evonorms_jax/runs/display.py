@@ -80,11 +80,12 @@ class Display:
         if not self._progress.tasks:
             self._progress.add_task("", total=total, left="?")
         task = self._progress.tasks[0]
+        complete = task.completed < total <= completed  # is logged, whatever is shown after it
         self._progress.update(task.id, total=total, completed=completed)
         self._progress.update(task.id, left=_duration(task.time_remaining))
         self._log_due = True
         waited = self._logged_at is None or self._clock() - self._logged_at >= self._interval
-        if self._live is None and waited:
+        if self._live is None and (waited or complete):
             self._log()
 
     def _panel(self) -> Panel | Text:

@@ -97,6 +97,16 @@ def test_the_last_line_comes_once_and_also_after_an_exception():
     assert len(console.file.getvalue().splitlines()) == 1
 
 
+def test_the_state_in_which_all_is_done_is_logged_whatever_follows():
+    """A search goes on with a re-ranking, and its log has the outcomes of the whole budget."""
+    console = terminal()
+    with Display("search", interval=1e9, console=console) as display:
+        for completed, text in ((0, "begins"), (5, "half"), (10, "whole"), (10, "again"), (10, "ranked")):
+            display.update(completed=completed, total=10, rows=[("state", text)])
+    lines = console.file.getvalue().splitlines()
+    assert [line.split()[-1] for line in lines] == ["begins", "whole", "ranked"]
+
+
 def test_long_lines_are_not_folded_and_a_dumb_terminal_gets_lines():
     console = terminal(force_terminal=True, _environ={"TERM": "dumb"})
     with Display("search", console=console) as display:
