@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import socket
+import time
+from pathlib import Path
 
 import pytest
 from support import mains
@@ -23,6 +25,8 @@ def interrupt(workdir, signum, meanwhile=lambda: None):
     with start(workdir) as child:
         await_checkpoint(workdir, child, before)
         child.send_signal(signal.SIGSTOP)
+        while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)  # a thread may still be writing
         meanwhile()
         child.send_signal(signum)
         child.send_signal(signal.SIGCONT)
