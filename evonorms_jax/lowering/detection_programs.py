@@ -13,9 +13,10 @@ from evonorms_jax.detection.settings import DIGITS
 from evonorms_jax.detection.task import make_programs
 from evonorms_jax.lowering.programs import TpuProgram
 from evonorms_jax.lowering.topology import Topology
+from evonorms_jax.lowering.training_programs import start_and_step
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.training.classification import make_mesh, shapes_on
-from evonorms_jax.training.mesh import replicated, split
+from evonorms_jax.training.classification import make_mesh
+from evonorms_jax.training.mesh import split
 
 _COCO_IMAGES = 117_266  # of train2017 with an object
 _COCO_CLASSES, _DIGIT_CLASSES = 80, 10
@@ -36,20 +37,12 @@ def detection_programs(config: ConfigDict, topology: Topology) -> list[TpuProgra
     check_ranges(config, "detection")
     mesh = make_mesh(config, topology.devices)
     programs = make_programs(config, _categories(config), _COCO_IMAGES, mesh)
-    key = shapes_on(jax.eval_shape(jax.random.key, 0), replicated(mesh))
     size, side = config.eval_batch_size, config.data.canvas
     images = jax.ShapeDtypeStruct((size, side, side, 3), np.uint8, sharding=split(mesh))
     sizes = jax.ShapeDtypeStruct((size, 2), np.float32, sharding=split(mesh))
     trips = _trips(config)
     return [
-        TpuProgram("initialization", functools.partial(programs.init.lower, key), "model.features"),
-        TpuProgram(
-            "training step",
-            functools.partial(programs.train_step.lower, programs.state, programs.batch, key),
-            "batch_size (or raise accumulate)",
-            images=config.batch_size,
-            trips=trips | {r"jit\(train_step\)/while$": config.accumulate},
-        ),
+        *start_and_step(programs, config, mesh, narrower="model.features", trips=trips),
         TpuProgram(
             "evaluation",
             functools.partial(programs.detect.lower, programs.state, images, sizes),

@@ -12,6 +12,7 @@ from evonorms_jax.gan.task import make_mesh, make_programs
 from evonorms_jax.lowering.programs import TpuProgram
 from evonorms_jax.lowering.stand_ins import images_to_compile_with
 from evonorms_jax.lowering.topology import Topology
+from evonorms_jax.lowering.training_programs import start_and_step
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.training.classification import shapes_on
 from evonorms_jax.training.mesh import replicated, split
@@ -32,7 +33,6 @@ def gan_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
     mesh = make_mesh(config, topology.devices)
     found = images_to_compile_with(DataSettings(**config.data))
     programs = make_programs(config, found.num_classes, found.train.images.shape[-1], mesh)
-    key = shapes_on(jax.eval_shape(jax.random.key, 0), replicated(mesh))
     generator = programs.networks.generator
     size = -(-config.sampling.batch_size // mesh.size) * mesh.size
     shapes = ((size, generator.latent), np.float32), ((size,), np.int32)
@@ -40,14 +40,7 @@ def gan_programs(config: ConfigDict, topology: Topology) -> list[TpuProgram]:
     variables = shapes_on(sampled_variables(generator, programs.state), replicated(mesh))
     paint = make_painter(generator, mesh)
     return [
-        TpuProgram("initialization", functools.partial(programs.init.lower, key), "networks.width"),
-        TpuProgram(
-            "step of both networks",
-            functools.partial(programs.train_step.lower, programs.state, programs.batch, key),
-            "batch_size (or raise accumulate)",
-            images=config.batch_size,
-            trips={r"jit\(train_step\)/while$": config.accumulate},
-        ),
+        *start_and_step(programs, config, mesh, narrower="networks.width", step="step of both networks"),
         TpuProgram(
             "sampling", functools.partial(paint.lower, variables, *inputs), "sampling.batch_size", images=size
         ),
