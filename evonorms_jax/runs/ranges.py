@@ -60,16 +60,18 @@ SIDE = Range(1, 4096, closed=True, whole=True)  # of square images, in pixels
 THREADS = Range(1, 4096, closed=True, whole=True)
 PROCESSES = Range(0, 4096, closed=True, whole=True)
 
-_IMAGES_AND_LAYER = {
+_LAYER = {
+    "layer.groups": COUNT,
+    "layer.group_size": COUNT,
+    "layer.epsilon": AMOUNT,
+    "layer.momentum": SHARE,
+}
+_IMAGES_AND_LAYER = _LAYER | {
     "data.seed": SEED,
     "data.train_size": COUNT,
     "data.validation_size": INDEX,
     "data.image_size": SIDE,
     "data.crop": SIDE,
-    "layer.groups": COUNT,
-    "layer.group_size": COUNT,
-    "layer.epsilon": AMOUNT,
-    "layer.momentum": SHARE,
 }
 _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "budget": COUNT,
@@ -100,6 +102,20 @@ _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "evolution.random_probability": PROBABILITY,
     "evolution.round_size": COUNT,
 }
+_TRAINING = {
+    "seed": SEED,
+    "steps": COUNT,
+    "batch_size": COUNT,
+    "eval_batch_size": COUNT,
+    "statistics_batch": COUNT,
+    "accumulate": COUNT,
+    "log_every": COUNT,
+    "eval_every": COUNT,
+    "checkpoint_every": COUNT,
+    "data.threads": THREADS,
+    "data.workers": PROCESSES,
+}
+_AUGMENTATION = {"data.randaugment.layers": INDEX, "data.randaugment.magnitude": AMOUNT}
 _OPTIMIZER = {
     "optimizer.learning_rate": AMOUNT,
     "optimizer.reference_batch": COUNT,
@@ -121,41 +137,24 @@ RANGES: dict[str, dict[str, Range]] = {
         "retraining.steps": COUNT,
         "retraining.seeds": SEED,
     },
-    "training": _IMAGES_AND_LAYER
+    "training": _TRAINING
+    | _IMAGES_AND_LAYER
+    | _AUGMENTATION
+    | _OPTIMIZER
     | {
-        "seed": SEED,
-        "steps": COUNT,
         "epochs": POSITIVE,
-        "batch_size": COUNT,
-        "eval_batch_size": COUNT,
-        "statistics_batch": COUNT,
-        "accumulate": COUNT,
         "label_smoothing": SHARE,
         "mixup": AMOUNT,
         "average_decay": SHARE,
-        "log_every": COUNT,
-        "eval_every": COUNT,
-        "checkpoint_every": COUNT,
         "model.width": Range(0, 100, closed=True, open=True),
         "model.dropout_rate": SHARE,
         "model.drop_connect_rate": SHARE,
-        "data.threads": THREADS,
-        "data.workers": PROCESSES,
-        "data.randaugment.layers": INDEX,
-        "data.randaugment.magnitude": AMOUNT,
-        **_OPTIMIZER,
     },
-    "detection": {
-        "seed": SEED,
-        "steps": COUNT,
+    "detection": _TRAINING
+    | _LAYER
+    | _OPTIMIZER
+    | {
         "epochs": POSITIVE,
-        "batch_size": COUNT,
-        "eval_batch_size": COUNT,
-        "statistics_batch": COUNT,
-        "accumulate": COUNT,
-        "log_every": COUNT,
-        "eval_every": COUNT,
-        "checkpoint_every": COUNT,
         "model.levels": Range(1, 12, closed=True, whole=True),
         "model.features": COUNT,
         "model.anchor_size": POSITIVE,
@@ -165,10 +164,6 @@ RANGES: dict[str, dict[str, Range]] = {
         "model.mask_convs": INDEX,
         "model.mask_features": COUNT,
         "model.outputs": Range(2, whole=True),
-        "layer.groups": COUNT,
-        "layer.group_size": COUNT,
-        "layer.epsilon": AMOUNT,
-        "layer.momentum": SHARE,
         "data.seed": SEED,
         "data.train_size": COUNT,
         "data.validation_size": COUNT,
@@ -176,8 +171,6 @@ RANGES: dict[str, dict[str, Range]] = {
         "data.canvas": SIDE,
         "data.slots": COUNT,
         "data.scale": POSITIVE,
-        "data.threads": THREADS,
-        "data.workers": PROCESSES,
         "proposals.train_candidates": COUNT,
         "proposals.test_candidates": COUNT,
         "proposals.count": COUNT,
@@ -193,34 +186,22 @@ RANGES: dict[str, dict[str, Range]] = {
         "detections.candidates": COUNT,
         "detections.threshold": PROBABILITY,
         "detections.count": COUNT,
-        **_OPTIMIZER,
         "optimizer.drops": PROBABILITY,
         "optimizer.clip_norm": POSITIVE,
     },
-    "gan": _IMAGES_AND_LAYER
+    "gan": _TRAINING
+    | _IMAGES_AND_LAYER
+    | _AUGMENTATION
     | {
-        "seed": SEED,
-        "steps": COUNT,
-        "batch_size": COUNT,
-        "eval_batch_size": COUNT,
-        "statistics_batch": COUNT,
-        "accumulate": COUNT,
         "discriminator_steps": Range(1, 64, closed=True, whole=True),
         "orthogonal": AMOUNT,
         "shift": Range(0, 4096, whole=True),
         "average_decay": SHARE,
         "average_start": INDEX,
-        "log_every": COUNT,
-        "eval_every": COUNT,
-        "checkpoint_every": COUNT,
         "networks.width": COUNT,
         "networks.latent": COUNT,
         "networks.embedding": COUNT,
         "networks.embedding_scale": POSITIVE,
-        "data.threads": THREADS,
-        "data.workers": PROCESSES,
-        "data.randaugment.layers": INDEX,
-        "data.randaugment.magnitude": AMOUNT,
         "adam.generator_rate": AMOUNT,
         "adam.discriminator_rate": AMOUNT,
         "adam.b1": SHARE,
