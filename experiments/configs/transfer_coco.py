@@ -8,9 +8,10 @@ for each layer, chooses others, such as `runs/mnist5k/top_layers.json#0` of a se
 layers for a few steps on digit scenes. We have not run it in full, and could not confirm the published AP.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments.configs.search_defaults import check_form
+from experiments.configs.table_defaults import get_table
 
 NETWORKS = (
     "resnet50_fpn experiments/configs/coco_r50_fpn.py:full",
@@ -21,17 +22,11 @@ NETWORKS = (
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
-    config = ConfigDict()
-    config.task = "detection"  # kind of training, see evonorms_jax/study/full_training.py
-    config.metrics = ("validation.box_AP", "validation.mask_AP")  # of the task, on val2017
+    config = get_table("detection", metrics=("validation.box_AP", "validation.mask_AP"))  # on val2017
     config.name = f"transfer, instance segmentation of {'digit scenes' if quick else 'COCO'}"
     config.layers = ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
-    config.comparison = ""  # or a comparison of methods, see transfer_mnist5k.py
     config.seeds = (0,)
-    config.batches = config_dict.placeholder(tuple)
-    config.workers = config_dict.placeholder(int)
     config.networks = NETWORKS
-    config.overrides = ()  # of the recipes of all networks, KEY=VALUE each
     if quick:
         config.layers = ("bn_relu", "evonorm_b0")
         config.networks = tuple(network.replace(":full", ":quick") for network in NETWORKS)

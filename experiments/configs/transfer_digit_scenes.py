@@ -8,26 +8,21 @@ chooses others, such as `runs/mnist5k/top_layers.json#0` of a search. The table 
 a detector, and it does not rank layers as COCO does. `:quick` trains two layers for a few steps.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments.configs.search_defaults import check_form
+from experiments.configs.table_defaults import get_table
 
 
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
-    config = ConfigDict()
-    config.task = "detection"  # kind of training, see evonorms_jax/study/full_training.py
-    config.metrics = ("test.box_AP", "test.mask_AP")  # of the task; "nan_share" can be one more
+    config = get_table("detection", metrics=("test.box_AP", "test.mask_AP"))
     config.name = "transfer, instance segmentation of digit scenes"
     config.layers = ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
-    config.comparison = ""  # or a comparison of methods, see transfer_mnist5k.py
-    config.seeds = (0, 1, 2)
     config.batches = (8, 2)  # images that share batch statistics, of the 8 of a step
-    config.workers = config_dict.placeholder(int)
     recipe = "experiments/configs/detect_digits.py" + (":quick" if quick else "")
     config.networks = (f"mask_rcnn {recipe}",)
-    config.overrides = ()  # of the recipe, KEY=VALUE each
     if quick:
         config.layers = ("bn_relu", "evonorm_s0")
         config.seeds = (0,)

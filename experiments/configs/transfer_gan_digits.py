@@ -9,9 +9,10 @@ out of the median and counted. Other rows, such as layers that a search found, r
 size, the seeds may hide the order of the layers. `:quick` trains two layers for a few steps.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments.configs.search_defaults import check_form
+from experiments.configs.table_defaults import get_table
 
 LAYERS = ("bn_relu", "gn_relu", "ln_relu", "pn_relu", "evonorm_b0", "evonorm_s0")
 
@@ -19,17 +20,10 @@ LAYERS = ("bn_relu", "gn_relu", "ln_relu", "pn_relu", "evonorm_b0", "evonorm_s0"
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
-    config = ConfigDict()
-    config.task = "gan"  # kind of training, see evonorms_jax/study/full_training.py
-    config.metrics = ("digit_frechet", "digit_score", "agreement")
+    config = get_table("gan", metrics=("digit_frechet", "digit_score", "agreement"))
     config.name = f"BigGAN-deep, {'a few steps on digits' if quick else '5,000 digits'}"
     config.layers = LAYERS
-    config.comparison = ""  # or a comparison of methods, see transfer_mnist5k.py
-    config.seeds = (0, 1, 2)
-    config.batches = config_dict.placeholder(tuple)
-    config.workers = config_dict.placeholder(int)
     config.networks = (f"digits experiments/configs/gan_digits.py{':quick' if quick else ''}",)
-    config.overrides = ()  # of the recipe, KEY=VALUE each
     if quick:
         config.layers = ("bn_relu", "evonorm_s0")
         config.seeds = (0,)

@@ -18,9 +18,10 @@ prints a command for each cell and seed. The recipes name the hardware that they
     EvoNorm-B2                 76.6  77.7  78.0          78.4          74.6
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments.configs.search_defaults import check_form
+from experiments.configs.table_defaults import get_table
 
 NETWORKS = (
     "resnet50 experiments/configs/imagenet_resnet50.py:full",
@@ -34,17 +35,10 @@ NETWORKS = (
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
-    config = ConfigDict()
-    config.task = "classification"  # kind of training, see evonorms_jax/study/full_training.py
-    config.metrics = ("test.accuracy",)  # of the task; "nan_share" can be one more
+    config = get_table("classification", metrics=("test.accuracy",))
     config.name = f"transfer on {'synthetic images' if quick else 'ImageNet'}"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2")
-    config.comparison = ""  # or a comparison of methods, see transfer_mnist5k.py
-    config.seeds = (0, 1, 2)
-    config.batches = config_dict.placeholder(tuple)
-    config.workers = config_dict.placeholder(int)
     config.networks = NETWORKS
-    config.overrides = ()  # of the recipes of all networks, KEY=VALUE each
     if quick:
         config.layers = ("bn_relu", "evonorm_b0")
         config.seeds = (0,)

@@ -8,10 +8,11 @@ digits, with 14x14 crops and 300 steps where the searches had 10x10 and 150. The
 networks and not the other two. `:quick` trains two layers on synthetic images, without searches.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments.configs import rerank_mnist5k
 from experiments.configs.search_defaults import check_form
+from experiments.configs.table_defaults import get_table
 
 NETWORKS = ("resnet_small", "mobilenet_small", "efficientnet_small", "mnasnet_small", "resnet_tiny")
 
@@ -19,17 +20,12 @@ NETWORKS = ("resnet_small", "mobilenet_small", "efficientnet_small", "mnasnet_sm
 def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
-    config = ConfigDict()
-    config.task = "classification"  # kind of training, see evonorms_jax/study/full_training.py
-    config.metrics = ("test.accuracy",)  # of the task; "nan_share" can be one more
+    config = get_table("classification", metrics=("test.accuracy",))
     config.name = "transfer, 5,000 digits, the last two networks unknown to the searches"
     if quick:
         config.name = "transfer, synthetic images"
     config.layers = ("bn_relu", "bn_silu", "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0")
     config.comparison = "docs/compare_methods.json"  # or its work directory; "" leaves its rows out
-    config.seeds = (0, 1, 2)
-    config.batches = config_dict.placeholder(tuple)  # those of the table of batch sizes
-    config.workers = config_dict.placeholder(int)
     recipe = "experiments/configs/train.py" + (":quick" if quick else "")
     names = NETWORKS[:2] if quick else NETWORKS
     config.networks = tuple(f"{name} {recipe} model.name={name}" for name in names)
