@@ -27,7 +27,7 @@ from evonorms_jax.evolution.records import (
 from evonorms_jax.evolution.reranking import RerankedLayer, ranking
 from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
-from evonorms_jax.runs.files import naming, write_whole
+from evonorms_jax.runs.files import is_local, naming, write_whole
 from evonorms_jax.search_space import Graph
 from evonorms_jax.search_space.simplify import simplify
 
@@ -83,7 +83,7 @@ class Archive:
             logging.warning("%s; the search resumes from that line", damage.message)
         text = _lines(history)
         write_whole(self._workdir / HISTORY_FILE, text)
-        if not str(self._workdir).startswith("/"):
+        if not is_local(self._workdir):
             self._text, self._length = [text], len(text)
         else:
             self._log = open(self._workdir / HISTORY_FILE, "a")  # noqa: SIM115 - closed by __exit__
@@ -143,10 +143,11 @@ class Archive:
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
-    def add_reranked(self, layers: Sequence[RerankedLayer]) -> None:
-        """Saves layers that were trained again, all in the order of their new rank."""
-        rows = [layer.to_json() for layer in ranking([*self.reranked(), *layers])]
-        write_whole(self._workdir / RERANKED_FILE, layer_file(rows))
+    def add_reranked(self, layers: Sequence[RerankedLayer]) -> list[RerankedLayer]:
+        """Saves layers that were trained again, and returns all of them in the order of their new rank."""
+        ranked = ranking([*self.reranked(), *layers])
+        write_whole(self._workdir / RERANKED_FILE, layer_file([layer.to_json() for layer in ranked]))
+        return ranked
 
 
 def _lines(records: Iterable[Record]) -> str:

@@ -197,7 +197,7 @@ class Evaluator:
         each = [(anchor, tests.quality_steps, self.threshold) for anchor in self.anchors]
         return (early if tests.hurdle_steps else []) + each
 
-    def _test_stability(self, candidates: Sequence["Candidate"]) -> None:
+    def _test_stability(self, candidates: Sequence[Candidate]) -> None:
         results = self._climb([candidate.graph for candidate in candidates])
         for candidate, result in zip(candidates, results, strict=True):
             norm, steps = float(result.measures.norm), int(result.measures.steps)
@@ -209,10 +209,10 @@ class Evaluator:
     def _train(
         self,
         anchor: Network,
-        candidates: Sequence["Candidate"],
+        candidates: Sequence[Candidate],
         stop: int,
         replicas: Sequence[int] = (0,),
-    ) -> Sequence["Candidate"]:
+    ) -> Sequence[Candidate]:
         """Trains the candidates up to the step `stop` with each of the replicas, and returns them."""
         # The quality test rejects most candidates. Only the training of a survivor is worth a build.
         name = self._executor if stop == self._proxy.steps else "universal"

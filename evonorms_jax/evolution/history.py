@@ -5,7 +5,7 @@ The history is the state of a search. Populations, rankings and proposals are fu
 
 import bisect
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ class Evaluation(NamedTuple):
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation of the mean accuracy over the seeds, or None for a single seed."""
-        return float(np.std(self.replicas, ddof=1)) if len(self.replicas) > 1 else None
+        return sample_deviation(self.replicas)
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -221,10 +221,27 @@ class History:
         """Scores of the selectable records, float64 `[N, K]` for K anchors, `[0, 0]` without records."""
         return self._scores[: self.num_selectable(before)]
 
-    def accepted(self) -> list[Record]:
-        """The selectable records, oldest first."""
-        return list(self._selectable)
-
     def ranked(self) -> list[Record]:
-        """The accepted records, best mean score first, the earlier one first among equals."""
-        return sorted(self.accepted(), key=lambda record: -record.mean_score)
+        """The selectable records, best mean score first, the earlier one first among equals."""
+        return sorted(self._selectable, key=lambda record: -record.mean_score)
+
+
+# -- Numbers and texts
+
+
+def sample_deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation, or None for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def percent_text(mean: float, deviation: float | None = None) -> str:
+    """An accuracy in [0, 1] with its deviation, if there is one, in percent: "89.3 ± 1.4"."""
+    return f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def evidence_text(evidence: Mapping[str, Any]) -> str:
+    """The evidence for an outcome, such as "anchor resnet_small, accuracy 0.12"."""
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in evidence.items()
+    )

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.devices import Devices
-from evonorms_jax.evolution.history import OUTCOMES, Evaluation, History, Record
-from evonorms_jax.evolution.reranking import RerankedLayer, ranking
+from evonorms_jax.evolution.history import OUTCOMES, Evaluation, History, Record, percent_text
+from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.metrics import Scalars
 from evonorms_jax.runs.workdir import claim_workdir
@@ -139,11 +139,9 @@ class Recorder(SilentRecorder):
         return [layer.name if layer.index is None else layer.index for layer in self._archive.reranked()]
 
     def add_reranked(self, layers: Sequence[RerankedLayer], left: int) -> None:
-        self._archive.add_reranked(layers)
-        best = ranking(self._archive.reranked())[0]
-        deviation = "" if best.deviation is None else f" ± {100 * best.deviation:.1f}"
-        rows = [("re-ranking with fresh seeds", f"{left} layers left")]
-        self._show([*rows, ("best so far", f"{readable(best.graph)}  {100 * best.mean:.1f}{deviation} %")])
+        best, *_ = self._archive.add_reranked(layers)
+        shown = f"{readable(best.graph)}  {percent_text(best.mean, best.deviation)} %"
+        self._show([("re-ranking with fresh seeds", f"{left} layers left"), ("best so far", shown)])
 
     def finish(self) -> None:
         self._archive.checkpoint(self.history)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evonorms_jax.evolution.history import sample_deviation
 from evonorms_jax.search_space import Graph
 from evonorms_jax.search_space.simplify import readable
 
@@ -45,7 +46,7 @@ class RerankedLayer(NamedTuple):
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation of `replicas`, or None for a single seed."""
-        return float(np.std(self.replicas, ddof=1)) if len(self.replicas) > 1 else None
+        return sample_deviation(self.replicas)
 
     def to_json(self) -> dict[str, Any]:
         """One layer of `reranked.json`. The summary is for people and is not read back."""

@@ -75,7 +75,7 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
             return any(hosts.gather(stopping()))
 
         history = _send_history(recorder, hosts)
-        _train_baselines(evaluator, recorder, hosts, stopped)
+        train_baselines(evaluator, recorder, hosts, stopped)
         first_only = config.method == "random"
         options = {"seed": config.seed, "budget": config.budget, "stop_at_first": first_only}
         rounds = search(history, evaluator.examine, settings, **options)
@@ -187,7 +187,7 @@ def _seed_layer(name: str) -> Graph:
     return known[name] if name in known else load_layer(name)
 
 
-def _train_baselines(
+def train_baselines(
     evaluator: Evaluator, recorder: SilentRecorder, hosts: Hosts, stopped: Callable[[], bool]
 ) -> None:
     """Evaluates and records the baselines that are not in the archive."""

@@ -57,7 +57,7 @@ def progress(search: Search) -> Html:
 
 def _draw_accuracies(axes: Axes, search: Search) -> None:
     """Draws accepted candidates, candidates of low quality, the best so far, and the baselines."""
-    found = search.history.accepted()
+    found = search.history.selectable()
     means = np.array([record.mean_score for record in found])
     early = low_quality(search)
     baselines = {layer.title: layer.mean_score for layer in trained_baselines(search)}
@@ -172,7 +172,7 @@ def pareto(search: Search, labels: Mapping[int, str]) -> list[Html]:
       search: a search with an accepted candidate.
       labels: labels of members of the front by candidate index.
     """
-    found = search.history.accepted()
+    found = search.history.selectable()
     scores = score_matrix([record.evaluation.scores for record in found], search.anchors)
     front = front_of(found, search.anchors)
     names = [labels.get(found[place].index, "") for place in front]

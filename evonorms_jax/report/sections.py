@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evonorms_jax.evolution.history import OUTCOMES
+from evonorms_jax.evolution.history import OUTCOMES, evidence_text, percent_text
 from evonorms_jax.evolution.records import ScoredLayer, Search, layer_title, trained_baselines
 from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.report import figures, lineage
@@ -61,7 +61,7 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
     seconds = sum(record.evaluation.seconds for record in search.history)
     facts = [
         ("candidates examined", f"{examined:,}"),
-        ("trained in full", f"{len(search.history.accepted()):,}"),
+        ("trained in full", f"{len(search.history.selectable()):,}"),
         ("device time", duration(seconds)),
         ("candidates per device minute", f"{60 * examined / seconds:,.1f}" if seconds else DASH),
         ("best mean accuracy", percent(top[0].mean_score if top else None)),
@@ -116,7 +116,7 @@ def progress(search: Search) -> Html:
     """Accuracies and outcomes over the course of the search."""
     if not search.history:
         return section("Course of the search", element("p", "No candidate has been examined yet."))
-    origins = {record.proposal.origin for record in search.history.accepted()}
+    origins = {record.proposal.origin for record in search.history.selectable()}
     keys = [
         (mark(sign, "accepted"), f"accepted, {origin}")
         for origin, (_, sign) in figures.ORIGINS.items()
@@ -162,7 +162,7 @@ def outcomes(search: Search) -> Html:
 def pareto(search: Search, top: Sequence[ScoredLayer]) -> Html:
     """The Pareto front over the anchors."""
     title = "Pareto front"
-    if not search.history.accepted():
+    if not search.history.selectable():
         return section(title, element("p", "No candidate has been accepted yet."))
     if len(search.anchors) == 1:
         return section(title, element("p", "With a single anchor, the front is the best layer."))
@@ -244,9 +244,7 @@ def _gain(search: Search, layer: ScoredLayer, reference: ScoredLayer | None) -> 
 
 def _spread(mean: float | None, deviation: float | None) -> str:
     """The mean in percent, with the sample deviation over the seeds if there are several."""
-    return (
-        percent(mean) if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}\N{NO-BREAK SPACE}%"
-    )
+    return percent(mean) if deviation is None else f"{percent_text(mean, deviation)}\N{NO-BREAK SPACE}%"
 
 
 def _alike(layer: ScoredLayer) -> list[object]:
@@ -256,11 +254,7 @@ def _alike(layer: ScoredLayer) -> list[object]:
 
 
 def _rejection(layer: ScoredLayer) -> str:
-    evidence = (
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in layer.evidence.items()
-    )
-    return f"rejected: {OUTCOMES[layer.outcome].title} ({', '.join(evidence)})"
+    return f"rejected: {OUTCOMES[layer.outcome].title} ({evidence_text(layer.evidence)})"
 
 
 def top_layers(search: Search, top: Sequence[ScoredLayer]) -> Html:

@@ -19,6 +19,7 @@ from evonorms_jax.evolution.history import Evaluation, History, Record
 from evonorms_jax.evolution.recorder import Recorder
 from evonorms_jax.evolution.records import Search, WorkdirError, read_search
 from evonorms_jax.evolution.search import search
+from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import STOPPED
@@ -81,7 +82,7 @@ def _run(
     limit = settings.device_steps
     with Recorder(settings, path, evaluator.devices) as recorder:
         history = recorder.history
-        _train_references(evaluator, recorder)
+        session.train_baselines(evaluator, recorder, Hosts(), stopped)
         examine = Sharing(evaluator, known, history)
         proposals = session.evolution_settings(settings)
         rounds = search(history, examine, proposals, seed=settings.seed, budget=settings.budget)
@@ -96,17 +97,6 @@ def _run(
             interrupted = bool(stopped())
         recorder.finish()
         return not interrupted
-
-
-def _train_references(evaluator: Evaluator, recorder: Recorder) -> None:
-    """Evaluates the published layers that every search has beside its candidates."""
-    missing = [name for name in session.SEARCH_BASELINES if name not in recorder.baselines()]
-    if missing:
-        recorder.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
-        evaluations = evaluator.evaluate([session.SEARCH_BASELINES[name] for name in missing])
-        for name, evaluation in zip(missing, evaluations, strict=True):
-            recorder.add_baseline(name, session.SEARCH_BASELINES[name], evaluation)
-    recorder.start()
 
 
 class Sharing:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from evonorms_jax.evolution.history import OUTCOMES
+from evonorms_jax.evolution.history import OUTCOMES, evidence_text, percent_text
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.search_space.probes import ALIKE
 from evonorms_jax.study.table import DASH, Json
@@ -31,12 +31,8 @@ def _nearest(nearest: Json) -> str:
 
 def _verdict(row: Json) -> Iterator[tuple[str, str]]:
     outcome = OUTCOMES[row["outcome"]]
-    evidence = ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in row["evidence"].items()
-        if key != "mean_score"
-    )
-    words = "accepted" if row["outcome"] == "accepted" else f"rejected as {outcome.title}: {evidence}"
+    rejected = f"rejected as {outcome.title}: {evidence_text(row['evidence'])}"
+    words = "accepted" if row["outcome"] == "accepted" else rejected
     yield "verdict", words + (", uses statistics of the batch" if row["batch_dependent"] else "")
     if "stability" in row:
         norm, steps = row["stability"]["norm"], row["stability"]["steps"]
@@ -53,8 +49,8 @@ def _curves(row: Json) -> Iterator[tuple[str, str]]:
     for name, scores in row["curves"].items():
         cells = (_cell([seed[column] for seed in scores]) for column in range(len(row["steps"])))
         yield "", f"{name:<{width}} " + "".join(f"{cell:>14}" for cell in cells)
-    deviation = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.1f}"
-    yield "score", f"{100 * row['mean']:.1f}{deviation} % over {seeds} seed{'s' if seeds > 1 else ''}"
+    score = percent_text(row["mean"], row["deviation"])
+    yield "score", f"{score} % over {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _cell(values: list[float]) -> str:

@@ -138,20 +138,34 @@ def _settings(config: ConfigDict, plan: str) -> dict[str, Any]:
 
 
 def _make_evaluator(config: ConfigDict, seed: int, plan: str) -> Evaluator:
-    """An evaluator without rejection tests that validates on the part of the data that the plan scores on."""
+    """The evaluator of a plan."""
+    length = {"steps": config[plan].steps, "schedule": config[plan].schedule}
+    return scoring_evaluator(config, _anchors(config, plan), PARTS[plan], seed, **length, replicas=1)
+
+
+def scoring_evaluator(
+    config: ConfigDict, anchors: Sequence[str], part: str, seed: int, *, slots: int = 1, **proxy: Any
+) -> Evaluator:
+    """An evaluator without rejection tests, whose accuracies are those of another part of the data.
+
+    Args:
+      config: config with the groups of a search.
+      anchors: names of the networks.
+      part: "validation" or "test".
+      seed: base seed of weights, batches and crops.
+      slots: largest number of trainings in one call of a device.
+      proxy: settings that replace those of `config.proxy`.
+    """
     images = load_images(config, with_test=True)
-    scored = images.test if PARTS[plan] == "test" else images.validation
-    steps, schedule = config[plan].steps, config[plan].schedule
-    proxy = proxy_settings(config, steps=steps, schedule=schedule, replicas=1)
-    tests = RejectionSettings(**config.rejection)._replace(enabled=False, stability_anchor="")
+    scored = images.test if part == "test" else images.validation
     return Evaluator(
-        [get_anchor(name) for name in _anchors(config, plan)],
+        [get_anchor(name) for name in anchors],
         images._replace(validation=scored, test=None),
-        proxy,
-        tests,
+        proxy_settings(config, **proxy),
+        RejectionSettings(**config.rejection)._replace(enabled=False, stability_anchor=""),
         config.layer.to_dict(),
         executor=config.executor,
-        slots=1,
+        slots=slots,
         seed=seed,
     )
 

@@ -12,6 +12,7 @@ from etils import epath
 from rich.console import Console
 
 from evonorms_jax.errors import UserError
+from evonorms_jax.evolution.history import sample_deviation
 from evonorms_jax.runs.files import write_whole
 
 Json = dict[str, Any]
@@ -25,8 +26,8 @@ def summarize(values: Sequence[float]) -> Json | None:
     """Mean, sample deviation and number of the values. One value has no deviation."""
     if not values:
         return None
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "deviation": deviation, "number": len(values)}
+    mean, deviation = float(np.mean(values)), sample_deviation(values)
+    return {"mean": mean, "deviation": deviation, "number": len(values)}
 
 
 def paired_interval(

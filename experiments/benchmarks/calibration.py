@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 from rich.table import Table
 
 from evonorms_jax.evolution.evaluator import Evaluator
+from evonorms_jax.evolution.history import percent_text, sample_deviation
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
 from experiments import flags
@@ -208,9 +209,9 @@ def ladder_table(measured: Mapping[str, Any]) -> Table:
     table = Table("layer", "rung", *anchors, "mean", title=f"accuracy in % after {steps} steps")
     for row in measured["layers"]:
         by_anchor = (100 * np.mean(row["accuracies"][name], axis=0) for name in anchors)
-        mean, deviation = 100 * np.mean(row["replicas"]), 100 * np.std(row["replicas"], ddof=1)
+        mean = percent_text(np.mean(row["replicas"]), sample_deviation(row["replicas"]))
         cells = [" / ".join(f"{value:.0f}" for value in values) for values in by_anchor]
-        table.add_row(row["layer"], row["rung"], *cells, f"{mean:.1f} ± {deviation:.1f}")
+        table.add_row(row["layer"], row["rung"], *cells, mean)
     return table
 
 

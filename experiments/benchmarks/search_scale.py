@@ -92,7 +92,7 @@ def run(config: ConfigDict, folder: epath.Path, count: int) -> dict[str, float]:
         recorder.finish()
         row = {
             "candidates": count,
-            "accepted": len(recorder.history.accepted()),
+            "accepted": recorder.history.num_selectable(),
             "seconds": ended - started,
             "first": _per_thousand(marks, 0, count // 10),
             "last": _per_thousand(marks, count - count // 10, count),

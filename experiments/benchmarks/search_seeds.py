@@ -27,14 +27,13 @@ from ml_collections import ConfigDict
 from rich.table import Table
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.evolution.evaluator import Evaluator
+from evonorms_jax.evolution.history import percent_text, sample_deviation
 from evonorms_jax.evolution.records import layer_title, read_search
-from evonorms_jax.evolution.rejection import RejectionSettings
-from evonorms_jax.evolution.session import load_images, proxy_settings, run_search
-from evonorms_jax.models import get_anchor
+from evonorms_jax.evolution.session import run_search
 from evonorms_jax.runs.config_checks import nearest
 from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.study.proxy_training import scoring_evaluator
 from evonorms_jax.study.table import paired_interval
 from experiments import flags
 from experiments.benchmarks import results
@@ -101,7 +100,7 @@ def search(config: ConfigDict, workdir: str, seed: int) -> dict[str, Any]:
         "proxy_rank": ranked[0].proxy_rank if ranked else 1,
         "reranked": ranked[0].mean if ranked else None,
         "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-        "mutations_accepted": sum(each.proposal.origin == "mutation" for each in found.history.accepted()),
+        "mutations_accepted": sum(each.proposal.origin == "mutation" for each in found.history.selectable()),
         "device_seconds": sum(each.evaluation.seconds for each in found.history),
         "wall_seconds": seconds,
     }
@@ -143,14 +142,8 @@ def train(
     config: ConfigDict, graphs: Sequence[Graph], held_out: str, count: int
 ) -> list[dict[str, list[float]]]:
     """Test accuracies with each fresh seed: means over the search's anchors, and on the held-out network."""
-    images = load_images(config, with_test=True)
-    evaluator = Evaluator(
-        [get_anchor(name) for name in (*config.anchors, held_out)],
-        images._replace(validation=images.test, test=None),
-        proxy_settings(config, replicas=count),
-        RejectionSettings(**config.rejection)._replace(enabled=False, stability_anchor=""),
-        config.layer.to_dict(),
-        seed=_FRESH_SEED,
+    evaluator = scoring_evaluator(
+        config, (*config.anchors, held_out), "test", _FRESH_SEED, slots=16, replicas=count
     )
     scores = []
     for curve in evaluator.replica_curves(graphs, [config.proxy.steps], range(count)):
@@ -199,7 +192,7 @@ def _cells(row: Mapping[str, Any], part: str) -> list[str]:
 
 
 def _mean(values: Sequence[float]) -> str:
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+    return percent_text(np.mean(values), sample_deviation(values))
 
 
 if __name__ == "__main__":
