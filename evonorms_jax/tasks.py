@@ -21,13 +21,14 @@ def build_task(config: ConfigDict, devices: list[jax.Device] | None = None) -> T
     """The task of a config.
 
     Args:
-      config: config whose `task` is one of `MODULES`.
+      config: config whose `task` is one of `MODULES`, by default "classification".
       devices: devices to train on, by default all devices of all hosts.
 
     Raises:
       ValueError: if the task is unknown, or it cannot be built from the config.
     """
-    if config.task not in MODULES:
-        hint = nearest(config.task, MODULES) or f"; known: {', '.join(MODULES)}"
-        raise UserError(f"unknown task {config.task!r}{hint}")
-    return importlib.import_module(MODULES[config.task]).build_task(config, devices)
+    name = config.get("task", "classification")  # a training of an earlier version has no other one
+    if name not in MODULES:
+        hint = nearest(name, MODULES) or f"; known: {', '.join(MODULES)}"
+        raise UserError(f"unknown task {name!r}{hint}")
+    return importlib.import_module(MODULES[name]).build_task(config, devices)

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -18,6 +17,7 @@ from PIL import Image
 from evonorms_jax.data import DataSettings
 from evonorms_jax.data.embedded import read_mnist5k
 from evonorms_jax.detection import scene_painting
+from evonorms_jax.detection.annotations import Json
 from evonorms_jax.detection.outlines import outline
 from evonorms_jax.detection.scene_painting import Layer, Scene
 from evonorms_jax.detection.segmentation import encode_region
@@ -37,8 +37,6 @@ LEAST_AREA = 16  # visible pixels of an object
 LEAST_VISIBLE = 0.4  # visible share of an object
 QUALITY = 95  # of the JPEGs
 MODES = {1: "L", 2: "CMYK"}  # numbers of the scenes that are stored grey and as CMYK, as a few of COCO are
-
-Json = dict[str, Any]
 
 
 def find_scenes(settings: CocoSettings) -> epath.Path:

@@ -20,13 +20,14 @@ from PIL import Image
 
 from evonorms_jax.data.photographs import DamagedPictureError
 from evonorms_jax.detection import illustrations, scores
+from evonorms_jax.detection.annotations import Json
 from evonorms_jax.detection.coco import CocoStream
 from evonorms_jax.detection.paste import ordered, results_of
 from evonorms_jax.detection.scores import Score
 from evonorms_jax.detection.types import Detections, EvaluationBatch
 from evonorms_jax.report import drawing
-from evonorms_jax.runs.files import write_whole
-from evonorms_jax.training.mesh import put_batch
+from evonorms_jax.runs.files import write_png, write_whole
+from evonorms_jax.training.mesh import local_rows, put_batch
 
 DETECTIONS, SCORES = "detections.json", "scores.json"
 PICTURES, CURVES = "detections.png", "precision_recall"
@@ -37,7 +38,6 @@ _MOST_PENDING = (
 )
 _INTERVAL = 10.0  # seconds between two lines of progress
 
-Json = dict[str, Any]
 #: `(state, images [B, P, P, 3], sizes [B, 2]) -> Detections`, arrays on the mesh.
 Detect = Callable[[Any, jax.Array, jax.Array], Detections]
 
@@ -101,7 +101,7 @@ class Evaluator:
                     return None
                 found = self._detect(state, *put_batch(self._mesh, (batch.images, batch.sizes)))
                 # The masks of earlier batches are made while this waits for the devices.
-                pending.append([pool.submit(*each) for each in self._jobs(batch, local(found))])
+                pending.append([pool.submit(*each) for each in self._jobs(batch, local_rows(found))])
                 if len(pending) > _MOST_PENDING:
                     results += _finished(pending.popleft())
                 if time.monotonic() - begun > _INTERVAL:
@@ -125,7 +125,7 @@ class Evaluator:
         step = {"step": int(state.step), "part": part}
         write_whole(workdir / SCORES, json.dumps(step | summary, indent=1) + "\n")
         write_whole(workdir / DETECTIONS, json.dumps(results) + "\n")
-        illustrations.save(self._picture(part, results), workdir / PICTURES)
+        write_png(workdir / PICTURES, self._picture(part, results))
         curves = drawing.load("evonorms_jax.detection.precision_recall")
         precisions = {kind: each.precision for kind, each in found.items()}
         for kind, content in curves.draw(precisions, self._stream.categories.names).items():
@@ -153,16 +153,6 @@ class Evaluator:
             ]
             columns.append(illustrations.below(both))
         return illustrations.beside(columns)
-
-
-def local(tree: Any) -> Any:
-    """The rows `[b, ...]` of arrays that are divided along the first axis, those of this host, in NumPy."""
-
-    def rows(array):
-        shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
-        return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
-
-    return jax.tree.map(rows, tree)
 
 
 def _finished(jobs: list[Future]) -> list[Json]:

@@ -4,20 +4,16 @@ H height, W width of the image in pixels.
 """
 
 import colorsys
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 from evonorms_jax.data import photographs
-from evonorms_jax.detection.annotations import Categories
+from evonorms_jax.detection.annotations import Categories, Json
 from evonorms_jax.detection.segmentation import decode
-from evonorms_jax.runs.files import write_whole
 
-Json = dict[str, Any]
 _OPACITY = 0.45  # of a mask
 _LEAST_SIDE = 480  # of a drawn picture, to which a smaller image is enlarged
 _GAP = 8  # pixels between two pictures
@@ -61,13 +57,6 @@ def draw(image: np.ndarray, entries: Sequence[Json], categories: Categories, tit
 def open_image(path: epath.Path) -> np.ndarray:
     """A picture as uint8 `[H, W, 3]`. Raises `DamagedPictureError` if it cannot be decoded."""
     return photographs.decode(path.read_bytes())
-
-
-def save(picture: Image.Image, path: epath.Path) -> None:
-    """Writes a picture as PNG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    write_whole(path, buffer.getvalue())
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -8,29 +8,25 @@ import jax
 import numpy as np
 from absl import logging
 from etils import epath
-from ml_collections import ConfigDict
 from PIL import Image, ImageOps
 
 from evonorms_jax.data.pictures import DECODE_ERRORS
 from evonorms_jax.detection import illustrations
-from evonorms_jax.detection.annotations import categories_from
-from evonorms_jax.detection.evaluation import DETECTIONS, SHOWN_SCORE, local
+from evonorms_jax.detection.annotations import Json, categories_from
+from evonorms_jax.detection.evaluation import DETECTIONS, SHOWN_SCORE
 from evonorms_jax.detection.paste import results_of
 from evonorms_jax.detection.placement import whole
 from evonorms_jax.detection.task import Programs, make_programs
 from evonorms_jax.detection.types import Detections
 from evonorms_jax.errors import UserError
-from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.display import Display
-from evonorms_jax.runs.files import absolute, write_whole
+from evonorms_jax.runs.files import absolute, write_png, write_whole
 from evonorms_jax.runs.workdir import read_config
-from evonorms_jax.training.loop import CHECKPOINTS
-from evonorms_jax.training.mesh import data_mesh, put_batch
+from evonorms_jax.training.evaluation import restore, training_config
+from evonorms_jax.training.mesh import data_mesh, local_rows, put_batch
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _ANY_NUMBER = 1_000_000  # of training images, which only sets the length of an epoch
-
-Json = dict[str, Any]
 
 
 def draw_folder(
@@ -46,8 +42,8 @@ def draw_folder(
         best: whether to take the checkpoint with the best validation score instead of the newest.
 
     Raises:
-        UserError: if it is no work directory of a detector, it has no checkpoint, the folder has no picture,
-            or both folders are the same.
+        UserError: if it is no work directory of a detector, its layer file has changed, it has no checkpoint,
+            the folder has no picture, or both folders are the same.
     """
     workdir, images, out = absolute(workdir), absolute(images), absolute(out)
     if images == out:
@@ -56,14 +52,10 @@ def draw_folder(
     if "categories" not in written:
         raise UserError(f"{workdir} is no work directory of a detector that was trained")
     files = find_pictures(images)
-    written["layer"].pop("equation", None)
-    config, categories = ConfigDict(written), categories_from(written["categories"])
+    config, categories = training_config(workdir), categories_from(written["categories"])
     mesh = data_mesh(jax.local_devices()[:1])
     programs = make_programs(config, categories, _ANY_NUMBER, mesh)
-    with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
-        restored = checkpoints.restore(programs.state, best=best)
-    if restored is None:
-        raise UserError(f"{workdir} has no checkpoint yet")
+    restored = restore(workdir, programs.state, best=best)
     out.mkdir(parents=True, exist_ok=True)
     results: list[Json] = []
     number = 0
@@ -71,7 +63,7 @@ def draw_folder(
         for number, (file, pixels) in enumerate(_open(files), 1):
             found = _detect(programs, restored.arrays, pixels, number, config.data.canvas, categories.id_of())
             shown = [each for each in found if each["score"] >= SHOWN_SCORE]
-            illustrations.save(illustrations.draw(pixels, shown, categories), out / f"{file.name}.png")
+            write_png(out / f"{file.name}.png", illustrations.draw(pixels, shown, categories))
             results += [{**each, "file_name": file.name} for each in found]
             display.update(completed=number, total=len(files), rows=[("picture", file.name)])
     write_whole(out / DETECTIONS, json.dumps(results) + "\n")
@@ -106,5 +98,5 @@ def _detect(
     """The results of one picture."""
     placed = whole(*pixels.shape[:2], side)
     canvas = put_batch(programs.batch.images.sharding.mesh, (placed.image(pixels)[None], placed.size[None]))
-    found = Detections(*(values[0] for values in local(programs.detect(state, *canvas))))
+    found = Detections(*(values[0] for values in local_rows(programs.detect(state, *canvas))))
     return results_of(found, number, placed.scales, placed.original, ids)

@@ -4,15 +4,14 @@ D detections of an image, m = 28 the side of a mask in the frame of its box, H a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from evonorms_jax.detection.annotations import Json
 from evonorms_jax.detection.segmentation import encode_region
 from evonorms_jax.detection.types import Detections
 
-Json = dict[str, Any]
 THRESHOLD = 0.5  # of the probability of a pixel
 
 

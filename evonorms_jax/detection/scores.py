@@ -12,9 +12,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evonorms_jax.detection.annotations import Categories
+from evonorms_jax.detection.annotations import Categories, Json
 
-Json = dict[str, Any]
 #: Kind of a score to the key of pycocotools and the key of results that it must not see.
 KINDS = {"box": ("bbox", "segmentation"), "mask": ("segm", "bbox")}
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first six numbers of COCO's summary

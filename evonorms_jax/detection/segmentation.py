@@ -5,14 +5,11 @@ of 0 on. The centre of the pixel in row i and column j has the coordinates (i + 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from evonorms_jax.detection.annotations import Segmentation
-
-Json = dict[str, Any]
+from evonorms_jax.detection.annotations import Json, Segmentation
 
 
 def encode(segmentation: Segmentation, height: int, width: int) -> Json:

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from evonorms_jax.errors import UserError
 from evonorms_jax.gan.networks import Networks, make_networks
 from evonorms_jax.layers import norm_act
-from evonorms_jax.training.classification import DTYPES
+from evonorms_jax.training.classification import compute_dtype
 
 
 def build_networks(config: ConfigDict, num_classes: int, channels: int) -> Networks:
@@ -16,15 +14,13 @@ def build_networks(config: ConfigDict, num_classes: int, channels: int) -> Netwo
 
     Raises `ValueError` if the dtype, the layer or the networks are unknown, or a width does not fit.
     """
-    if config.dtype not in DTYPES:
-        raise UserError(f"unknown dtype {config.dtype!r}; there are {', '.join(DTYPES)}")
     return make_networks(
         **config.networks,
         size=config.data.crop,
         norm_act=norm_act(**config.layer),
         num_classes=num_classes,
         channels=channels,
-        dtype=jnp.dtype(config.dtype),
+        dtype=compute_dtype(config),
     )
 
 

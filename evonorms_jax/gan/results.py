@@ -89,7 +89,7 @@ def score(
         buffer = io.BytesIO()
         np.savez_compressed(buffer, images=report.images, labels=report.labels)
         write_whole(workdir / SAMPLES, buffer.getvalue())
-        sheets.write_png(workdir / SHEET, sheet)
+        sheets.write_sheet(workdir / SHEET, sheet)
         write_whole(workdir / SCORES, written)
     return scores
 
@@ -145,7 +145,7 @@ def draw_sheets(
     if jax.process_index() == 0:
         folder.mkdir(exist_ok=True)
         for path, sheet in zip(paths, drawn.values(), strict=True):
-            sheets.write_png(path, sheet)
+            sheets.write_sheet(path, sheet)
     return paths
 
 

@@ -3,7 +3,6 @@
 R rows, S columns, P x P pixels, C channels, K classes, Z size of a latent.
 """
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +10,7 @@ from etils import epath
 from PIL import Image
 
 from evonorms_jax.gan.sampling import Renderer, Sampler
-from evonorms_jax.runs.files import write_whole
+from evonorms_jax.runs.files import write_png
 
 #: Folder of sheets in a work directory.
 FOLDER = "sheets"
@@ -23,7 +22,7 @@ _GAP = 2  # pixels between samples
 _WHITE = 255
 
 
-def write_png(path: epath.Path, images: np.ndarray) -> None:
+def write_sheet(path: epath.Path, images: np.ndarray) -> None:
     """Writes samples uint8 `[R, S, P, P, C]` as one picture, small ones enlarged by whole factors."""
     rows, columns, side, _, channels = images.shape
     factor = -(-_LEAST_SIDE // side)
@@ -34,9 +33,7 @@ def write_png(path: epath.Path, images: np.ndarray) -> None:
         for column in range(columns):
             top, left = row * step, column * step
             sheet[top : top + step - _GAP, left : left + step - _GAP] = images[row, column]
-    buffer = io.BytesIO()
-    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(buffer, "PNG")
-    write_whole(path, buffer.getvalue())
+    write_png(path, Image.fromarray(sheet[..., 0] if channels == 1 else sheet))
 
 
 def shown_classes(num_classes: int, most: int = MOST_ROWS) -> np.ndarray:

@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evonorms_jax.data import DataSettings, Share, load_images, open_stream
 from evonorms_jax.errors import UserError
 from evonorms_jax.gan import sheets
 from evonorms_jax.gan.adversarial import (
@@ -30,9 +28,9 @@ from evonorms_jax.gan.sampling import SamplingSettings, check_truncation, make_s
 from evonorms_jax.gan.scorers import make_scorer
 from evonorms_jax.gan.scoring import NO_SCORES, Scorer
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.training.classification import shapes_on
-from evonorms_jax.training.feed import Batching, Feed, resident_feed, stream_feed
-from evonorms_jax.training.mesh import check_divisible, data_mesh, replicated, split
+from evonorms_jax.training.classification import make_feed, make_mesh, shapes_on
+from evonorms_jax.training.feed import Feed
+from evonorms_jax.training.mesh import local_rows, replicated, split
 from evonorms_jax.training.steps import Metrics
 from evonorms_jax.training.task import MAY_DIFFER, Criterion, Task
 
@@ -91,14 +89,6 @@ class Programs(NamedTuple):
     batch: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]  # images and labels of a step
 
 
-def make_mesh(config: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of a config over devices, by default all of all hosts; errors as `build_task`."""
-    mesh = data_mesh(devices, groups=_step_settings(config).groups(config.batch_size))
-    for name in ("batch_size", "eval_batch_size"):
-        check_divisible(name, config[name], mesh)
-    return mesh
-
-
 def make_programs(config: ConfigDict, num_classes: int, channels: int, mesh: Mesh) -> Programs:
     """The functions of a training, independent of its images; errors as `build_task`.
 
@@ -130,23 +120,19 @@ def _images_of_step(config: ConfigDict) -> int:
 
 def _make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
     """The images of `config.data`, held on the devices or streamed, with their labels checked."""
-    settings = DataSettings(**config.data.to_dict())
-    batching = Batching(_images_of_step(config), config.eval_batch_size, settings.crop, settings.flip)
-    if not settings.stream:
-        data = load_images(settings, with_test=True)
+
+    def check(data):
         check_all_labels(data.train.labels, data.num_classes, data.name)
-        return resident_feed(data, batching, key, mesh)
-    share = Share(jax.process_index(), jax.process_count())
-    feed = stream_feed(open_stream(settings, order_seed=config.seed, share=share), batching, mesh)
-    return feed._replace(batches=functools.partial(_checked, feed))
+
+    feed = make_feed(config, key, mesh, batch_size=_images_of_step(config), check=check)
+    return feed._replace(batches=functools.partial(_checked, feed)) if config.data.stream else feed
 
 
 def _checked(feed: Feed, start: int) -> Iterator[tuple[jax.Array, jax.Array]]:
     """The batches of a stream, with the labels of the first one checked."""
     for number, (images, labels) in enumerate(feed.batches(start)):
         if number == 0:
-            own = np.concatenate([np.asarray(shard.data) for shard in labels.addressable_shards])
-            check_drawn_labels(own, feed.images.num_classes, feed.name)
+            check_drawn_labels(local_rows(labels), feed.images.num_classes, feed.name)
         yield images, labels
 
 
@@ -171,4 +157,4 @@ def _illustrate(config: ConfigDict, num_classes: int, state: GanState, workdir: 
     if jax.process_index() == 0:
         folder = workdir / sheets.FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        sheets.write_png(folder / f"step-{int(state.step):06}.png", sheet)
+        sheets.write_sheet(folder / f"step-{int(state.step):06}.png", sheet)

@@ -1,10 +1,15 @@
 """Paths, and files that are written whole or not at all."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from etils import epath
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DRAFT = ".draft"
 
@@ -43,6 +48,13 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
             draft.unlink(missing_ok=True)  # a full disk needs the space
             raise
         draft.replace(path)
+
+
+def write_png(path: epath.Path, picture: "Image.Image") -> None:
+    """Writes a picture of Pillow as PNG, whole as by `write_whole`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_whole(path, buffer.getvalue())
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
-from evonorms_jax.data import DataSettings, Share, load_images, open_stream
+from evonorms_jax.data import DataSettings, ImageData, Share, load_images, open_stream
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import build_model
@@ -118,15 +118,29 @@ def step_settings(config: ConfigDict) -> StepSettings:
     return StepSettings(**{name: config[name] for name in StepSettings._fields if name in config})
 
 
-def make_feed(config: ConfigDict, key: jax.Array, mesh: Mesh) -> Feed:
+def make_feed(
+    config: ConfigDict,
+    key: jax.Array,
+    mesh: Mesh,
+    *,
+    batch_size: int | None = None,
+    check: Callable[[ImageData], None] = lambda data: None,
+) -> Feed:
     """The images of `config.data`, held on the devices or streamed; errors as `build_task`.
 
-    The key is consumed by images held on the devices. A stream uses `config.seed`.
+    Args:
+      config: config with the groups and keys of `experiments/configs/train.py` that concern images.
+      key: consumed by images held on the devices. A stream uses `config.seed`.
+      mesh: devices of the training.
+      batch_size: images of a step, by default those of the config.
+      check: raises an error for images held on the devices that cannot be used.
     """
     settings = DataSettings(**config.data.to_dict())
-    batching = Batching(config.batch_size, config.eval_batch_size, settings.crop, settings.flip)
+    batching = Batching(batch_size or config.batch_size, config.eval_batch_size, settings.crop, settings.flip)
     if not settings.stream:
-        return resident_feed(load_images(settings, with_test=True), batching, key, mesh)
+        data = load_images(settings, with_test=True)
+        check(data)
+        return resident_feed(data, batching, key, mesh)
     share = Share(jax.process_index(), jax.process_count())
     return stream_feed(open_stream(settings, order_seed=config.seed, share=share), batching, mesh)
 

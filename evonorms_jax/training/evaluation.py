@@ -6,7 +6,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.runs.checkpoint import Checkpoints
+from evonorms_jax.runs.checkpoint import Checkpoints, Restored
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import check_config, read_config
 from evonorms_jax.training.classification import build_task
@@ -50,11 +50,17 @@ def open_checkpoint(
         config.data.data_dir = data_dir
     task = (build or build_task)(config)
     check_config(workdir, described | dict(task.identity))
+    restored = restore(workdir, task.target, best=best)
+    return Opened(config, task, restored.step, restored.arrays)
+
+
+def restore(workdir: epath.Path, target: Any, *, best: bool) -> Restored:
+    """Reads a checkpoint into the shapes and shardings of a state. Raises `ValueError` if there is none."""
     with Checkpoints(workdir / CHECKPOINTS, write=False) as checkpoints:
-        restored = checkpoints.restore(task.target, best=best)
+        restored = checkpoints.restore(target, best=best)
     if restored is None:
         raise UserError(f"{workdir} has no checkpoint yet")
-    return Opened(config, task, restored.step, restored.arrays)
+    return restored
 
 
 def training_config(workdir: epath.PathLike) -> ConfigDict:

@@ -75,6 +75,16 @@ def put_batch(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), tree)
 
 
+def local_rows(tree: Any) -> Any:
+    """The rows `[b, ...]` of arrays that are divided along the first axis, those of this host, in NumPy."""
+
+    def rows(array):
+        shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
+        return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+    return jax.tree.map(rows, tree)
+
+
 def check_divisible(name: str, size: int, mesh: Mesh) -> None:
     """Raises `ValueError` unless a batch of `size` can be divided evenly over the mesh."""
     if size < 1 or size % mesh.size:

@@ -18,19 +18,20 @@ DROPS = (30 / 90, 60 / 90, 80 / 90)
 _DECAY, _DECAY_EVERY = 0.97, 2.4 / 350
 
 
-def _step(peak: float, steps: int, warmup_steps: int, drops: Sequence[float] = DROPS) -> optax.Schedule:
+def _step(peak: float, steps: int, warmup_steps: int, drops: Sequence[float]) -> optax.Schedule:
     return optax.piecewise_constant_schedule(peak, {round(steps * at) - warmup_steps: 0.1 for at in drops})
 
 
-def _exponential(peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
+def _exponential(peak: float, steps: int, warmup_steps: int, drops: Sequence[float]) -> optax.Schedule:
+    del drops
     every = steps * _DECAY_EVERY
     return lambda step: peak * _DECAY ** jnp.floor((step + warmup_steps) / every)
 
 
-#: Functions from `(peak, steps, warmup_steps)` to the schedule after the warm-up, counted from its end.
-SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
-    "constant": lambda peak, steps, warmup_steps: optax.constant_schedule(peak),
-    "cosine": lambda peak, steps, warmup_steps: optax.cosine_decay_schedule(
+#: Functions `(peak, steps, warmup_steps, drops)` to the schedule after the warm-up, counted from its end.
+SCHEDULES: dict[str, Callable[[float, int, int, Sequence[float]], optax.Schedule]] = {
+    "constant": lambda peak, steps, warmup_steps, drops: optax.constant_schedule(peak),
+    "cosine": lambda peak, steps, warmup_steps, drops: optax.cosine_decay_schedule(
         peak, max(1, steps - warmup_steps)
     ),
     "step": _step,
@@ -63,8 +64,7 @@ def make_schedule(
         raise UserError(f"unknown schedule {schedule!r}; did you mean {near[0]!r}?")
     if not 0 <= warmup_steps <= steps:
         raise UserError(f"warmup_steps must be from 0 to steps, {steps}, got {warmup_steps}")
-    chosen = {"drops": drops} if schedule == "step" else {}
-    rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps, **chosen)
+    rest = SCHEDULES[schedule](learning_rate, steps, warmup_steps, drops)
     if not warmup_steps:
         return rest
 

@@ -22,7 +22,7 @@ from evonorms_jax.detection.paste import results_of
 from evonorms_jax.detection.placement import whole
 from evonorms_jax.detection.segmentation import decode
 from evonorms_jax.detection.types import DETECTED_MASK_SIDE, Detections
-from evonorms_jax.training.mesh import data_mesh, split
+from evonorms_jax.training.mesh import data_mesh, local_rows, split
 
 
 def rectangle(box):
@@ -106,10 +106,10 @@ def test_a_part_without_images_or_a_request_to_stop_gives_no_score(digits, tmp_p
 def test_the_rows_of_this_host_return_in_order():
     mesh = data_mesh(jax.devices()[:4])
     values = np.arange(24).reshape(8, 3)
-    found = evaluation.local({"a": jax.device_put(values, split(mesh))})
+    found = local_rows({"a": jax.device_put(values, split(mesh))})
     np.testing.assert_array_equal(found["a"], values)
     jitted = jax.jit(lambda x: x + 1, out_shardings=split(mesh))
-    np.testing.assert_array_equal(evaluation.local(jitted(jnp.asarray(values))), values + 1)
+    np.testing.assert_array_equal(local_rows(jitted(jnp.asarray(values))), values + 1)
 
 
 def test_the_results_of_all_hosts_are_collected(monkeypatch):

@@ -13,8 +13,10 @@ from support.small_detection import small
 from evonorms_jax.detection import coco
 from evonorms_jax.detection.own_pictures import draw_folder
 from evonorms_jax.detection.task import build_task, make_programs
+from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.workdir import claim_workdir
+from evonorms_jax.search_space import CATALOG
 from evonorms_jax.training import evaluation, loop
 from evonorms_jax.training.mesh import data_mesh
 
@@ -63,6 +65,18 @@ def test_every_picture_is_drawn(workdir, pictures, tmp_path, caplog):
         assert 0 <= y < y + height <= limits[each["file_name"]][1]
         assert each["segmentation"]["size"] == list(limits[each["file_name"]][::-1])
     assert "c.jpg is left out" in caplog.text
+
+
+def test_a_layer_file_that_changed_is_refused(pictures, tmp_path):
+    """A search may rewrite the file from which a detector took its layer."""
+    path = tmp_path / "top_layers.json"
+    path.write_text(layer_file([{"graph": CATALOG["evonorm_s0"].to_json()}]))
+    layer = {"spec": f"{path}#0", "equation": str(CATALOG["evonorm_b0"])}
+    written = {"categories": {"1": "1 dog"}, "eval_every": 1, "layer": layer}
+    with claim_workdir(tmp_path / "run", written):
+        pass
+    with pytest.raises(ValueError, match=r"another config: layer\.equation is"):
+        draw_folder(tmp_path / "run", pictures, tmp_path / "out")
 
 
 def test_folders_that_cannot_be_used_are_one_line(workdir, pictures, tmp_path):

@@ -56,7 +56,7 @@ def test_interpolations_reach_both_ends_in_equal_steps():
 @pytest.mark.parametrize(("side", "channels", "size"), [(28, 1, 56), (64, 3, 64)])
 def test_a_sheet_is_a_picture(tmp_path, rng, side, channels, size):
     images = rng.integers(0, 256, (2, 3, side, side, channels), np.uint8)
-    sheets.write_png(tmp_path / "sheet.png", images)
+    sheets.write_sheet(tmp_path / "sheet.png", images)
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.size == (3 * size + 4, 2 * size + 2)
         pixels = np.asarray(picture).reshape(2 * size + 2, 3 * size + 4, channels)
