@@ -6,12 +6,11 @@ import pytest
 from support.gan_configs import tiny_config
 
 from evonorms_jax.data import ImageSet
-from evonorms_jax.gan import task as gan_task
 from evonorms_jax.gan.labels import check_all_labels, check_drawn_labels
 from evonorms_jax.gan.layouts import get_layout
 from evonorms_jax.gan.task import build_task
 from evonorms_jax.runs.config_checks import flat
-from evonorms_jax.training import loop
+from evonorms_jax.training import classification, loop
 from experiments.configs import gan_cifar10, gan_imagenet128
 
 
@@ -25,13 +24,13 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_name(tmp_path):
 
 
 def test_every_class_must_have_a_training_image(monkeypatch):
-    read = gan_task.load_images
+    read = classification.load_images
 
     def all_of_one_class(settings, **options):
         data = read(settings, **options)
         return data._replace(train=ImageSet(data.train.images, np.zeros_like(data.train.labels)))
 
-    monkeypatch.setattr(gan_task, "load_images", all_of_one_class)
+    monkeypatch.setattr(classification, "load_images", all_of_one_class)
     with pytest.raises(ValueError, match="3 of 4 classes have no training image, the first is class 1"):
         build_task(tiny_config(), jax.devices()[:1])
 
