@@ -13,7 +13,7 @@ from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.selection import SELECTIONS
 from evonorms_jax.evolution.survival import SURVIVALS
 from evonorms_jax.runs.config_checks import nearest
-from evonorms_jax.search_space import OP_NAMES, Graph, mutate, random_graph
+from evonorms_jax.search_space import OPS, Graph, mutate, random_graph
 from evonorms_jax.search_space.encoding import CAPACITY
 
 
@@ -123,7 +123,7 @@ def check_settings(settings: EvolutionSettings) -> None:
         )
     ops = settings.ops
     for op in ops:
-        _check_name("op in search_space.ops", op, OP_NAMES)
+        _check_name("op in search_space.ops", op, OPS)
     if not ops or len(set(ops)) < len(ops):
         raise UserError(
             f"search_space.ops must name at least one op, each once, got {', '.join(ops) or 'none'}"

@@ -252,7 +252,16 @@ def _check_scores(evaluation: Evaluation, anchors: tuple[str, ...]) -> None:
 # -- Ranking
 
 
-_SPELLING = {"evonorm": "EvoNorm", "pn": "PixelNorm", "relu": "ReLU", "silu": "SiLU"}
+_SPELLING = {
+    "evonorm": "EvoNorm",
+    "pn": "PixelNorm",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "rms": "RMSNorm",
+    "lnc": "LN(C)",
+    "dyt": "DyT",
+    "derf": "Derf",
+}
 
 
 def layer_title(name: str) -> str:

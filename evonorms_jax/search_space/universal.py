@@ -42,10 +42,10 @@ from evonorms_jax.search_space import moments
 from evonorms_jax.search_space.encoding import (
     AGGREGATIONS,
     CAPACITY,
-    EDGES,
-    INSTRUCTIONS,
+    PAPER,
     SLOTS,
     EncodedGraph,
+    InstructionSet,
 )
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 from evonorms_jax.search_space.target import platform
@@ -69,17 +69,19 @@ def apply_encoded(
     group_size: int | None = None,
     epsilon: float = EPSILON,
     momentum: float = 0.9,
+    instructions: InstructionSet = PAPER,
 ) -> tuple[jax.Array, jax.Array]:
     """Evaluates an encoded graph. The results are those of `compile_graph` for the same graph.
 
     Args:
-      encoded: candidate, traced or not.
+      encoded: candidate of this instruction set, traced or not.
       x: input `[B, *S, C]`.
       v0: trainable leaf `[C]`.
       v1: trainable leaf `[C]`.
       stats: raw moments `[CAPACITY, C]` by node. Only the rows of batch aggregations are used.
       train: whether batch aggregations use the batch's own moments, and stats advance.
       groups, group_size, epsilon, momentum: as of `compile_graph`.
+      instructions: the ops that the program runs.
 
     Returns:
       y with the shape and dtype of x, and the statistics. Without an element in x they are unchanged.
@@ -88,7 +90,7 @@ def apply_encoded(
     if x.size == 0:
         return x, stats
     flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
-    interpreter = _Interpreter(groups, epsilon, train, compact=platform() == "tpu")
+    interpreter = _Interpreter(groups, epsilon, train, platform() == "tpu", instructions)
     y, raw = _run(interpreter, encoded, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
     if train:
         stats = momentum * stats + (1 - momentum) * jax.lax.stop_gradient(raw)
@@ -106,6 +108,12 @@ class _Interpreter(NamedTuple):
     epsilon: float
     train: bool
     compact: bool
+    instructions: InstructionSet
+
+    @property
+    def index_sets(self) -> list[moments.IndexSet]:
+        """The index sets by their numbers."""
+        return [moments.INDEX_SETS[name] for name in self.instructions.index_sets]
 
     def branches(self, entries: Sequence[Any], instruction: Callable[[Any], str]) -> list[tuple[Any, ...]]:
         """The instructions or edges that share a branch, in order: in the compact form two groups."""
@@ -146,7 +154,7 @@ class _Interpreter(NamedTuple):
         centered, _, value = self.center(number, a, index_set, stat)
         is_mean = number == AGGREGATIONS.index("mean")
         sent = jnp.where(is_mean, 1, centered) * self.average(g / jnp.where(is_mean, 1, value), index_set)
-        for position, entry in enumerate(moments.INDEX_SETS.values()):
+        for position, entry in enumerate(self.index_sets):
             if entry.batch and not self.train:
                 sent = jnp.where(index_set == position, 0, sent)
         return sent
@@ -172,7 +180,7 @@ class _Interpreter(NamedTuple):
 
     def remembered(self, raw, index_set, stat):
         """The moving statistic in the place of the moment over a batch, at inference."""
-        for number, entry in enumerate(moments.INDEX_SETS.values()):
+        for number, entry in enumerate(self.index_sets):
             if entry.batch and not self.train:
                 raw = jnp.where(index_set == number, stat.reshape(1, 1, -1), raw)
         return raw
@@ -185,7 +193,7 @@ class _Interpreter(NamedTuple):
         """
         over_space = jnp.mean(values, 1, keepdims=True)
         chosen = over_space
-        for number, entry in enumerate(moments.INDEX_SETS.values()):
+        for number, entry in enumerate(self.index_sets):
             average = self.project(over_space if entry.space else values, entry)
             if average is not over_space:
                 chosen = jnp.where(index_set == number, average, chosen)
@@ -270,7 +278,7 @@ def _values(
     def run_any(number, buffer, inputs, index_set, stat):
         return interpreter.aggregate_any(number, _slot(buffer, inputs[0]), index_set, stat)
 
-    groups = interpreter.branches(INSTRUCTIONS, lambda name: name)
+    groups = interpreter.branches(interpreter.instructions.instructions, lambda name: name)
 
     def step(number, carry):
         buffer, raw = carry
@@ -308,7 +316,7 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
         a, g = _slot(buffer, inputs[0]), _slot(buffer, own)
         return interpreter.cotangent_of_any(number, a, index_set, stat, g)
 
-    groups = interpreter.branches(EDGES, lambda edge: edge[0])
+    groups = interpreter.branches(interpreter.instructions.edges, lambda edge: edge[0])
 
     def step(entry, buffer):
         code, number, own, target, first = encoded.edges[entry]

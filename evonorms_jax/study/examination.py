@@ -17,15 +17,13 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.layers import load_layer
-from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.search_space import KNOWN, Graph
 from evonorms_jax.search_space.cost import layer_cost
 from evonorms_jax.search_space.encoding import CAPACITY
 from evonorms_jax.search_space.probes import nearest
 from evonorms_jax.search_space.simplify import readable, simplify
 from evonorms_jax.search_space.text import EquationError
 from evonorms_jax.study.table import Json, summarize
-
-KNOWN = BASELINES | CATALOG
 
 
 class Layer(NamedTuple):
