@@ -90,7 +90,8 @@ def encode(graph: Graph, instructions: InstructionSet = PAPER) -> EncodedGraph:
     inputs = np.zeros((CAPACITY, 2), np.int32)
     for number, (name, sources) in enumerate(nodes):
         op = OPS[name]
-        _check_known(name, instructions)
+        if not _runs(name, instructions):
+            raise UserError(f"the universal program was built without {name}: search_space.ops must name it")
         code[number] = instructions.instructions.index(op.kind or name)
         inputs[number] = sources if len(sources) == 2 else (*sources, *sources)
         index_set[number] = instructions.index_sets.index(op.index_set) if op.kind else 0
@@ -104,13 +105,17 @@ def encode(graph: Graph, instructions: InstructionSet = PAPER) -> EncodedGraph:
     )
 
 
-def _check_known(name: str, instructions: InstructionSet) -> None:
+def encodable(graph: Graph, instructions: InstructionSet) -> bool:
+    """Whether the program of an instruction set runs all live ops of a graph."""
+    return all(_runs(name, instructions) for name, _ in graph.canonical.nodes)
+
+
+def _runs(name: str, instructions: InstructionSet) -> bool:
     op = OPS[name]
-    if op.kind:
-        moments.index_set_named(op.index_set)
-    known = instructions.index_sets if op.kind else instructions.elementwise
-    if (op.index_set or name) not in known:
-        raise UserError(f"the universal program was built without {name}: search_space.ops must name it")
+    if op.kind is None:
+        return name in instructions.elementwise
+    moments.index_set_named(op.index_set)
+    return op.index_set in instructions.index_sets
 
 
 def _backward_tape(
