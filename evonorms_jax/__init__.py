@@ -5,6 +5,9 @@ The Linen layers are here, their NNX twins in `evonorms_jax.nnx`. Source: arXiv 
 
 from evonorms_jax.layers import (
     BatchNormAct,
+    ChannelNormAct,
+    DynamicErf,
+    DynamicTanh,
     EvoNormB0,
     EvoNormB1,
     EvoNormB2,
@@ -16,7 +19,9 @@ from evonorms_jax.layers import (
     GroupNormAct,
     InstanceNormAct,
     LayerNormAct,
+    NoNormAct,
     PixelNormAct,
+    RMSNormAct,
     norm_act,
     norm_parameters,
 )
@@ -27,6 +32,9 @@ __version__ = "0.1.0"
 __all__ = [
     "CATALOG",
     "BatchNormAct",
+    "ChannelNormAct",
+    "DynamicErf",
+    "DynamicTanh",
     "EvoNormB0",
     "EvoNormB1",
     "EvoNormB2",
@@ -39,7 +47,9 @@ __all__ = [
     "GroupNormAct",
     "InstanceNormAct",
     "LayerNormAct",
+    "NoNormAct",
     "PixelNormAct",
+    "RMSNormAct",
     "compile_graph",
     "norm_act",
     "norm_parameters",

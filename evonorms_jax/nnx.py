@@ -1,6 +1,9 @@
 """The layers as Flax NNX modules. `evonorms_jax` has the Linen ones."""
 
 from evonorms_jax.layers.nnx import (
+    ChannelNormAct,
+    DynamicErf,
+    DynamicTanh,
     EvoNormB0,
     EvoNormB1,
     EvoNormB2,
@@ -8,10 +11,15 @@ from evonorms_jax.layers.nnx import (
     EvoNormS1,
     EvoNormS2,
     GraphNormAct,
+    NoNormAct,
     PixelNormAct,
+    RMSNormAct,
 )
 
 __all__ = [
+    "ChannelNormAct",
+    "DynamicErf",
+    "DynamicTanh",
     "EvoNormB0",
     "EvoNormB1",
     "EvoNormB2",
@@ -19,5 +27,7 @@ __all__ = [
     "EvoNormS1",
     "EvoNormS2",
     "GraphNormAct",
+    "NoNormAct",
     "PixelNormAct",
+    "RMSNormAct",
 ]

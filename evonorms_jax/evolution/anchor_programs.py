@@ -12,7 +12,6 @@ from evonorms_jax.evolution.proxy import ProxyState, ProxyTask, restart
 from evonorms_jax.evolution.rejection import RejectionSettings
 from evonorms_jax.evolution.stability import make_stability_test
 from evonorms_jax.search_space import CATALOG
-from evonorms_jax.search_space.encoding import encode
 
 
 class AnchorPrograms:
@@ -40,7 +39,7 @@ class AnchorPrograms:
 
     def start(self, replica: int) -> ProxyState:
         """The state before the first step. Its weights fit every candidate; `restart` sets the statistics."""
-        return self._init(encode(CATALOG["evonorm_b0"]), self._keys[replica][0])
+        return self._init(self.task.encode(CATALOG["evonorm_b0"]), self._keys[replica][0])
 
     @functools.cached_property
     def executors(self) -> dict[str, Any]:

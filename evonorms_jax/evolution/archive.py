@@ -29,6 +29,7 @@ from evonorms_jax.layers import layer_file
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.files import is_local, naming, write_whole
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.cost import layer_cost
 from evonorms_jax.search_space.simplify import simplify
 
 _MOST_MEMBERS = 20  # of a cluster, best first, in the file of the top layers
@@ -166,6 +167,7 @@ def _top_layer(rank: int, layer: ScoredLayer, again: RerankedLayer | None) -> di
         "scores": layer.scores,
         "reranked": fresh,
         "cluster": {"size": len(layer.members), "members": list(layer.members[:_MOST_MEMBERS])},
+        "cost": layer_cost(layer.graph).to_json(),
         "graph": layer.graph.to_json(),
         "equation": layer.equation,
         "simplified": layer.simplified,

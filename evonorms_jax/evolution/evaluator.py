@@ -28,7 +28,7 @@ from evonorms_jax.layers import norm_act
 from evonorms_jax.models.networks import Network, operations
 from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.search_space import Graph
-from evonorms_jax.search_space.encoding import encode
+from evonorms_jax.search_space.encoding import PAPER, InstructionSet
 
 _EXECUTORS = ("universal", "compiled", "auto")
 
@@ -56,6 +56,7 @@ class Evaluator:
       devices: devices to run on, all local ones by default.
       seed: base seed of weights, batches and crops.
       fresh_replicas: number of seeds for `retrain`, which no evaluation uses.
+      instructions: ops that the universal program runs, and so those that a graph may have.
 
     Raises:
       ValueError: if the executor is unknown, or the stability anchor is not among the anchors.
@@ -75,6 +76,7 @@ class Evaluator:
         devices: Sequence[jax.Device] | None = None,
         seed: int = 0,
         fresh_replicas: int = 0,
+        instructions: InstructionSet = PAPER,
     ):
         check_executor(executor)
         self._proxy, self._tests, self._executor = proxy, tests, executor
@@ -97,7 +99,9 @@ class Evaluator:
         replicated = functools.cache(lambda: self.devices.replicate(self._data))
         self._programs = {}
         for anchor in self.anchors:
-            task = make_proxy_task(anchor, data.num_classes, layer_fields, proxy, image_shape[-1])
+            task = make_proxy_task(
+                anchor, data.num_classes, layer_fields, proxy, image_shape[-1], instructions
+            )
             replicas = range(proxy.replicas + fresh_replicas)
             keys = [anchor_keys(seed, anchor.name, replica) for replica in replicas]
             self._programs[anchor.name] = AnchorPrograms(anchor.name, task, keys, replicated, self.devices)
@@ -255,8 +259,9 @@ class Evaluator:
         return curves
 
     def _climb(self, graphs: Sequence[Graph]):
+        task = self._programs[self._stability_anchor].task
         return self._stability_program.run(
-            [encode(graph) for graph in graphs],
+            [task.encode(graph) for graph in graphs],
             costs=[step_cost(graph) for graph in graphs],
             work=lambda measures: 1.0 + float(measures.steps),
         )

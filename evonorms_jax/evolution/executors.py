@@ -19,7 +19,6 @@ from absl import logging
 from evonorms_jax.evolution.devices import Devices, Program, part
 from evonorms_jax.evolution.proxy import ProxyState, ProxyTask, restart
 from evonorms_jax.search_space import Graph
-from evonorms_jax.search_space.encoding import encode
 from evonorms_jax.search_space.target import building_for
 
 
@@ -110,16 +109,17 @@ class Universal:
             state = jax.tree.map(lambda old, new: jnp.where(resumed, old, new), state, fresh)
             return _train(task, encoded, state, shared, stop, replica)
 
+        self._encode = task.encode
         self._template = jax.tree.map(lambda leaf: leaf[0], devices.fetch(shared.template))
         self._program = Program(devices, train, shared, kept=self._template)
 
     def lower(self, job: Job) -> jax.stages.Lowered:
         """The program, to compile without running it. It is the same for all jobs."""
-        return self._program.lower(_item(job))
+        return self._program.lower(self._item(job))
 
     def train(self, jobs: Sequence[Job]) -> list[TrainedCandidate]:
         """Trains the jobs, packed so that the devices finish at about the same time."""
-        items = [_item(job) for job in jobs]
+        items = [self._item(job) for job in jobs]
         resumed = any(job.state is not None for job in jobs)
         results = self._program.run(
             items,
@@ -128,6 +128,10 @@ class Universal:
             kept=[job.state or self._template for job in jobs] if resumed else None,
         )
         return [_trained(result.measures, result.fetch, result.seconds) for result in results]
+
+    def _item(self, job: Job):
+        resumed = job.state is not None
+        return self._encode(job.graph), np.int32(job.stop), np.bool_(resumed), np.int32(job.replica)
 
 
 class Compiled:
@@ -162,7 +166,7 @@ class Compiled:
         state = job.state
         if state is None:
             start = jax.tree.map(lambda leaf: leaf[job.replica], self._template)
-            state = restart(start, encode(job.graph))
+            state = restart(start, self._task.encode(job.graph))
         state, *numbers = jax.device_put((state, np.int32(job.stop), np.int32(job.replica)), device)
         arguments = state, self._shares[device], *numbers
         started = time.monotonic()
@@ -247,10 +251,6 @@ class Auto:
             *(interpreted, compiled, self._build, self._ratio),
         )
         return choice
-
-
-def _item(job: Job):
-    return encode(job.graph), np.int32(job.stop), np.bool_(job.state is not None), np.int32(job.replica)
 
 
 def _train(task: ProxyTask, candidate, state: ProxyState, shared: Shared, stop, replica):

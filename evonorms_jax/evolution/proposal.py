@@ -10,10 +10,10 @@ import numpy as np
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import History, Proposal, Record
-from evonorms_jax.evolution.selection import SELECTIONS
+from evonorms_jax.evolution.selection import COST_AWARE, SELECTIONS, with_cost
 from evonorms_jax.evolution.survival import SURVIVALS
 from evonorms_jax.runs.config_checks import nearest
-from evonorms_jax.search_space import OP_NAMES, Graph, mutate, random_graph
+from evonorms_jax.search_space import OPS, Graph, mutate, random_graph
 from evonorms_jax.search_space.encoding import CAPACITY
 
 
@@ -63,6 +63,8 @@ def propose_round(
     round_start = indices[0] - indices[0] % settings.round_size
     places = _survivors(history, settings, round_start) if settings.select else np.arange(0)
     scores = history.scores(round_start)[places]
+    if settings.selection in COST_AWARE:
+        scores = with_cost(scores, [history.selectable_at(int(place)).graph for place in places])
 
     def parent(row: int) -> Record:
         return history.selectable_at(int(places[row]))
@@ -123,7 +125,7 @@ def check_settings(settings: EvolutionSettings) -> None:
         )
     ops = settings.ops
     for op in ops:
-        _check_name("op in search_space.ops", op, OP_NAMES)
+        _check_name("op in search_space.ops", op, OPS)
     if not ops or len(set(ops)) < len(ops):
         raise UserError(
             f"search_space.ops must name at least one op, each once, got {', '.join(ops) or 'none'}"

@@ -12,7 +12,7 @@ from evonorms_jax.data import EvalBatches, ImageData, batch_indices, eval_batche
 from evonorms_jax.layers import LayerConstructor
 from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
 from evonorms_jax.models.networks import Network
-from evonorms_jax.search_space.encoding import EncodedGraph
+from evonorms_jax.search_space.encoding import PAPER, EncodedGraph, InstructionSet, encode
 from evonorms_jax.training.optimizer import make_schedule, sgd
 from evonorms_jax.training.steps import correct, cross_entropy, one_hot
 
@@ -70,12 +70,14 @@ class ProxyTask(NamedTuple):
       accuracy: `(candidate, state, data) -> float32 scalar`: validation accuracy in [0, 1], on whole images
         with the moving statistics. An image whose logits are not finite counts as wrong.
       loss: `(candidate, params, stats, images, labels) -> (loss, stats)`, on cropped and normalized images.
+      encode: `(Graph) -> EncodedGraph` for the instruction set of the task.
     """
 
     init: Callable[..., ProxyState]
     train: Callable[..., ProxyState]
     accuracy: Callable[..., jax.Array]
     loss: Callable[..., tuple[jax.Array, Any]]
+    encode: Callable[..., EncodedGraph]
 
 
 def restart(template: ProxyState, encoded: EncodedGraph) -> ProxyState:
@@ -105,7 +107,12 @@ def anchor_keys(seed: int, name: str, replica: int = 0) -> tuple[jax.Array, jax.
 
 
 def make_proxy_task(
-    anchor: Network, num_classes: int, layer_fields: dict[str, Any], settings: ProxySettings, channels: int
+    anchor: Network,
+    num_classes: int,
+    layer_fields: dict[str, Any],
+    settings: ProxySettings,
+    channels: int,
+    instructions: InstructionSet = PAPER,
 ) -> ProxyTask:
     """Builds the pure functions of the proxy task. Nothing is compiled here.
 
@@ -115,13 +122,16 @@ def make_proxy_task(
       layer_fields: fields of the layer, such as `group_size`.
       settings: settings of the training.
       channels: number of channels of the images.
+      instructions: ops that an encoded candidate may have.
     """
+    layer_fields = layer_fields | {"instructions": instructions}
     task = _Task(anchor, num_classes, layer_fields, settings, channels)
-    return ProxyTask(task.init, task.train, task.accuracy, task.loss)
+    encoder = functools.partial(encode, instructions=instructions)
+    return ProxyTask(task.init, task.train, task.accuracy, task.loss, encoder)
 
 
 class _Task:
-    """The functions of `ProxyTask`; arguments as `make_proxy_task`."""
+    """The functions of `ProxyTask`; arguments as `make_proxy_task`, with the fields of `UniversalNormAct`."""
 
     def __init__(self, anchor, num_classes, layer_fields, settings, channels):
         self._anchor, self._num_classes, self._layer_fields = anchor, num_classes, layer_fields

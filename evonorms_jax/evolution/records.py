@@ -18,6 +18,7 @@ from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.cost import layer_cost
 from evonorms_jax.search_space.probes import clusters
 from evonorms_jax.search_space.simplify import readable
 
@@ -252,7 +253,16 @@ def _check_scores(evaluation: Evaluation, anchors: tuple[str, ...]) -> None:
 # -- Ranking
 
 
-_SPELLING = {"evonorm": "EvoNorm", "pn": "PixelNorm", "relu": "ReLU", "silu": "SiLU"}
+_SPELLING = {
+    "evonorm": "EvoNorm",
+    "pn": "PixelNorm",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "rms": "RMSNorm",
+    "lnc": "LN(C)",
+    "dyt": "DyT",
+    "derf": "Derf",
+}
 
 
 def layer_title(name: str) -> str:
@@ -276,6 +286,19 @@ def front_of(records: Sequence[Record], anchors: Sequence[str]) -> list[int]:
     """Positions of the records on the Pareto front, empty without records."""
     scores = score_matrix([record.evaluation.scores for record in records], anchors)
     return pareto_front(scores) if len(scores) else []
+
+
+def cost_front(history: History) -> list[Record]:
+    """The candidates that no other one beats in mean score and in passes over x, the cheapest first.
+
+    Of equal ones only the earliest is in it.
+    """
+    found = {}
+    for record in history.ranked():
+        found.setdefault((record.mean_score, -layer_cost(record.graph).passes), record)
+    front = pareto_front(np.reshape(list(found), (-1, 2)))
+    records = list(found.values())
+    return sorted((records[place] for place in front), key=lambda record: layer_cost(record.graph).passes)
 
 
 def top_layers(history: History, top_k: int) -> list[ScoredLayer]:

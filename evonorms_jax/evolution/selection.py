@@ -1,14 +1,17 @@
 """Selection: a parent from the scores of the whole population, by a named rule.
 
 A new rule is one function `(rng, scores, settings) -> index` and one entry of `SELECTIONS`. `nsga2` is the
-worked example of a rule that compares individuals with the whole population.
+worked example of a rule that compares individuals with the whole population. A rule in `COST_AWARE` gets
+scores with the cost of the layers as one more objective.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from evonorms_jax.evolution.fronts import crowding_distances, front_numbers, pareto_front
+from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.cost import layer_cost
 
 
 def random_of_front(rng: np.random.Generator, scores: np.ndarray, settings) -> int:
@@ -56,9 +59,22 @@ def _tournament(rng: np.random.Generator, scores: np.ndarray, settings) -> np.nd
     return rng.choice(len(scores), size, replace=False)
 
 
+def with_cost(scores: np.ndarray, graphs: Sequence[Graph]) -> np.ndarray:
+    """The scores `[N, K]` of the graphs with their cost as an objective, float64 `[N, K + 1]`.
+
+    The cost is the number of passes over x in a training step (`search_space.cost`), negative, since larger
+    is better. It is beyond the paper.
+    """
+    passes = [-float(layer_cost(graph).passes) for graph in graphs]
+    return np.column_stack([scores, np.reshape(passes, len(graphs))])
+
+
 #: The rules by the name in `config.evolution.selection`.
 SELECTIONS: dict[str, Callable[..., int]] = {
     "pareto": random_of_front,
     "average": best_average,
     "nsga2": nsga2,
+    "pareto_cost": random_of_front,
 }
+#: The rules that select by `with_cost`.
+COST_AWARE: tuple[str, ...] = ("pareto_cost",)

@@ -26,11 +26,12 @@ from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
-from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.search_space import KNOWN, Graph
+from evonorms_jax.search_space.encoding import instruction_set
 
 #: Published layers that every search trains in the way of its candidates, for people to compare with.
 SEARCH_BASELINES: dict[str, Graph] = {
-    name: (BASELINES | CATALOG)[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
+    name: KNOWN[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
 }
 METHODS = ("evolution", "random_search", "random")
 # Largest number of training states that a device holds. A device runs a larger share of a round in several
@@ -119,7 +120,10 @@ def _write_use(evaluator: Evaluator, workdir: str) -> None:
 def make_evaluator(
     config: ConfigDict, hosts: Hosts | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Evaluator:
-    """The evaluator of a config, with its data read. Raises the errors of `run_search`."""
+    """The evaluator of a config, with its data read. Raises the errors of `run_search`.
+
+    It evaluates graphs of the paper's ops and of those in `config.search_space.ops`.
+    """
     check_ranges(config, "search")
     anchors = [get_anchor(name) for name in config.anchors]
     if not anchors:
@@ -138,6 +142,7 @@ def make_evaluator(
         devices=devices,
         seed=config.seed,
         fresh_replicas=config.rerank_replicas,
+        instructions=instruction_set(config.search_space.ops),
     )
 
 
@@ -181,10 +186,9 @@ def evolution_settings(config: ConfigDict) -> EvolutionSettings:
 
 
 def _seed_layer(name: str) -> Graph:
-    known = BASELINES | CATALOG
-    if name not in known and ".json" not in name:
-        raise UserError(f"evolution.seed_layers must be of {', '.join(known)} or file.json#0, got {name!r}")
-    return known[name] if name in known else load_layer(name)
+    if name not in KNOWN and ".json" not in name:
+        raise UserError(f"evolution.seed_layers must be of {', '.join(KNOWN)} or file.json#0, got {name!r}")
+    return KNOWN[name] if name in KNOWN else load_layer(name)
 
 
 def train_baselines(

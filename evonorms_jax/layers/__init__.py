@@ -25,10 +25,14 @@ from evonorms_jax.layers.registry import (
     norm_act,
     norm_parameters,
 )
+from evonorms_jax.layers.tokens import ChannelNormAct, DynamicErf, DynamicTanh, NoNormAct, RMSNormAct
 
 __all__ = [
     "LAYERS",
     "BatchNormAct",
+    "ChannelNormAct",
+    "DynamicErf",
+    "DynamicTanh",
     "EvoNormB0",
     "EvoNormB1",
     "EvoNormB2",
@@ -41,7 +45,9 @@ __all__ = [
     "InstanceNormAct",
     "LayerConstructor",
     "LayerNormAct",
+    "NoNormAct",
     "PixelNormAct",
+    "RMSNormAct",
     "layer_file",
     "load_layer",
     "norm_act",

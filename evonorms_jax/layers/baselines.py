@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import canonicalize_dtype
 
-from evonorms_jax.layers import pixel_norm
+from evonorms_jax.layers import channel_norm
 from evonorms_jax.layers.linen import Initializer, Layer, _GraphLayer
 from evonorms_jax.search_space import NormAct
 from evonorms_jax.search_space.moments import (
@@ -190,7 +190,7 @@ class PixelNormAct(_GraphLayer, kw_only=True):
       activation: function of the normalized output, unless `nonlinearity` is False.
     """
 
-    epsilon: float = pixel_norm.EPSILON
+    epsilon: float = channel_norm.PIXEL_EPSILON
     activation: Callable[[Any], Any] = nn.relu
 
     def __post_init__(self):
@@ -198,4 +198,4 @@ class PixelNormAct(_GraphLayer, kw_only=True):
         super().__post_init__()
 
     def _functions(self) -> NormAct:
-        return pixel_norm.pixel_norm(self.activation if self.nonlinearity else None, self.epsilon)
+        return channel_norm.channel_norm(self.activation if self.nonlinearity else None, self.epsilon)

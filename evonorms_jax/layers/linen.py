@@ -129,7 +129,7 @@ class _GraphLayer(Layer, kw_only=True):
 
     def _variables(self, layer: NormAct, channels: int, use_running_average: bool | None):
         leaves, first_stats = layer.init(channels, self.param_dtype)
-        params = {leaf: self._leaf(self._param_name(leaf), channels) for leaf in leaves}
+        params = {leaf: self._leaf(self._param_name(leaf), start.shape) for leaf, start in leaves.items()}
         stats = {
             name: self.variable("batch_stats", name, lambda start=start: start)
             for name, start in first_stats.items()
@@ -139,8 +139,8 @@ class _GraphLayer(Layer, kw_only=True):
         average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         return params, stats, not average
 
-    def _leaf(self, name: str, channels: int):
-        return self.param(name, getattr(self, f"{name}_init"), (channels,), self.param_dtype)
+    def _leaf(self, name: str, shape: tuple[int, ...]):
+        return self.param(name, getattr(self, f"{name}_init"), shape, self.param_dtype)
 
 
 class GraphNormAct(_GraphLayer, kw_only=True):

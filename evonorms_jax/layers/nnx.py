@@ -1,9 +1,9 @@
-"""Flax NNX modules: the EvoNorms, any graph of the search space, and pixel normalization.
+"""Flax NNX modules: the EvoNorms, any graph of the search space, pixel normalization, layers of token models.
 
 Each replaces `nnx.BatchNorm(num_features, rngs=rngs)` and the activation after it. The `nnx.Param`s are
 `scale` (gamma), `bias` (beta) and the trainable vectors of the formula (`v`, `v0`, `v1`). The
-`nnx.BatchStat`s are the moving statistics. All are `[C]`. `model.train()` and `model.eval()` choose the
-batch's own moments or the moving ones.
+`nnx.BatchStat`s are the moving statistics. All are `[C]`, except the scalars of DyT and Derf, `[1]`.
+`model.train()` and `model.eval()` choose the batch's own moments or the moving ones.
 
 Shapes: x `[B, spatial..., C]`, rank 3 or more, where C is `num_features`.
 """
@@ -17,8 +17,9 @@ from flax import nnx
 from flax.nnx.nn.dtypes import canonicalize_dtype
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.layers import pixel_norm
+from evonorms_jax.layers import channel_norm, pointwise
 from evonorms_jax.layers.baselines import by_name
+from evonorms_jax.layers.tokens import alpha_start
 from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
 from evonorms_jax.search_space.norm_act import AFFINE, check_input
 from evonorms_jax.search_space.primitives import EPSILON
@@ -67,16 +68,17 @@ class _GraphLayer(nnx.Module):
         self.axis_name = axis_name
         self.nonlinearity = nonlinearity
 
-        def parameter(initializer: Initializer) -> nnx.Param:
-            return nnx.Param(initializer(rngs.params(), (num_features,), param_dtype))
+        def parameter(initializer: Initializer, shape: tuple[int, ...] = (num_features,)) -> nnx.Param:
+            return nnx.Param(initializer(rngs.params(), shape, param_dtype))
 
         self.scale = parameter(scale_init) if use_scale else nnx.data(None)
         self.bias = parameter(bias_init) if use_bias else nnx.data(None)
         leaves, stats = self._functions().init(num_features)
         self.leaf_names = tuple(leaves)
         self.stat_names = tuple(stats)
-        for name in map(self._param_name, leaves):
-            setattr(self, name, parameter(leaf_inits[name]))
+        for leaf, start in leaves.items():
+            name = self._param_name(leaf)
+            setattr(self, name, parameter(leaf_inits[name], start.shape))
         for name, start in stats.items():
             setattr(self, name, nnx.BatchStat(start))
 
@@ -206,7 +208,19 @@ class EvoNormS2(_EvoNorm):
     _catalog_name = "evonorm_s2"
 
 
-class PixelNormAct(_GraphLayer):
+class _WithActivation(_GraphLayer):
+    """A layer with an activation of choice after scale and bias. None leaves it out."""
+
+    def __init__(self, num_features: int, *, activation: Callable[[Any], Any] | None = None, **fields: Any):
+        self.activation = by_name(activation)
+        super().__init__(num_features, **fields)
+
+    @property
+    def _chosen(self) -> Callable[[Any], Any] | None:
+        return self.activation if self.nonlinearity else None
+
+
+class PixelNormAct(_WithActivation):
     """NNX twin of the Linen `PixelNormAct`: `activation(x / sqrt(mean_c(x^2) + epsilon) * scale + bias)`.
 
     Its arguments are `num_features`, `activation` (ReLU by default), and the fields of every layer.
@@ -217,11 +231,70 @@ class PixelNormAct(_GraphLayer):
         num_features: int,
         *,
         activation: Callable[[Any], Any] = nnx.relu,
-        epsilon: float = pixel_norm.EPSILON,
+        epsilon: float = channel_norm.PIXEL_EPSILON,
         **fields: Any,
     ):
-        self.activation = by_name(activation)
-        super().__init__(num_features, epsilon=epsilon, **fields)
+        super().__init__(num_features, activation=activation, epsilon=epsilon, **fields)
 
     def _functions(self) -> NormAct:
-        return pixel_norm.pixel_norm(self.activation if self.nonlinearity else None, self.epsilon)
+        return channel_norm.channel_norm(self._chosen, self.epsilon)
+
+
+class RMSNormAct(_WithActivation):
+    """NNX twin of the Linen `RMSNormAct`: `activation(x / sqrt(mean_c(x^2) + epsilon) * scale)`.
+
+    Its arguments are `num_features`, `activation` (none by default), and the fields of every layer.
+    """
+
+    def __init__(self, num_features: int, *, epsilon: float = 1e-6, use_bias: bool = False, **fields: Any):
+        super().__init__(num_features, epsilon=epsilon, use_bias=use_bias, **fields)
+
+    def _functions(self) -> NormAct:
+        return channel_norm.channel_norm(self._chosen, self.epsilon)
+
+
+class ChannelNormAct(_WithActivation):
+    """NNX twin of the Linen `ChannelNormAct`: LayerNorm over channels, then an activation.
+
+    Its arguments are `num_features`, `activation` (none by default), and the fields of every layer.
+    """
+
+    def _functions(self) -> NormAct:
+        return channel_norm.channel_norm(self._chosen, self.epsilon, centered=True)
+
+
+class NoNormAct(_WithActivation):
+    """NNX twin of the Linen `NoNormAct`: `activation(x * scale + bias)`.
+
+    Its arguments are `num_features`, `activation` (none by default), and the fields of every layer.
+    """
+
+    def _functions(self) -> NormAct:
+        return pointwise.activation_alone(self._chosen)
+
+
+class DynamicTanh(_GraphLayer):
+    """NNX twin of the Linen `DynamicTanh`: `tanh(alpha * x) * scale + bias` with a scalar alpha."""
+
+    def __init__(self, num_features: int, *, alpha_init: Initializer = alpha_start, **fields: Any):
+        super().__init__(num_features, {"alpha": alpha_init}, **fields)
+
+    def _functions(self) -> NormAct:
+        return pointwise.dynamic_tanh() if self.nonlinearity else AFFINE
+
+
+class DynamicErf(_GraphLayer):
+    """NNX twin of the Linen `DynamicErf`: `erf(alpha * x + shift) * scale + bias` with scalars."""
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        alpha_init: Initializer = alpha_start,
+        shift_init: Initializer = nnx.initializers.zeros,
+        **fields: Any,
+    ):
+        super().__init__(num_features, {"alpha": alpha_init, "shift": shift_init}, **fields)
+
+    def _functions(self) -> NormAct:
+        return pointwise.dynamic_erf() if self.nonlinearity else AFFINE

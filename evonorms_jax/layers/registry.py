@@ -13,7 +13,8 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.layers import baselines, linen
+from evonorms_jax.layers import baselines, linen, tokens
+from evonorms_jax.layers.pointwise import gelu
 from evonorms_jax.search_space.graph import SCHEMA, Graph, check_schema
 
 
@@ -63,6 +64,20 @@ LAYERS: dict[str, LayerConstructor] = {
     "pn_relu": _baseline(baselines.PixelNormAct, nn.relu),
     "pn_silu": _baseline(baselines.PixelNormAct, nn.silu),
     "frn_tlu": LayerConstructor(baselines.FilterResponseNorm),
+    # Layers of token models, over the channels of one position or pointwise, and activations without a norm.
+    "dyt": LayerConstructor(tokens.DynamicTanh),
+    "derf": LayerConstructor(tokens.DynamicErf),
+    "rms": LayerConstructor(tokens.RMSNormAct),
+    "rms_relu": _baseline(tokens.RMSNormAct, nn.relu),
+    "rms_silu": _baseline(tokens.RMSNormAct, nn.silu),
+    "rms_gelu": _baseline(tokens.RMSNormAct, gelu),
+    "lnc": LayerConstructor(tokens.ChannelNormAct),
+    "lnc_relu": _baseline(tokens.ChannelNormAct, nn.relu),
+    "lnc_silu": _baseline(tokens.ChannelNormAct, nn.silu),
+    "lnc_gelu": _baseline(tokens.ChannelNormAct, gelu),
+    "relu": _baseline(tokens.NoNormAct, nn.relu),
+    "silu": _baseline(tokens.NoNormAct, nn.silu),
+    "gelu": _baseline(tokens.NoNormAct, gelu),
 }
 
 
@@ -124,7 +139,7 @@ def load_layer(spec: str) -> Graph:
         raise UserError(f"the layer file {path} is damaged: layer #{number}: {error}") from None
 
 
-_NORM_PARAMETERS = {"scale", "bias", "v", "v0", "v1", "tau"}
+_NORM_PARAMETERS = {"scale", "bias", "v", "v0", "v1", "tau", "alpha", "shift"}
 # Of a dict that was flattened with "_", which is part of Flax's own names: BatchNorm_0_scale.
 _JOINED = re.compile(rf"\w+_\d+_({'|'.join(_NORM_PARAMETERS)})")
 
@@ -137,8 +152,9 @@ def norm_parameters(params: Any) -> Any:
         keys are tuples of names, or names joined by "/", "." or any sign but letters, digits and "_".
 
     Returns:
-      The same tree with False for gamma, beta, v, v0, v1 and tau of a norm and True elsewhere. A module is a
-      norm if all its parameters have these names. The bias of a dense layer has a kernel beside it.
+      The same tree with False for gamma, beta, v, v0, v1, tau, alpha and shift of a norm and True elsewhere.
+      A module is a norm if all its parameters have these names. The bias of a dense layer has a kernel beside
+      it.
 
     Raises:
       ValueError: if the place of a parameter in the tree has no name, as in a list of arrays, or its name

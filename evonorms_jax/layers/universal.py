@@ -10,7 +10,7 @@ from flax.linen.dtypes import canonicalize_dtype
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers.linen import Layer
 from evonorms_jax.search_space.compiled import compile_graph
-from evonorms_jax.search_space.encoding import EncodedGraph, encode
+from evonorms_jax.search_space.encoding import PAPER, EncodedGraph, InstructionSet, encode
 from evonorms_jax.search_space.graph import Graph
 from evonorms_jax.search_space.norm_act import AFFINE
 from evonorms_jax.search_space.primitives import OPS
@@ -28,9 +28,11 @@ class UniversalNormAct(Layer):
     Attributes:
       candidate: the Graph, or its EncodedGraph from `encode(graph)`. The latter may be traced. Then make the
         module inside the jitted function.
+      instructions: instruction set that an EncodedGraph was made for.
     """
 
     candidate: EncodedGraph | Graph
+    instructions: InstructionSet = PAPER
 
     @nn.compact
     def __call__(self, x, use_running_average: bool | None = None):
@@ -45,13 +47,16 @@ class UniversalNormAct(Layer):
         v0 = self.param("v0", nn.initializers.zeros, shape, self.param_dtype)
         v1 = self.param("v1", nn.initializers.ones, shape, self.param_dtype)
         compiled = isinstance(self.candidate, Graph)
-        encoded = encode(self.candidate) if compiled else self.candidate
+        encoded = encode(self.candidate, self.instructions) if compiled else self.candidate
         stats = self.variable("batch_stats", "moments", initial_statistics, encoded, x.shape[-1])
         average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         names = ("groups", "group_size", "epsilon", "momentum")
         settings = {name: getattr(self, name) for name in names} | {"train": not average}
-        apply = _apply_compiled if compiled else apply_encoded
-        y, new_stats = apply(self.candidate, x, v0, v1, stats.value, **settings)
+        if compiled:
+            y, new_stats = _apply_compiled(self.candidate, x, v0, v1, stats.value, **settings)
+        else:
+            settings["instructions"] = self.instructions
+            y, new_stats = apply_encoded(self.candidate, x, v0, v1, stats.value, **settings)
         if not (average or self.is_initializing()):
             stats.value = new_stats
         return AFFINE.apply({}, {}, y, train=True, scale=scale, bias=bias, dtype=dtype)[0]

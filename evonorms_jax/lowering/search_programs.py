@@ -22,13 +22,12 @@ from evonorms_jax.lowering.topology import Topology
 from evonorms_jax.models import get_anchor
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.search_space import CATALOG
-from evonorms_jax.search_space.encoding import encode
+from evonorms_jax.search_space.encoding import encode, instruction_set
 from evonorms_jax.search_space.target import building_for, compiler_options
 from evonorms_jax.training.classification import shapes_on
 
 #: The graph to compile with. Its 6 live nodes are more than most candidates have.
 CANDIDATE = CATALOG["evonorm_b0"]
-_ENCODED = encode(CANDIDATE)
 _OPTIONS = compiler_options("tpu")
 # Origins of loops: the slots of a device, the steps of a training and of the stability test, the batches of a
 # validation, the shuffle of the training images, the crops, and the tapes of the universal layer.
@@ -38,7 +37,7 @@ _CROPS = r"random_crop_flip\)/.*gather$"
 _SHUFFLE = {r"batch_indices\)/while$": SHUFFLE_ROUNDS}
 _TAPES = {
     r"_values\)/while$": len(CANDIDATE.canonical.nodes),
-    r"_cotangents\)/while$": int(_ENCODED.num_edges),
+    r"_cotangents\)/while$": int(encode(CANDIDATE).num_edges),
 }
 
 
@@ -83,19 +82,25 @@ class _Anchor:
         self._tests = RejectionSettings(**config.rejection)
         self._channels = images.train.images.shape[-1]
         self._task = make_proxy_task(
-            get_anchor(name), images.num_classes, config.layer.to_dict(), self._proxy, self._channels
+            get_anchor(name),
+            images.num_classes,
+            config.layer.to_dict(),
+            self._proxy,
+            self._channels,
+            instruction_set(config.search_space.ops),
         )
+        self._encoded = self._task.encode(CANDIDATE)
         self._devices = _ShapesOnDevices(slots(config), topology.devices)
         data = jax.tree.map(_shape, proxy_data(images, self._proxy.eval_batch_size))
         key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
-        self._key, self._start = key, jax.eval_shape(self._task.init, _ENCODED, key)
+        self._key, self._start = key, jax.eval_shape(self._task.init, self._encoded, key)
         self._shared = Shared(data, *_with_axis((key, self._start), self._proxy.replicas))
 
     def initialization(self) -> TpuProgram:
         """Draws the weights that all candidates start from."""
 
         def lower():
-            arguments = shapes_on((_ENCODED, self._key), self._topology.alone)
+            arguments = shapes_on((self._encoded, self._key), self._topology.alone)
             with building_for("tpu"):
                 return jax.jit(self._task.init).lower(*arguments)
 
@@ -110,7 +115,7 @@ class _Anchor:
         program = stability_program(self._task, self._tests, shared, self._devices)
         return TpuProgram(
             f"{self._name}: stability test",
-            functools.partial(program.lower, _ENCODED),
+            functools.partial(program.lower, self._encoded),
             "rejection.stability_batch_size",
             step=_ASCENT,
             # An ascent takes two gradients a step.

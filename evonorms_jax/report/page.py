@@ -6,7 +6,7 @@ from etils import epath
 
 from evonorms_jax import __version__
 from evonorms_jax.evolution import records
-from evonorms_jax.report import sections
+from evonorms_jax.report import cost, sections
 from evonorms_jax.report.markup import Html, element, escape, join
 from evonorms_jax.report.theme import css
 from evonorms_jax.runs.files import absolute, write_whole
@@ -40,6 +40,7 @@ def render(search: records.Search, written: datetime.datetime) -> str:
         sections.outcomes(search),
         sections.pareto(search, top),
         sections.comparison(search, top),
+        cost.trade_off(search, top),
         sections.top_layers(search, top),
         sections.settings(search.config),
         element("footer", _colophon(search.version, written)),

@@ -7,7 +7,7 @@ from typing import Any
 from evonorms_jax.evolution.history import OUTCOMES, evidence_text, percent_text
 from evonorms_jax.evolution.records import ScoredLayer, Search, layer_title, trained_baselines
 from evonorms_jax.evolution.reranking import RerankedLayer
-from evonorms_jax.report import figures, lineage
+from evonorms_jax.report import cost, figures, lineage
 from evonorms_jax.report.graph_picture import draw_graph, typeset
 from evonorms_jax.report.markup import (
     DASH,
@@ -26,7 +26,6 @@ from evonorms_jax.report.markup import (
     swatch,
     table,
 )
-from evonorms_jax.search_space.cost import layer_cost
 from evonorms_jax.search_space.simplify import simplify
 
 _PARETO_BADGE = element("span", "Pareto", css="badge")
@@ -266,7 +265,8 @@ def top_layers(search: Search, top: Sequence[ScoredLayer]) -> Html:
         "numerator. Dashed nodes do not reach the output. A mutation can connect them.",
         Html(
             "In equations, &mu; is a mean, &nu; a root mean square and <i>s</i> a standard deviation over "
-            "the axes in the subscript. &sigma; is the sigmoid. slog and ssqrt keep the sign of their "
+            "the axes in the subscript: the batch <i>b</i>, space <i>w</i>, <i>h</i>, channels <i>c</i>, a "
+            "group of channels <i>c/g</i>. &sigma; is the sigmoid. slog and ssqrt keep the sign of their "
             "argument."
         ),
     ]
@@ -289,7 +289,7 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
         "text": element("span", f"y = {layer.simplified}", css="text"),
         "as found": element("span", f"y = {layer.equation}", css="text"),
         "use": element("code", _use(search, layer)),
-        "cost": _cost(layer),
+        "cost": cost.text(layer.graph),
     }
     if again := _reranked(search, layer):
         facts["fresh seeds"] = (
@@ -307,13 +307,6 @@ def _card(search: Search, number: int, layer: ScoredLayer) -> Html:
         definitions(facts),
         lineage.section(search, layer),
     )
-
-
-def _cost(layer: ScoredLayer) -> str:
-    """The passes over x of a training step, and the numbers that a channel has."""
-    cost = layer_cost(layer.graph)
-    numbers = f"{cost.parameters} trainable and {cost.state} moving numbers for each channel"
-    return f"{cost.passes} passes over tensors of the size of x in a training step, {numbers}"
 
 
 def _members(layer: ScoredLayer) -> str:

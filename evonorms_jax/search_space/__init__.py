@@ -1,6 +1,6 @@
 """The search space: a candidate layer as a genotype and as a pure function."""
 
-from evonorms_jax.search_space.catalog import BASELINES, CATALOG
+from evonorms_jax.search_space.catalog import BASELINES, CATALOG, KNOWN, TOKEN_LAYERS
 from evonorms_jax.search_space.compiled import compile_graph
 from evonorms_jax.search_space.graph import Graph, Node
 from evonorms_jax.search_space.norm_act import NormAct
@@ -11,9 +11,11 @@ from evonorms_jax.search_space.sampling import mutate, random_graph
 __all__ = [
     "BASELINES",
     "CATALOG",
+    "KNOWN",
     "LEAVES",
     "OPS",
     "OP_NAMES",
+    "TOKEN_LAYERS",
     "Graph",
     "Node",
     "NormAct",

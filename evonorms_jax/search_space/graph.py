@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.search_space import text
-from evonorms_jax.search_space.primitives import INPUT, LEAVES, OP_NAMES, OPS
+from evonorms_jax.search_space.primitives import INPUT, LEAVES, OPS
 
 #: Version of the JSON form. Files of a newer schema are refused.
 SCHEMA = 1
@@ -170,9 +170,9 @@ def check_schema(schema: Any, what: str) -> None:
 
 def check_op(op: Any, where: str) -> None:
     """Raises ValueError, with the nearest right name, unless `op` names an op."""
-    if op not in OP_NAMES:
-        near = difflib.get_close_matches(str(op), OP_NAMES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known ops: {', '.join(OP_NAMES)}"
+    if not isinstance(op, str) or op not in OPS:
+        near = difflib.get_close_matches(str(op), OPS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known ops: {', '.join(OPS)}"
         raise UserError(f"{where}: unknown op {op!r}; {hint}")
 
 

@@ -40,13 +40,18 @@ BATCH = "bwh"
 LAYER = "whc"
 INSTANCE = "wh"
 GROUP = "whc/g"
-#: The index sets of the aggregations, in the order of the ops. This module, the universal program, the NumPy
-#: reference and the op table all read it: a new index set is one entry.
+POSITION = "c"
+#: The index sets of the paper, in the order of its ops.
+PAPER_SETS = (BATCH, LAYER, INSTANCE, GROUP)
+#: Every index set, those of the paper first. This module, the universal program, the NumPy reference and the
+#: op table all read it. A new index set is one entry, and its ops are off until a search names them. `c` is
+#: beyond the paper: the channels of one position, as LayerNorm and RMSNorm of a token model average over.
 INDEX_SETS: dict[str, IndexSet] = {
     BATCH: IndexSet(batch=True, space=True, channels="one", latex="b,w,h"),
     LAYER: IndexSet(batch=False, space=True, channels="all", latex="w,h,c"),
     INSTANCE: IndexSet(batch=False, space=True, channels="one", latex="w,h"),
     GROUP: IndexSet(batch=False, space=True, channels="group", latex="w,h,c/g"),
+    POSITION: IndexSet(batch=False, space=False, channels="all", latex="c"),
 }
 
 #: The residual name of every moment, for `jax.checkpoint` policies that keep no other value.
@@ -185,10 +190,11 @@ class Moments:
     def _over(self, index_set: str, moment: str) -> jax.Array:
         if (index_set, moment) not in self._known:
             compute = self._compute if index_set_named(index_set).space else self._compute_per_position
-            self._known[index_set, moment] = _residual(compute(INDEX_SETS[index_set], moment))
+            self._known[index_set, moment] = _residual(compute(index_set, moment))
         return self._known[index_set, moment]
 
-    def _compute(self, index_set: IndexSet, moment: str) -> jax.Array:
+    def _compute(self, name: str, moment: str) -> jax.Array:
+        index_set = INDEX_SETS[name]
         if moment == "mean_square":
             value = self._combine(index_set, self._instance_mean_square)
         else:
@@ -202,14 +208,36 @@ class Moments:
                 value = self._combine(index_set, variance + jnp.square(distance))
         return self._expand(index_set, value)
 
-    def _compute_per_position(self, index_set: IndexSet, moment: str) -> jax.Array:
-        """A moment over channels alone, `[B, *S, C or 1]`; two passes, and no mask, which hides positions."""
+    def _compute_per_position(self, name: str, moment: str) -> jax.Array:
+        """A moment over channels alone, `[B, *S, C or 1]`. It needs no mask, which hides whole positions.
+
+        A variance takes a second pass over x, around the mean: one channel may be so large that a pivot does
+        not serve the others.
+        """
+        index_set = INDEX_SETS[name]
+
+        def average(values):
+            return self._expand(index_set, self._combine(index_set, values))
+
         if moment == "mean_square":
-            return self._expand(index_set, self._combine(index_set, jnp.square(self._x)))
-        mean = self._expand(index_set, self._combine(index_set, self._x))
+            return average(jnp.square(self._x))
         if moment == "mean":
-            return mean
-        return self._expand(index_set, self._combine(index_set, jnp.square(self._x - mean)))
+            pivot = self._position_pivot()
+            return pivot + average(self._x - pivot)
+        mean = self._over(name, "mean")
+        center = lax.stop_gradient(mean)
+        # The second term is 0. With it the derivatives of any order are right, and the first costs no pass.
+        return average(jnp.square(self._x - center)) - jnp.square(mean - center)
+
+    def _position_pivot(self) -> jax.Array:
+        """As `_pivot`, a number near each position, `[B, *S, 1]`: its first channel."""
+        x = lax.stop_gradient(self._x)
+        if _sharded(x, (x.ndim - 1,)):
+            largest = jnp.max(x, -1, keepdims=True)
+            pivot = jnp.where(jnp.isfinite(largest), largest, 0)
+        else:
+            pivot = x[..., :1]
+        return jnp.zeros_like(pivot) if self._coarse and platform() == "tpu" else pivot
 
     def _combine(self, index_set: IndexSet, values: jax.Array) -> jax.Array:
         """Averages `[B, 1.., C]` over the batch and channels of the index set."""

@@ -131,6 +131,8 @@ def _div(x, y, epsilon):
     return x / guarded
 
 
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
 _ELEMENTWISE = {
     "add": lambda x, y, epsilon: x + y,
     "mul": lambda x, y, epsilon: x * y,
@@ -144,4 +146,5 @@ _ELEMENTWISE = {
     "square": lambda x, epsilon: x * x,
     "log": lambda x, epsilon: np.sign(x) * np.log(np.maximum(np.abs(x), epsilon)),
     "sqrt": lambda x, epsilon: np.sign(x) * np.sqrt(np.abs(x)),
+    "erf": lambda x, epsilon: _erf(x),
 }

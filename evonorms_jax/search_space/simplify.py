@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evonorms_jax.search_space.graph import Graph, Node
-from evonorms_jax.search_space.primitives import INPUT, LEAVES, OPS, ZERO
+from evonorms_jax.search_space.primitives import INPUT, LEAVES, OP_NAMES, OPS, ZERO
 from evonorms_jax.search_space.probes import GROUPS, make_probes, same_function
 from evonorms_jax.search_space.reference import elementwise, of_raw_moment, raw_moment
 
@@ -142,9 +142,10 @@ def _shortest(op: str, inputs: Sequence[_Term]) -> _Term:
     equal = (part for part in parts if part.size < term.size and _close(part.values, term.values).all())
     found = [term, *itertools.islice(equal, 1)]
     signed = parts + [_term("neg", [part]) for part in parts if part.op != "neg"]
-    kinds = {part.op for part in term.parts() if part.op in OPS and OPS[part.op].kind}
+    # Aggregations and ops beyond the paper appear only where the layer has them already.
+    own = {part.op for part in term.parts() if part.op in OPS}
     for name in OPS:
-        if OPS[name].kind is None or name in kinds:
+        if name in own or (name in OP_NAMES and OPS[name].kind is None):
             choices = signed if OPS[name].arity == 2 else parts
             found.extend(_with_op(name, choices, term, below=min(other.size for other in found)))
     return min(found, key=lambda other: other.size)

@@ -2,7 +2,8 @@
 
 Building a program takes seconds and screening a candidate takes less. Here a candidate is a handful of
 integers, so one compiled model serves a whole search, and `jax.pmap` can give each device its own candidate.
-The price is a slower step: two to three times that of a compiled graph in a small network on a CPU.
+Its branches are the ops of an `InstructionSet`, so ops that a search does not draw cost it nothing. The price
+is a slower step: two to three times that of a compiled graph in a small network on a CPU.
 
 Shapes: x `[B, *S, C]`. Node values live in one buffer `[slots, B, S, C]` with flattened space. Its slots are
 the leaves x, 0, v0 and v1, the live nodes in order, and two free ones.
@@ -42,10 +43,10 @@ from evonorms_jax.search_space import moments
 from evonorms_jax.search_space.encoding import (
     AGGREGATIONS,
     CAPACITY,
-    EDGES,
-    INSTRUCTIONS,
+    PAPER,
     SLOTS,
     EncodedGraph,
+    InstructionSet,
 )
 from evonorms_jax.search_space.primitives import EPSILON, LEAVES, OPS
 from evonorms_jax.search_space.target import platform
@@ -69,17 +70,19 @@ def apply_encoded(
     group_size: int | None = None,
     epsilon: float = EPSILON,
     momentum: float = 0.9,
+    instructions: InstructionSet = PAPER,
 ) -> tuple[jax.Array, jax.Array]:
     """Evaluates an encoded graph. The results are those of `compile_graph` for the same graph.
 
     Args:
-      encoded: candidate, traced or not.
+      encoded: candidate of this instruction set, traced or not.
       x: input `[B, *S, C]`.
       v0: trainable leaf `[C]`.
       v1: trainable leaf `[C]`.
       stats: raw moments `[CAPACITY, C]` by node. Only the rows of batch aggregations are used.
       train: whether batch aggregations use the batch's own moments, and stats advance.
       groups, group_size, epsilon, momentum: as of `compile_graph`.
+      instructions: the ops that the program runs.
 
     Returns:
       y with the shape and dtype of x, and the statistics. Without an element in x they are unchanged.
@@ -88,7 +91,7 @@ def apply_encoded(
     if x.size == 0:
         return x, stats
     flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
-    interpreter = _Interpreter(groups, epsilon, train, compact=platform() == "tpu")
+    interpreter = _Interpreter(groups, epsilon, train, platform() == "tpu", instructions)
     y, raw = _run(interpreter, encoded, flat, v0.astype(jnp.float32), v1.astype(jnp.float32), stats)
     if train:
         stats = momentum * stats + (1 - momentum) * jax.lax.stop_gradient(raw)
@@ -106,6 +109,12 @@ class _Interpreter(NamedTuple):
     epsilon: float
     train: bool
     compact: bool
+    instructions: InstructionSet
+
+    @property
+    def index_sets(self) -> list[moments.IndexSet]:
+        """The index sets by their numbers."""
+        return [moments.INDEX_SETS[name] for name in self.instructions.index_sets]
 
     def branches(self, entries: Sequence[Any], instruction: Callable[[Any], str]) -> list[tuple[Any, ...]]:
         """The instructions or edges that share a branch, in order: in the compact form two groups."""
@@ -146,7 +155,7 @@ class _Interpreter(NamedTuple):
         centered, _, value = self.center(number, a, index_set, stat)
         is_mean = number == AGGREGATIONS.index("mean")
         sent = jnp.where(is_mean, 1, centered) * self.average(g / jnp.where(is_mean, 1, value), index_set)
-        for position, entry in enumerate(moments.INDEX_SETS.values()):
+        for position, entry in enumerate(self.index_sets):
             if entry.batch and not self.train:
                 sent = jnp.where(index_set == position, 0, sent)
         return sent
@@ -172,7 +181,7 @@ class _Interpreter(NamedTuple):
 
     def remembered(self, raw, index_set, stat):
         """The moving statistic in the place of the moment over a batch, at inference."""
-        for number, entry in enumerate(moments.INDEX_SETS.values()):
+        for number, entry in enumerate(self.index_sets):
             if entry.batch and not self.train:
                 raw = jnp.where(index_set == number, stat.reshape(1, 1, -1), raw)
         return raw
@@ -181,11 +190,11 @@ class _Interpreter(NamedTuple):
         """The average of `[B, S, C]` over the index set, which is data.
 
         Every index set of the paper averages over space, so that is done once. The choice between the sets is
-        then one between small arrays.
+        then one between small arrays. With a set of single positions it is one between arrays of full size.
         """
         over_space = jnp.mean(values, 1, keepdims=True)
         chosen = over_space
-        for number, entry in enumerate(moments.INDEX_SETS.values()):
+        for number, entry in enumerate(self.index_sets):
             average = self.project(over_space if entry.space else values, entry)
             if average is not over_space:
                 chosen = jnp.where(index_set == number, average, chosen)
@@ -270,7 +279,7 @@ def _values(
     def run_any(number, buffer, inputs, index_set, stat):
         return interpreter.aggregate_any(number, _slot(buffer, inputs[0]), index_set, stat)
 
-    groups = interpreter.branches(INSTRUCTIONS, lambda name: name)
+    groups = interpreter.branches(interpreter.instructions.instructions, lambda name: name)
 
     def step(number, carry):
         buffer, raw = carry
@@ -308,7 +317,7 @@ def _cotangents(interpreter: _Interpreter, encoded: EncodedGraph, buffer, stats,
         a, g = _slot(buffer, inputs[0]), _slot(buffer, own)
         return interpreter.cotangent_of_any(number, a, index_set, stat, g)
 
-    groups = interpreter.branches(EDGES, lambda edge: edge[0])
+    groups = interpreter.branches(interpreter.instructions.edges, lambda edge: edge[0])
 
     def step(entry, buffer):
         code, number, own, target, first = encoded.edges[entry]

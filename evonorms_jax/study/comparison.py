@@ -16,7 +16,8 @@ from evonorms_jax.runs.config_checks import nearest
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import CONFIG, hold_folder
-from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.search_space import KNOWN, Graph
+from evonorms_jax.search_space.encoding import encode, instruction_set
 from evonorms_jax.search_space.simplify import readable
 from evonorms_jax.study import cells
 from evonorms_jax.study.arms import run_searches
@@ -100,11 +101,11 @@ def check_settings(config: ConfigDict) -> dict[str, Graph]:
             schedule=plan.schedule,
             warmup_steps=config.proxy.warmup_steps,
         )
-    known = BASELINES | CATALOG
     for name in config.known_layers:
-        if name not in known:
-            raise UserError(f"unknown layer {name!r} in known_layers{nearest(name, known)}")
-    return {name: known[name] for name in config.known_layers}
+        if name not in KNOWN:
+            raise UserError(f"unknown layer {name!r} in known_layers{nearest(name, KNOWN)}")
+        encode(KNOWN[name], instruction_set(config.search_space.ops))  # raises if it needs another op
+    return {name: KNOWN[name] for name in config.known_layers}
 
 
 # -- The layers

@@ -4,6 +4,7 @@ A layer is an equation, the name of a published layer, or a layer file with a nu
 examination is in one JSON object, see `examine`.
 """
 
+import functools
 import json
 import math
 import time
@@ -15,17 +16,16 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution import rejection
+from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.layers import load_layer
-from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.search_space import KNOWN, OPS, Graph
 from evonorms_jax.search_space.cost import layer_cost
-from evonorms_jax.search_space.encoding import CAPACITY
+from evonorms_jax.search_space.encoding import CAPACITY, encodable, instruction_set
 from evonorms_jax.search_space.probes import nearest
 from evonorms_jax.search_space.simplify import readable, simplify
 from evonorms_jax.search_space.text import EquationError
 from evonorms_jax.study.table import Json, summarize
-
-KNOWN = BASELINES | CATALOG
 
 
 class Layer(NamedTuple):
@@ -81,6 +81,8 @@ def error_line(text: str, error: ValueError) -> Json:
 class Examiner:
     """Examines layers by the tests and the proxy task of a search config.
 
+    A layer may have ops that the search of the config does not draw.
+
     Args:
       config: config of a search.
       replicas: number of seeds of the learning curves.
@@ -96,9 +98,17 @@ class Examiner:
                 0, replicas - config.proxy.replicas
             )  # seeds beyond those of the score
         self._config, self._replicas = config, range(replicas)
+        self._known = instruction_set(config.search_space.ops)
         self._evaluator = make_evaluator(config)
         steps = config.proxy.steps
         self._steps = sorted({config.rejection.quality_steps, steps // 3, 2 * steps // 3, steps} - {0})
+
+    @functools.cached_property
+    def _of_all_ops(self) -> Evaluator:
+        """An evaluator of graphs with ops that the search does not have. Its programs are larger."""
+        config = self._config.copy_and_resolve_references()
+        config.search_space.ops = tuple(OPS)
+        return make_evaluator(config)
 
     @property
     def size(self) -> int:
@@ -120,19 +130,23 @@ class Examiner:
         for row in rows:
             row |= self._untrained_verdict(row)
         alive = [place for place, row in enumerate(rows) if row["outcome"] is None]
-        graphs = [layers[place].graph for place in alive]
-        if graphs:  # else no program need be built
-            for place, trained in zip(alive, self._train(graphs), strict=True):
+        for known in (True, False):
+            places = [place for place in alive if encodable(layers[place].graph, self._known) == known]
+            if not places:  # no program need be built
+                continue
+            evaluator = self._evaluator if known else self._of_all_ops
+            trainings = self._train(evaluator, [layers[place].graph for place in places])
+            for place, trained in zip(places, trainings, strict=True):
                 rows[place] |= trained
         for row in rows:
             row["seconds"] = (time.monotonic() - started) / len(layers)
         return rows
 
-    def _train(self, graphs: Sequence[Graph]) -> list[Json]:
+    def _train(self, evaluator: Evaluator, graphs: Sequence[Graph]) -> list[Json]:
         """The fields of an examination that need training."""
         # Not `examine` of the evaluator: a second layer with the same function has an answer of its own.
-        evaluations, climbs = self._evaluator.evaluate(graphs), self._evaluator.stability(graphs)
-        curves = self._evaluator.replica_curves(graphs, self._steps, self._replicas)
+        evaluations, climbs = evaluator.evaluate(graphs), evaluator.stability(graphs)
+        curves = evaluator.replica_curves(graphs, self._steps, self._replicas)
         return [
             {
                 "outcome": evaluation.outcome,
@@ -166,7 +180,6 @@ def describe(layer: Layer) -> Json:
     """All that is known of a layer without training."""
     graph = layer.graph
     name, distance = nearest(graph, KNOWN)
-    cost: dict[str, Any] = layer_cost(graph)._asdict()
     return {
         "name": layer.name,
         "equation": str(graph.canonical),
@@ -177,7 +190,7 @@ def describe(layer: Layer) -> Json:
         "inert": (rejection.inert(graph) or {}).get("reason"),
         "flat": (rejection.flat(graph) or {}).get("reason"),
         "nearest": {"name": name, "difference": _finite(distance)},
-        "cost": cost,
+        "cost": layer_cost(graph).to_json(),
     }
 
 

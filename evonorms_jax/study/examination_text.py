@@ -61,7 +61,8 @@ def _cell(values: list[float]) -> str:
 def _cost(row: Json) -> str:
     cost = row["cost"]
     return (
-        f"{cost['forward'] + cost['backward']} passes over x ({cost['forward']} forward, {cost['backward']} "
-        f"backward), {cost['statistics']} statistics, {cost['operations']} element-wise ops; a channel has "
+        f"{cost['passes']} passes over x ({cost['forward']} forward, {cost['backward']} backward), "
+        f"{cost['bytes_per_element']} bytes a number in float32, {cost['inference']} passes at inference, "
+        f"{cost['statistics']} statistics, {cost['operations']} element-wise ops; a channel has "
         f"{cost['parameters']} parameters and {cost['state']} moving statistics"
     )

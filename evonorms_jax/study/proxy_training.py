@@ -28,6 +28,7 @@ from evonorms_jax.runs.display import Display
 from evonorms_jax.runs.files import write_whole
 from evonorms_jax.runs.workdir import check_config, claim_workdir
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.encoding import instruction_set
 from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.table import Json
 
@@ -167,6 +168,7 @@ def scoring_evaluator(
         executor=config.executor,
         slots=slots,
         seed=seed,
+        instructions=instruction_set(config.search_space.ops),
     )
 
 

@@ -43,7 +43,6 @@ from evonorms_jax.models import get_anchor
 from evonorms_jax.models.networks import operations
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.search_space import CATALOG, Graph
-from evonorms_jax.search_space.encoding import encode
 from experiments import flags
 from experiments.benchmarks import results
 from experiments.benchmarks.candidates import Pass, mutants, random_graphs, rounds
@@ -156,7 +155,7 @@ def measure_anchors(config: ConfigDict, steps: int) -> list[AnchorCost]:
 
 def _measure(name: str, task: ProxyTask, proxy: ProxySettings, steps: int) -> AnchorCost:
     graph, keys = CATALOG[_LAYER], jax.random.split(jax.random.key(0, impl="rbg"))
-    template = jax.jit(task.init)(encode(graph), keys[0])
+    template = jax.jit(task.init)(task.encode(graph), keys[0])
     data = _images(proxy.batch_size)
     shared = share(data, [(keys[1], template)])
     _, universal = _time(task, shared, steps)

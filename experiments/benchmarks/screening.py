@@ -43,7 +43,6 @@ from evonorms_jax.evolution.executors import Job, Universal, share
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.session import make_evaluator
 from evonorms_jax.search_space import CATALOG, Graph
-from evonorms_jax.search_space.encoding import encode
 from experiments import flags
 from experiments.benchmarks import results
 from experiments.benchmarks.candidates import Pass, evenly, mutants, random_graphs, rounds
@@ -187,7 +186,7 @@ def _universal_seconds(
     places = Devices(1, device)
     executors = []
     for anchor in screening.tasks:
-        template = jax.jit(anchor.task.init)(encode(CATALOG["evonorm_b0"]), anchor.init_key)
+        template = jax.jit(anchor.task.init)(anchor.task.encode(CATALOG["evonorm_b0"]), anchor.init_key)
         shared = share(anchor.data, [(anchor.train_key, template)])
         executors.append(Universal(without_early_end(anchor.task), places.replicate(shared), places))
 

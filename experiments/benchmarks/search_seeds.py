@@ -32,7 +32,8 @@ from evonorms_jax.evolution.records import layer_title, read_search
 from evonorms_jax.evolution.session import run_search
 from evonorms_jax.runs.config_checks import nearest
 from evonorms_jax.runs.files import absolute, write_whole
-from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.search_space import KNOWN, Graph
+from evonorms_jax.search_space.encoding import encode, instruction_set
 from evonorms_jax.study.proxy_training import scoring_evaluator
 from evonorms_jax.study.table import paired_interval
 from experiments import flags
@@ -40,7 +41,7 @@ from experiments.benchmarks import results
 
 FLAGS = absl_flags.FLAGS
 #: Layers to compare with. FRN's scale, bias and threshold are the affine outside the graph and v0.
-KNOWN = BASELINES | CATALOG | {"frn": Graph.parse("max(x / rms_wh(x), v0)")}
+COMPARED = KNOWN | {"frn": Graph.parse("max(x / rms_wh(x), v0)")}
 _FRESH_SEED = 1000  # of the final trainings
 _TIME = "seconds.json"
 
@@ -60,8 +61,9 @@ def main(argv):
     del argv
     flags.use_cpu_devices(FLAGS.cpu_devices)
     for name in FLAGS.against:
-        if name not in KNOWN:
-            raise UserError(f"unknown layer {name!r} in --against{nearest(name, KNOWN)}")
+        if name not in COMPARED:
+            raise UserError(f"unknown layer {name!r} in --against{nearest(name, COMPARED)}")
+        encode(COMPARED[name], instruction_set(FLAGS.config.search_space.ops))  # raises if it lacks an op
     searches = [search(FLAGS.config, FLAGS.workdir, int(seed)) for seed in FLAGS.seeds]
     measured = measure(FLAGS.config, searches, FLAGS.against, FLAGS.held_out, FLAGS.replicas)
     results.publish(FLAGS.workdir, "search_seeds.json", measured, table(measured))
@@ -123,7 +125,7 @@ def measure(
     count: int,
 ) -> dict[str, Any]:
     """The final trainings and comparisons, as a JSON object."""
-    layers = {name: KNOWN[name] for name in against}
+    layers = {name: COMPARED[name] for name in against}
     layers |= {f"seed {row['seed']}": Graph.from_json(row["graph"]) for row in searches}
     logging.info("training %d layers with %d fresh seeds", len(layers), count)
     scores = dict(zip(layers, train(config, list(layers.values()), held_out, count), strict=True))
@@ -132,7 +134,7 @@ def measure(
         "machine": results.machine(),
         "config": config.to_dict(),
         "held_out": held_out,
-        "against": {name: {"equation": str(KNOWN[name]), **scores[name]} for name in against},
+        "against": {name: {"equation": str(COMPARED[name]), **scores[name]} for name in against},
         "searches": rows,
         "successes": sum(row["succeeds"] for row in rows),
     }

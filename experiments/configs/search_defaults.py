@@ -24,7 +24,8 @@ def get_defaults() -> ConfigDict:
 
     config.search_space = ConfigDict()
     config.search_space.num_nodes = 10  # intermediate nodes: the paper's 14 nodes without the 4 leaves
-    config.search_space.ops = OP_NAMES  # all 24 of the paper; or a tuple of some names
+    # All 24 of the paper, or a tuple of names. Ours: erf, and mean_c, rms_c, std_c over channels alone.
+    config.search_space.ops = OP_NAMES
 
     config.data = ConfigDict()
     config.data.source = "cifar10"  # mnist5k, cifar10, synthetic or tfds:NAME
@@ -75,7 +76,7 @@ def get_defaults() -> ConfigDict:
     config.evolution.population_size = 2500
     config.evolution.initial_population = 100
     config.evolution.survival = "aging"  # the paper's: the most recent ones survive; or nsga2
-    config.evolution.selection = "pareto"  # the paper's; or average, nsga2
+    config.evolution.selection = "pareto"  # the paper's; or average, nsga2, pareto_cost
     config.evolution.tournament_fraction = 0.05  # the paper's
     config.evolution.mutations = 2
     config.evolution.redraw = False  # True is ours: draw mutations again until the layer changes

@@ -12,9 +12,8 @@ from evonorms_jax.evolution.executors import Job, TrainedCandidate
 from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.proxy import ProxyState, anchor_keys
 from evonorms_jax.evolution.session import make_evaluator
-from evonorms_jax.search_space import BASELINES, CATALOG, Graph, random_graph
+from evonorms_jax.search_space import CATALOG, KNOWN, OP_NAMES, OPS, Graph, random_graph
 
-KNOWN = BASELINES | CATALOG
 EXPLODING = Graph.parse("exp(exp(exp(exp(x))))")
 
 
@@ -154,10 +153,13 @@ def test_an_evaluation_depends_on_no_other_candidate_and_no_number_of_devices(co
     assert timeless(other.evaluate(graphs)) == together
 
 
-def test_a_compiled_training_goes_on_from_the_universal_one_to_the_same_accuracy(config):
+@pytest.mark.parametrize(("name", "ops"), [("evonorm_b0", OP_NAMES), ("lnc_silu", tuple(OPS))])
+def test_a_compiled_training_goes_on_from_the_universal_one_to_the_same_accuracy(name, ops, config):
+    """Also of a layer with ops beyond the paper, in the program of a search that names them."""
+    config.search_space.ops = ops
     executors = make_evaluator(config, devices=jax.local_devices()[:1])._programs["one_block"].executors
-    (begun,) = executors["universal"].train([Job(KNOWN["evonorm_b0"], 30)])
-    job = Job(KNOWN["evonorm_b0"], 60, begun.fetch(), begun.seconds / 30)
+    (begun,) = executors["universal"].train([Job(KNOWN[name], 30)])
+    job = Job(KNOWN[name], 60, begun.fetch(), begun.seconds / 30)
     (universal,) = executors["universal"].train([job])
     # The first job that `auto` sees is compiled, to measure it.
     (compiled,) = executors["auto"].train([job])

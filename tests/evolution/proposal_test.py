@@ -12,7 +12,7 @@ from evonorms_jax.evolution.proposal import (
     population,
     propose_round,
 )
-from evonorms_jax.search_space import CATALOG, OP_NAMES, Graph, mutate, random_graph
+from evonorms_jax.search_space import CATALOG, OP_NAMES, TOKEN_LAYERS, Graph, mutate, random_graph
 
 SETTINGS = EvolutionSettings(
     select=True,
@@ -139,6 +139,18 @@ def test_proposals_depend_on_what_was_there_before_the_round_and_on_nothing_else
     assert propose(history, SETTINGS, 4, 27) != round_of_24[3]
 
 
+def test_cost_enters_the_selection_of_parents_only_if_it_is_asked_for():
+    """All layers are equally accurate, so the cheapest are the parents, and without cost each is one."""
+    texts = ["tanh(x)", "x / std_wh(x)", "abs(x)", "x / std_wh(x - mean_wh(x))", "x / rms_wh(x)"]
+    history = History(record(i, [0.5, 0.5], Graph.parse(text)) for i, text in enumerate(texts))
+    settings = SETTINGS._replace(tournament_fraction=1.0, round_size=1, random_probability=0.0)
+    parents = {
+        rule: {propose(history, settings._replace(selection=rule), seed, 5).parents[0] for seed in range(40)}
+        for rule in ("pareto", "pareto_cost")
+    }
+    assert parents == {"pareto": {0, 1, 2, 3, 4}, "pareto_cost": {0, 2}}
+
+
 def test_random_search_never_selects():
     settings = SETTINGS._replace(select=False)
     assert {propose(history_of(40), settings, 0, i).origin for i in range(40, 80)} == {"random"}
@@ -164,6 +176,16 @@ def test_all_draws_stay_in_the_search_space_of_the_settings():
     assert {p.origin for p in proposals} == {"random", "mutation"}
     assert {len(p.graph.nodes) for p in proposals} == {4}
     assert {node.op for p in proposals for node in p.graph.nodes} == {"add", "tanh", "std_bwh"}
+
+
+def test_ops_beyond_the_paper_are_drawn_where_the_settings_name_them():
+    ops = (*OP_NAMES, "erf", "std_c")
+    check_settings(SETTINGS._replace(ops=ops))
+    proposals = [propose(History(), SETTINGS._replace(ops=ops), seed, 0) for seed in range(60)]
+    assert {node.op for p in proposals for node in p.graph.nodes} == set(ops)
+    with pytest.raises(UserError, match=r"derf uses erf, absent from search_space\.ops"):
+        fit(TOKEN_LAYERS["derf"], "derf", SETTINGS)
+    assert fit(TOKEN_LAYERS["derf"], "derf", SETTINGS._replace(ops=ops)) == TOKEN_LAYERS["derf"]
 
 
 def test_a_seed_layer_is_filled_up_or_stripped_to_the_number_of_nodes():

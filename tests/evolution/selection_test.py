@@ -8,8 +8,9 @@ from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_dis
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from evonorms_jax.evolution.fronts import crowding_distances, front_numbers, pareto_front
-from evonorms_jax.evolution.selection import SELECTIONS
+from evonorms_jax.evolution.selection import SELECTIONS, with_cost
 from evonorms_jax.evolution.survival import SURVIVALS
+from evonorms_jax.search_space import Graph
 
 
 def settings(fraction):
@@ -92,6 +93,19 @@ def test_nsga2_prefers_the_better_front_and_then_the_lonelier_individual(rng):
     assert counts[0] == 0, "dominated by all others"
     assert min(counts[1], counts[6]) > max(counts[2:6])
     assert winners("nsga2", rng, scores[:1], 0.0, 1) == [0]
+
+
+def test_cost_is_one_more_objective(rng):
+    """A cheap layer is a parent beside a more accurate one. A dear one that gains nothing is not."""
+    texts = "tanh(x)", "x / std_wh(x)", "x / std_wh(x - mean_wh(x))", "abs(x)"
+    graphs = [Graph.parse(text) for text in texts]
+    scores = np.array([[0.6, 0.5], [0.8, 0.7], [0.8, 0.7], [0.5, 0.5]])
+    objectives = with_cost(scores, graphs)
+    np.testing.assert_array_equal(objectives[:, :2], scores)
+    np.testing.assert_array_equal(objectives[:, 2], [-5, -8, -11, -5])
+    assert set(winners("pareto_cost", rng, objectives, 1.0, 100)) == {0, 1}
+    assert set(winners("pareto", rng, scores, 1.0, 100)) == {1, 2}
+    assert with_cost(np.zeros((0, 2)), []).shape == (0, 3)
 
 
 # -- Survival

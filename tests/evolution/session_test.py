@@ -285,12 +285,13 @@ def only_candidates(monkeypatch):
         ({"rejection.enabled": False, "budget": 3}, {"accepted", "diverged", "duplicate"}),
         ({"evolution.seed_layers": ("evonorm_b0", "bn_silu"), "budget": 2}, {"accepted"}),
         ({"evolution.selection": "nsga2", "evolution.survival": "nsga2", "budget": 32}, {"accepted"}),
+        ({"evolution.selection": "pareto_cost", "budget": 32}, {"accepted"}),
         (
             {"search_space.ops": ("add", "div", "std_wh"), "search_space.num_nodes": 4, "budget": 16},
             {"inert"},
         ),
     ],
-    ids=["random_search", "random", "no_rejection", "seed_layers", "nsga2", "search_space"],
+    ids=["random_search", "random", "no_rejection", "seed_layers", "nsga2", "pareto_cost", "search_space"],
 )
 def test_methods_and_options(changes, outcomes, evaluator, tmp_path, monkeypatch):
     enabled = changes.get("rejection.enabled", True)

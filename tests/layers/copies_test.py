@@ -63,7 +63,7 @@ def test_graphs_and_their_layers_survive(copied, rng):
 
 
 @every_copy
-@pytest.mark.parametrize("name", ["EvoNormB0", "EvoNormS1", "GraphNormAct", "PixelNormAct"])
+@pytest.mark.parametrize("name", ["EvoNormB0", "EvoNormS1", "GraphNormAct", "PixelNormAct", "DynamicErf"])
 def test_nnx_layers_survive_with_their_variables(name, copied, rng):
     fields = {"graph": CATALOG["evonorm_b1"]} if name == "GraphNormAct" else {}
     layer = getattr(en_nnx, name)(SHAPE[-1], rngs=nnx.Rngs(0), **fields)

@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import itertools
 import json
 import re
 import shutil
@@ -19,10 +20,11 @@ from evonorms_jax.evolution.archive import Archive
 from evonorms_jax.evolution.history import OUTCOMES, History
 from evonorms_jax.evolution.reranking import RerankedLayer
 from evonorms_jax.report import sections, theme
-from evonorms_jax.report.markup import duration
+from evonorms_jax.report.markup import DASH, duration
 from evonorms_jax.report.page import render
 from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import Graph
+from evonorms_jax.search_space.cost import layer_cost
 
 NOW = datetime.datetime(2020, 4, 6, tzinfo=datetime.UTC)
 
@@ -87,6 +89,26 @@ def test_the_layers_are_those_of_the_file_and_each_is_built_by_its_printed_call(
     assert len(layers) > CONFIG["top_k"]  # members of the front beyond the best ones
     text = text_of(page)
     assert all(f'norm_act("top_layers.json#{number}")' in text for number in range(len(layers)))
+
+
+def test_the_cost_of_the_layers_is_in_the_file_and_on_the_page(full, page):
+    layers = json.loads((full / "top_layers.json").read_text())["layers"]
+    for row in layers:
+        assert row["cost"] == layer_cost(Graph.from_json(row["graph"])).to_json()
+    text = text_of(page)
+    assert "Accuracy and cost" in text
+    front = records.cost_front(made_up_history(60))
+    pairs = [(layer_cost(record.graph).passes, record.mean_score) for record in front]
+    assert pairs == sorted(set(pairs)) and all(a[1] < b[1] for a, b in itertools.pairwise(pairs))
+    others = [record for record in made_up_history(60).selectable() if record not in front]
+    for record in others:
+        passes = layer_cost(record.graph).passes
+        assert any(cost <= passes and score >= record.mean_score for cost, score in pairs)
+    for record in front:
+        cost = layer_cost(record.graph)
+        row = f"{cost.passes} {cost.inference} {cost.bytes()} {cost.state or DASH} {cost.parameters}"
+        assert f"{row} {100 * record.mean_score:.1f} %" in text
+    assert records.cost_front(History()) == []
 
 
 def test_the_re_ranking_orders_the_layers_and_is_compared_with_bn_relu(tmp_path):

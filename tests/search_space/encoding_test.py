@@ -5,7 +5,7 @@ import pytest
 from support.random_graphs import distinct_graphs
 
 from evonorms_jax.search_space import BASELINES, CATALOG, OPS
-from evonorms_jax.search_space.encoding import CAPACITY, EDGES, SLOTS, encode
+from evonorms_jax.search_space.encoding import CAPACITY, PAPER, SLOTS, encode
 from evonorms_jax.search_space.primitives import INPUT, LEAVES, V0, V1, ZERO
 
 GRAPHS = [*(CATALOG | BASELINES).values(), *distinct_graphs(seed=3, count=500)]
@@ -20,7 +20,7 @@ def test_the_backward_tape_overwrites_nothing_that_is_needed(number):
         held[SLOTS - 1] = ("cotangent", output)
         walked = []
         for code, index, own, place, first in encoded.edges[: encoded.num_edges]:
-            op, k = EDGES[code]
+            op, k = PAPER.edges[code]
             name, sources = nodes[index]
             assert op == (OPS[name].kind or name)
             assert held[own] == ("cotangent", len(LEAVES) + index)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.random_graphs import distinct_graphs, renumbered
 
-from evonorms_jax.search_space import CATALOG, OP_NAMES, Graph, Node, evaluate_reference, random_graph
+from evonorms_jax.search_space import CATALOG, OPS, Graph, Node, evaluate_reference, random_graph
 
 # x / std_bwh(x), with a dead exp of the constant between the two live nodes.
 SMALL = Graph((("std_bwh", (0,)), ("exp", (1,)), ("div", (0, 4))))
@@ -66,7 +66,7 @@ def test_batch_dependent_looks_at_live_nodes_only():
     assert SMALL.batch_dependent
     dead = Graph((("std_bwh", (0,)), ("exp", (0,))))
     assert not dead.batch_dependent
-    for op in OP_NAMES:
+    for op in OPS:
         inputs = (0, 0)[: 2 if op in ("add", "mul", "div", "max") else 1]
         assert Graph([(op, inputs)]).batch_dependent == op.endswith("_bwh")
 

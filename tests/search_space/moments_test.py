@@ -11,6 +11,7 @@ from evonorms_jax.search_space.moments import (
     BATCH,
     INDEX_SETS,
     INSTANCE,
+    POSITION,
     Moments,
     masked_input,
     resolve_groups,
@@ -21,25 +22,32 @@ KINDS = ("mean", "mean_square", "variance")
 
 
 def by_hand(x, index_set, kind, groups=1, mask=None):
-    """A moment in float64 from lists of numbers: `[B, C]`, one loop over examples, one over channels."""
+    """A moment in float64 from lists of numbers: `[B, 1.., C]`, one loop over examples, one over channels.
+
+    The moments of one position are `[B, *S, C]`. A mask does not concern them.
+    """
     x = np.asarray(x, np.float64)
+    if index_set == POSITION:
+        centre = x.mean(-1, keepdims=True) if kind == "variance" else 0
+        values = x if kind == "mean" else (x - centre) ** 2
+        return np.broadcast_to(values.mean(-1, keepdims=True), x.shape)
     mask = np.ones(x.shape[:-1], bool) if mask is None else np.broadcast_to(mask, x.shape[:-1])
     batch, channels = x.shape[0], x.shape[-1]
     width = {"bwh": 1, "whc": channels, "wh": 1, "whc/g": channels // groups}[index_set]
-    result = np.zeros((batch, channels))
+    result = np.zeros((batch, *(1 for _ in x.shape[1:-1]), channels))
     for b in range(batch):
         examples = range(batch) if index_set == BATCH else [b]
         for c in range(channels):
             chosen = slice(c // width * width, c // width * width + width)
             numbers = np.concatenate([x[e][mask[e]][:, chosen].ravel() for e in examples])
             centre = numbers.mean() if kind == "variance" else 0
-            result[b, c] = numbers.mean() if kind == "mean" else ((numbers - centre) ** 2).mean()
+            result[b, ..., c] = numbers.mean() if kind == "mean" else ((numbers - centre) ** 2).mean()
     return result
 
 
 @functools.partial(jax.jit, static_argnames="groups")
 def every_moment(x, groups=1, mask=None):
-    """All moments of `Moments` by index set and kind, as they come: `[B or 1, 1.., C or 1]`."""
+    """All moments of `Moments` by index set and kind, as they come: `[B or 1, 1.. or *S, C or 1]`."""
     moments = Moments(x, mask=None if mask is None else mask[..., None], groups=groups)
     return {(i, kind): getattr(moments, kind)(i) for i in INDEX_SETS for kind in KINDS}
 
@@ -50,10 +58,9 @@ def assert_moments(x, groups=1, mask=None, kinds=KINDS, shape=None, **tolerance)
     for (index_set, kind), value in every_moment(x, groups, mask).items():
         if kind in kinds:
             assert value.ndim == x.ndim
-            assert value.shape[1:-1] == (1,) * (x.ndim - 2)
-            rows = np.asarray(value).reshape(value.shape[0], -1)
-            actual = np.broadcast_to(rows, (whole.shape[0], whole.shape[-1]))
+            assert index_set == POSITION or value.shape[1:-1] == (1,) * (x.ndim - 2)
             expected = by_hand(whole, index_set, kind, groups, mask)
+            actual = np.broadcast_to(value, expected.shape)
             np.testing.assert_allclose(actual, expected, err_msg=f"{index_set} {kind}", **tolerance)
 
 
@@ -131,9 +138,30 @@ def test_gradients_equal_finite_differences(masked, rng):
         gradients = jax.device_get(jax.jacrev(losses)(jnp.asarray(x)))
     for (index_set, kind), slope in slopes.items():
         ends = [by_hand(x + h * direction, index_set, kind, 3, mask) for h in (1e-4, -1e-4)]
-        expected = np.sum(weights[:, 0, 0] * (ends[0] - ends[1])) / 2e-4
+        expected = np.sum(weights * (ends[0] - ends[1])) / 2e-4
         np.testing.assert_allclose(slope, expected, rtol=1e-6)
         np.testing.assert_allclose(np.sum(gradients[index_set, kind] * direction), expected, rtol=1e-6)
+
+
+def test_one_huge_channel_does_no_harm_to_the_moments_of_its_position(rng):
+    """Token models have such channels, and a pass around a pivot would lose the others beside it."""
+    x = rng.normal(0, 1, (2, 5, 96)).astype(np.float32)
+    for channel in (0, 50):
+        outlier = x.copy()
+        outlier[..., channel] = 3e3
+        moments, deviation = every_moment(outlier), outlier.std(-1).min()
+        for kind in KINDS:
+            expected = by_hand(outlier, POSITION, kind)[..., :1]
+            off = {"atol": 2e-6 * deviation} if kind == "mean" else {"rtol": 2e-6}
+            np.testing.assert_allclose(moments[POSITION, kind], expected, **off)
+
+
+def test_the_second_derivative_of_the_variance_of_a_position(rng):
+    """2 / C (I - 1 / C), although the center of the sum carries no gradient."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(3, 2, 6))
+        hessian = jax.hessian(lambda x: Moments(x.reshape(1, 1, 6)).variance(POSITION).sum())(x)
+    np.testing.assert_allclose(hessian, (np.eye(6) - 1 / 6) / 3, atol=1e-12)
 
 
 def test_a_moment_is_computed_once(rng):

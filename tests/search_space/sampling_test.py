@@ -43,7 +43,7 @@ def test_what_a_random_graph_is_like(rng):
     With the ops of the paper 69 % of random graphs do not use x (our count over 4,000).
     """
     count = 2000
-    arities = [op.arity for op in OPS.values()]
+    arities = [OPS[name].arity for name in OP_NAMES]
 
     def uses_x():
         needed = {3 + NUM_NODES}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evonorms_jax.search_space import CATALOG, OP_NAMES, OPS, Graph, random_graph
+from evonorms_jax.search_space import CATALOG, KNOWN, OPS, Graph, random_graph
 from evonorms_jax.search_space.text import EquationError
 
 
@@ -49,7 +49,7 @@ def test_print_and_parse_by_hand(nodes, equation):
 
 
 def test_every_op_is_read_back():
-    for op in OP_NAMES:
+    for op in OPS:
         graph = Graph([(op, (0, 3)[: OPS[op].arity])])
         assert Graph.parse(str(graph), num_nodes=None) == graph
 
@@ -184,8 +184,8 @@ def test_latex_is_understood_by_a_typesetter(rng):
     mathtext = pytest.importorskip("matplotlib.mathtext")
     parser = mathtext.MathTextParser("path")
     graphs = sorted((random_graph(rng) for _ in range(400)), key=lambda graph: len(str(graph)))[-12:]
-    graphs += [Graph([(op, (0, 3)[: OPS[op].arity])]) for op in OP_NAMES]
-    for graph in [*graphs, *CATALOG.values()]:
+    graphs += [Graph([(op, (0, 3)[: OPS[op].arity])]) for op in OPS]
+    for graph in [*graphs, *KNOWN.values()]:
         assert parser.parse(f"${graph.latex()}$").width > 0
 
 

@@ -76,7 +76,7 @@ def test_a_description_knows_the_function():
     assert row["simplified"] == "max(v1 * (x - mean_bwh(x)) / std_bwh(x) + v0, 0)"
     assert row["nearest"]["name"] == "bn_relu" and row["nearest"]["difference"] < 1e-6
     assert row["batch_dependent"] and row["inert"] is None and row["flat"] is None
-    assert row["cost"]["forward"] == 3 and row["cost"]["parameters"] == 4
+    assert row["cost"]["passes"] == 8 and row["cost"]["inference"] == 2 and row["cost"]["parameters"] == 4
     assert describe(read_layer("x * 0"))["inert"] and describe(read_layer("mean_wh(x)"))["flat"]
     json.dumps(describe(read_layer("exp(exp(exp(exp(square(x)))))")), allow_nan=False)
 
@@ -88,12 +88,16 @@ def test_verdicts_are_those_of_a_search(one_block_config):
     config = one_block_config
     config.rejection.allow_flat = False
     texts = ["evonorm_b0", "x * 0", "mean_wh(x)", "x * exp(square(x) * exp(square(x)))"]
-    lines = [json.dumps(texts[2]), "nonsense", json.dumps(texts[3])]
+    # The search of the config does not have the op of the last layer.
+    lines = [json.dumps(texts[2]), "nonsense", json.dumps(texts[3]), '"lnc_relu"']
     examiner = Examiner(config, replicas=2)
     rows = [
         row for rows in answers(examiner, [read_layer(text) for text in texts[:2]], [lines]) for row in rows
     ]
     assert "error" in rows.pop(3)
+    of_a_position = rows.pop()
+    assert of_a_position["nearest"] == {"name": "lnc_relu", "difference": 0.0}
+    assert of_a_position["outcome"] == "accepted" and of_a_position["mean"] > 0.2
     evaluations = make_evaluator(config).examine([read_layer(text).graph for text in texts], History())
     assert [row["outcome"] for row in rows] == [evaluation.outcome for evaluation in evaluations]
     assert [row["outcome"] for row in rows[:3]] == ["accepted", "inert", "flat"]
@@ -106,6 +110,7 @@ def test_verdicts_are_those_of_a_search(one_block_config):
     json.dumps(rows, allow_nan=False)
     text = examination_text.block(0, accepted)
     assert "EvoNorm-B0, the same function" in text and "over 2 seeds" in text and "8 passes over x" in text
+    assert "32 bytes a number in float32" in text
     assert "rejected as flat: reason the output does not vary over space" in examination_text.block(
         2, rows[2]
     )
