@@ -37,7 +37,7 @@ setuptools.setup(
         "jax>=0.10",
         "ml-collections>=1.0",
         "numpy>=2.0",
-        "optax>=0.2.5",
+        "optax>=0.2.7",
         "orbax-checkpoint>=0.11.20",
         "pillow>=10.0",  # tfds decodes images with it
         "rich>=13.0",

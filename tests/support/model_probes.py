@@ -53,6 +53,8 @@ class Constructor:
     def affine(self, **fields):
         return self.module(nonlinear=False, **fields)
 
+    norm = affine  # a norm without its activation
+
 
 def normal(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
