@@ -211,6 +211,11 @@ MODELS = _by_name(
     Network("regnetz_c16", "RegNetZ-C16 for 256x256, as in timm", regnetz.RegNetZC16),
     Network("regnetz_d8", "RegNetZ-D8 for 256x256, as in timm", regnetz.RegNetZD8),
     Network("vit_s16", "ViT-S/16 for 224x224", vision_transformer.ViTSmall16),
+    Network(
+        "vit_s16_plain",
+        "ViT-S/16 with fixed positions and the mean token",
+        functools.partial(vision_transformer.ViTSmall16, grid=None, class_token=False),
+    ),
     Network("vit_b16", "ViT-B/16 for 224x224", vision_transformer.ViTBase16),
 )
 
