@@ -227,7 +227,7 @@ class EvoNormS2(_EvoNorm):
 
 
 class _WithActivation(_GraphLayer):
-    """A layer with an activation of choice, which None leaves out."""
+    """A layer with an activation of choice after scale and bias. None leaves it out."""
 
     def __init__(self, num_features: int, *, activation: Callable[[Any], Any] | None = None, **fields: Any):
         self.activation = by_name(activation)

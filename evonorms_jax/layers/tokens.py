@@ -1,4 +1,4 @@
-"""Layers of token models as Flax Linen modules, and an activation without a norm; all beyond the EvoNorms.
+"""Layers of token models as Flax Linen modules, and activations without a norm. All are beyond the paper.
 
 They have the fields, call and shapes of `layers.linen`. A token model calls them on `[B, T, C]`.
 """

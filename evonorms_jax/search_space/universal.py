@@ -2,7 +2,8 @@
 
 Building a program takes seconds and screening a candidate takes less. Here a candidate is a handful of
 integers, so one compiled model serves a whole search, and `jax.pmap` can give each device its own candidate.
-The price is a slower step: two to three times that of a compiled graph in a small network on a CPU.
+Its branches are the ops of an `InstructionSet`, so ops that a search does not draw cost it nothing. The price
+is a slower step: two to three times that of a compiled graph in a small network on a CPU.
 
 Shapes: x `[B, *S, C]`. Node values live in one buffer `[slots, B, S, C]` with flattened space. Its slots are
 the leaves x, 0, v0 and v1, the live nodes in order, and two free ones.
@@ -189,7 +190,7 @@ class _Interpreter(NamedTuple):
         """The average of `[B, S, C]` over the index set, which is data.
 
         Every index set of the paper averages over space, so that is done once. The choice between the sets is
-        then one between small arrays.
+        then one between small arrays. With a set of single positions it is one between arrays of full size.
         """
         over_space = jnp.mean(values, 1, keepdims=True)
         chosen = over_space

@@ -96,7 +96,7 @@ def test_nsga2_prefers_the_better_front_and_then_the_lonelier_individual(rng):
 
 
 def test_cost_is_one_more_objective(rng):
-    """A cheap layer of medium accuracy is a parent beside a better one. A dear one that gains nothing is not."""
+    """A cheap layer is a parent beside a more accurate one. A dear one that gains nothing is not."""
     texts = "tanh(x)", "x / std_wh(x)", "x / std_wh(x - mean_wh(x))", "abs(x)"
     graphs = [Graph.parse(text) for text in texts]
     scores = np.array([[0.6, 0.5], [0.8, 0.7], [0.8, 0.7], [0.5, 0.5]])
