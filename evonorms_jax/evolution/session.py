@@ -28,6 +28,7 @@ from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.search_space import KNOWN, Graph
 from evonorms_jax.search_space.encoding import instruction_set
+from evonorms_jax.training.optimizer import optimizer_named
 
 #: Published layers that every search trains in the way of its candidates, for people to compare with.
 SEARCH_BASELINES: dict[str, Graph] = {
@@ -109,6 +110,7 @@ def check_search(config: ConfigDict) -> None:
     for name in (*config.anchors, *filter(None, [config.rejection.stability_anchor])):
         get_anchor(name)
     check_executor(config.executor)
+    proxy_settings(config)
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
@@ -157,7 +159,11 @@ def load_images(config: ConfigDict, **options: Any) -> data.ImageData:
 
 
 def proxy_settings(config: ConfigDict, **changes: Any) -> ProxySettings:
-    """The settings of the proxy task in `config.proxy` and `config.data`, with changes."""
+    """The settings of the proxy task in `config.proxy` and `config.data`, with changes.
+
+    Raises `ValueError` if the optimizer is unknown.
+    """
+    optimizer_named(config.proxy.optimizer)
     return ProxySettings(**config.proxy.to_dict() | changes, crop=config.data.crop, flip=config.data.flip)
 
 

@@ -4,7 +4,7 @@ Source: arXiv 2004.02967, section 3.3. The size of a step is our choice. It is r
 weights, so that it means the same for every candidate, whatever the scale of its gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ class StabilityResult(NamedTuple):
 def make_stability_test(
     task: ProxyTask, *, steps: int, max_norm: float, step_size: float
 ) -> Callable[..., StabilityResult]:
-    """Gradient ascent on `||dL/dw||` over the convolution kernels w, on one batch in training mode.
+    """Gradient ascent on `||dL/dw||` over the kernels w before the classifier, on one batch in training mode.
 
     `w <- w + step_size * ||w|| * d / ||d||` with `d = d||g||/dw = H g / ||g||`, where g is the gradient and H
     the Hessian of the loss. The ascent ends after `steps` steps, or with a norm that is above `max_norm` or
@@ -45,9 +45,8 @@ def make_stability_test(
 
     def test(candidate, state: ProxyState, images, labels):
         leaves, tree = jax.tree.flatten(state.params)
-        # Convolution kernels are the leaves `[H, W, in, out]`, with an axis before them for the blocks of a
-        # loop. The rest stays as it is.
-        is_kernel = [leaf.ndim >= 4 for leaf in leaves]
+        # Of convolutions, and of the dense layers of a token network. The rest stays as it is.
+        is_kernel = [_is_kernel(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
         kernels = [leaf for leaf, chosen in zip(leaves, is_kernel, strict=True) if chosen]
 
         def loss(kernels):
@@ -67,6 +66,12 @@ def make_stability_test(
         return StabilityResult(end.worst, end.step)
 
     return test
+
+
+def _is_kernel(path: Sequence[Any]) -> bool:
+    """Whether a parameter is a kernel of the network's body, by its keys."""
+    names = [key.key for key in path]
+    return names[-1] == "kernel" and names[0] != "classifier"
 
 
 # Distance h of the probe from the weights, relative to their norm. With a smaller one the difference would

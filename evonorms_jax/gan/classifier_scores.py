@@ -19,7 +19,7 @@ from evonorms_jax.gan.sampling import Sampler
 from evonorms_jax.gan.score_classifier import ScoreClassifier
 from evonorms_jax.gan.scores import class_score, squared_distances
 from evonorms_jax.gan.scoring import Kept, Names, Report, ScoreSettings, balanced_labels, compare, draw
-from evonorms_jax.gan.tensors import fingerprint
+from evonorms_jax.runs.tensors import fingerprint
 
 _PARTS = ("train", "validation", "test")
 _HELD_OUT = ("validation", "test")

@@ -12,7 +12,6 @@ import functools
 import importlib
 import io
 import pickle
-import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,8 +22,8 @@ from etils import epath
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.gan.inception import Inception
-from evonorms_jax.gan.tensors import fingerprint, flat_tensors
-from evonorms_jax.runs.files import absolute, write_whole
+from evonorms_jax.runs.files import absolute
+from evonorms_jax.runs.tensors import check_tensors, fingerprint, flat_tensors, read_npz, write_npz
 
 #: The environment variable that names the file if no flag does.
 VARIABLE = "EVONORMS_INCEPTION"
@@ -60,13 +59,14 @@ def load(path: epath.PathLike) -> Weights:
       ModuleNotFoundError: a `.pth` without torch.
     """
     path = absolute(path)
-    readers = {".npz": _read_npz, ".pth": _read_torch, ".pickle": _read_pickle, ".pkl": _read_pickle}
+    readers = {".npz": read_npz, ".pth": _read_torch, ".pickle": _read_pickle, ".pkl": _read_pickle}
     if path.suffix not in readers:
         raise UserError(f"weights are read from {', '.join(readers)}, got {path}")
     if not path.exists():
         raise UserError(f"there is no file {path}. {ADVICE}")
     tensors = readers[path.suffix](path)
-    _check(path, tensors)
+    # Some files keep the axes of the feature map in the norms, [1, 1, 1, C].
+    check_tensors(path, "this Inception network", shapes(), tensors)
     return weights_of(tensors)
 
 
@@ -78,9 +78,7 @@ def weights_of(tensors: Mapping[str, np.ndarray]) -> Weights:
 
 def save(path: epath.PathLike, weights: Weights) -> None:
     """Writes weights as `.npz`."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **flat_tensors(weights.variables))
-    write_whole(absolute(path), buffer.getvalue())
+    write_npz(path, flat_tensors(weights.variables))
 
 
 @functools.cache
@@ -101,28 +99,6 @@ def _nested(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
             place = place.setdefault(parent, {})
         place[leaf] = values
     return variables
-
-
-def _check(path: epath.Path, tensors: Mapping[str, np.ndarray]) -> None:
-    for name, shape in shapes().items():
-        if name not in tensors:
-            raise UserError(f"{path} is not this Inception network: it has no tensor {name} {shape}")
-        # Some files keep the axes of the feature map in the norms, [1, 1, 1, C].
-        found = np.asarray(tensors[name])
-        if found.shape != shape and np.squeeze(found).shape != shape:
-            raise UserError(
-                f"{path} is not this Inception network: {name} must be {shape}, got {found.shape}"
-            )
-        if found.dtype.kind != "f" or not np.isfinite(found).all():
-            raise UserError(f"{path} is damaged: {name} must be finite numbers, got {found.dtype}")
-
-
-def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def _read_torch(path: epath.Path) -> dict[str, np.ndarray]:

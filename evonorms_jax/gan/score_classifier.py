@@ -22,12 +22,12 @@ from ml_collections import ConfigDict
 from evonorms_jax.data import ImageData, normalize
 from evonorms_jax.errors import UserError
 from evonorms_jax.gan.features import FeatureNetwork
-from evonorms_jax.gan.tensors import fingerprint, flat_tensors
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import build_model
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.lock import WorkdirInUseError
+from evonorms_jax.runs.tensors import fingerprint, flat_tensors
 from evonorms_jax.training import loop
 
 _WAIT = 5.0  # s between two looks at a folder in which another process trains

@@ -11,8 +11,8 @@ import numpy as np
 from etils import epath
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.gan.tensors import fingerprint
 from evonorms_jax.runs.files import absolute, write_whole
+from evonorms_jax.runs.tensors import fingerprint
 
 _ABOUT = "about"
 

@@ -66,6 +66,7 @@ class FilterResponseNorm(Layer, kw_only=True):
       tau_init: initializer of `tau`, zeros by default.
     """
 
+    separable = True
     tau_init: Initializer = nn.initializers.zeros
 
     @nn.compact
@@ -100,6 +101,7 @@ class _Baseline(Layer, kw_only=True):
       activation: function of the normalized output, unless `nonlinearity` is False.
     """
 
+    separable = True
     activation: Callable[[Any], Any] = nn.relu
 
     def __post_init__(self):
@@ -190,6 +192,7 @@ class PixelNormAct(_GraphLayer, kw_only=True):
       activation: function of the normalized output, unless `nonlinearity` is False.
     """
 
+    separable = True
     epsilon: float = channel_norm.PIXEL_EPSILON
     activation: Callable[[Any], Any] = nn.relu
 

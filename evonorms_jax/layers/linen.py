@@ -9,7 +9,7 @@ Shapes: x `[B, spatial..., C]`, rank 3 or more.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -20,6 +20,8 @@ from evonorms_jax.search_space.norm_act import AFFINE, check_input
 from evonorms_jax.search_space.primitives import EPSILON
 
 Initializer = Callable[..., Any]
+#: The normalization of EvoNorm-S0 without its nonlinearity.
+GROUP_SCALE = Graph.parse("x / std_whc/g(x)")
 
 
 class Layer(nn.Module, kw_only=True):
@@ -42,8 +44,11 @@ class Layer(nn.Module, kw_only=True):
         it they are per device, and under `jit` with sharded arrays global.
       nonlinearity: whether the layer has its nonlinearity. Without it an EvoNorm is `x * scale + bias`, with
         no statistics and no division, and a baseline is its normalization.
+      separable: whether the layer is still a normalization without its nonlinearity. It is a fact about the
+        class, not a field.
     """
 
+    separable: ClassVar[bool] = False
     use_running_average: bool | None = None
     momentum: float = 0.9
     epsilon: float = EPSILON
@@ -121,8 +126,9 @@ class _GraphLayer(Layer, kw_only=True):
         return y
 
     def _functions(self) -> NormAct:
-        if not self.nonlinearity:
-            return AFFINE
+        return self._compiled() if self.nonlinearity else AFFINE
+
+    def _compiled(self) -> NormAct:
         return compile_graph(
             self._graph(), self.groups, self.epsilon, self.momentum, self._axis_name(), self.group_size
         )
@@ -211,6 +217,27 @@ class EvoNormS0(_EvoNorm, kw_only=True):
 
     v_init: Initializer = nn.initializers.ones  # of the trainable vector `v`
     _catalog_name = "evonorm_s0"
+
+
+class EvoNormS0a(EvoNormS0, kw_only=True):
+    """EvoNorm-S0 with the normalization split off: the layer of timm's trained networks, not of the paper.
+
+    `x * sigmoid(v * x) / std_whc/g(x) * scale + bias`, and `x / std_whc/g(x) * scale + bias` without the
+    nonlinearity, where S0 has no division.
+    Source: timm 1.0.31, `EvoNorm2dS0a`.
+
+    Attributes:
+      epsilon: guard of the root.
+    """
+
+    separable = True
+    epsilon: float = 1e-3
+
+    def _graph(self) -> Graph:
+        return super()._graph() if self.nonlinearity else GROUP_SCALE
+
+    def _functions(self) -> NormAct:
+        return self._compiled()
 
 
 class EvoNormS1(_EvoNorm):

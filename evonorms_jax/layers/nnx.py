@@ -19,6 +19,7 @@ from flax.nnx.nn.dtypes import canonicalize_dtype
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import channel_norm, pointwise
 from evonorms_jax.layers.baselines import by_name
+from evonorms_jax.layers.linen import GROUP_SCALE
 from evonorms_jax.layers.tokens import alpha_start
 from evonorms_jax.search_space import CATALOG, Graph, NormAct, compile_graph
 from evonorms_jax.search_space.norm_act import AFFINE, check_input
@@ -118,8 +119,9 @@ class _GraphLayer(nnx.Module):
             self.use_running_average = use_running_average
 
     def _functions(self) -> NormAct:
-        if not self.nonlinearity:
-            return AFFINE
+        return self._compiled() if self.nonlinearity else AFFINE
+
+    def _compiled(self) -> NormAct:
         return compile_graph(
             self._graph(), self.groups, self.epsilon, self.momentum, self.axis_name, self.group_size
         )
@@ -194,6 +196,22 @@ class EvoNormS0(_EvoNormWithV):
     """NNX twin of the Linen `EvoNormS0`: `x * sigmoid(v * x) / std_whc/g(x) * scale + bias`."""
 
     _catalog_name = "evonorm_s0"
+
+
+class EvoNormS0a(EvoNormS0):
+    """NNX twin of the Linen `EvoNormS0a`: `x * sigmoid(v * x) / std_whc/g(x) * scale + bias`.
+
+    Without the nonlinearity it is `x / std_whc/g(x) * scale + bias`.
+    """
+
+    def __init__(self, num_features: int, *, epsilon: float = 1e-3, **fields: Any):
+        super().__init__(num_features, epsilon=epsilon, **fields)
+
+    def _graph(self) -> Graph:
+        return super()._graph() if self.nonlinearity else GROUP_SCALE
+
+    def _functions(self) -> NormAct:
+        return self._compiled()
 
 
 class EvoNormS1(_EvoNorm):

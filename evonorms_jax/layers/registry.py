@@ -40,6 +40,14 @@ class LayerConstructor:
         """The twin without the nonlinearity, for places after which the network stays linear."""
         return self(nonlinearity=False, **fields)
 
+    def norm(self, **fields: Any) -> nn.Module:
+        """The layer for places that need a norm without an activation, as before attention.
+
+        A layer that is still a norm without its nonlinearity loses it. Any other, such as an EvoNorm, a graph
+        or DyT, comes whole, since its norm and its nonlinearity are one function.
+        """
+        return self(nonlinearity=not getattr(self.make, "separable", False), **fields)
+
 
 def _baseline(layer: type[nn.Module], activation: Callable[[Any], Any]) -> LayerConstructor:
     return LayerConstructor(layer, {"activation": activation})
@@ -51,6 +59,7 @@ LAYERS: dict[str, LayerConstructor] = {
     "evonorm_b1": LayerConstructor(linen.EvoNormB1),
     "evonorm_b2": LayerConstructor(linen.EvoNormB2),
     "evonorm_s0": LayerConstructor(linen.EvoNormS0),
+    "evonorm_s0a": LayerConstructor(linen.EvoNormS0a),
     "evonorm_s1": LayerConstructor(linen.EvoNormS1),
     "evonorm_s2": LayerConstructor(linen.EvoNormS2),
     "bn_relu": _baseline(baselines.BatchNormAct, nn.relu),

@@ -63,6 +63,7 @@ class _WithActivation(_GraphLayer, kw_only=True):
       activation: function of the output, unless `nonlinearity` is False. None leaves it out.
     """
 
+    separable = True
     activation: Callable[[Any], Any] | None = None
 
     def __post_init__(self):

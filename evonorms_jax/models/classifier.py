@@ -11,7 +11,7 @@ from flax import linen as nn
 
 
 class NormActConstructor(Protocol):
-    """Two constructors of modules `x -> y` of the same shape, the only things that a model knows of its norm.
+    """Constructors of modules `x -> y` of the same shape, the only things that a model knows of its norm.
 
     `use_running_average` is True in inference, `dtype` is the model's compute dtype, and `name` is the name
     of the site in the model's parameters.
@@ -23,9 +23,16 @@ class NormActConstructor(Protocol):
     def affine(self, *, use_running_average: bool, dtype: Any, name: str) -> nn.Module:
         """The affine form without normalization and non-linearity, for sites after a linear projection."""
 
+    def norm(self, *, use_running_average: bool, dtype: Any, name: str) -> nn.Module:
+        """The normalization for sites without an activation of their own, as before attention or an MLP.
+
+        A norm comes without its activation. A layer whose norm and non-linearity are one function comes
+        whole. Only token models, which are beyond the paper, have such sites.
+        """
+
 
 class Classifier(nn.Module):
-    """Logits of a feature map, float32 for any dtype of the map.
+    """Logits of a feature map or of tokens, float32 for any dtype of x.
 
     The dense kernel starts as N(0, 0.01^2), the bias at 0, as in the released ResNet code.
     """
@@ -35,7 +42,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps `x` `[B, H, W, C]` to logits `[B, num_classes]`, float32."""
-        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        """Maps `x` `[B, spatial..., C]` to logits `[B, num_classes]`, float32."""
+        x = jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), dtype=jnp.float32)
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="dense")(x)

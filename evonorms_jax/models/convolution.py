@@ -28,7 +28,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 class Conv(nn.Module):
-    """A square two-dimensional convolution with SAME padding; `kernel` `[K, K, C / G, O]`.
+    """A square two-dimensional convolution that keeps H and W / stride; `kernel` `[K, K, C / G, O]`.
 
     The parameters have the names and shapes of `flax.linen.Conv` whatever the implementation.
     """
@@ -40,6 +40,7 @@ class Conv(nn.Module):
     use_bias: bool = False  # whether to add a `bias` [O], zero at the start
     dtype: Any = None  # of the computation, by default that of the input and the parameters
     implementation: str | None = None  # see `convolve`
+    symmetric: bool = False  # see `convolve`
     kernel_init: nn.initializers.Initializer | None = None  # by default `fan_out_normal`
 
     @nn.compact
@@ -52,7 +53,14 @@ class Conv(nn.Module):
         zeros = nn.initializers.zeros
         bias = self.param("bias", zeros, shape[-1:], jnp.float32) if self.use_bias else None
         x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = convolve(x, kernel, stride=self.stride, groups=groups, implementation=self.implementation)
+        y = convolve(
+            x,
+            kernel,
+            stride=self.stride,
+            groups=groups,
+            implementation=self.implementation,
+            symmetric=self.symmetric,
+        )
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
@@ -66,7 +74,13 @@ def fan_out_normal(groups: int = 1) -> nn.initializers.Initializer:
 
 
 def convolve(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1, implementation: str | None = None
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    implementation: str | None = None,
+    symmetric: bool = False,
 ) -> jax.Array:
     """Convolves `x` `[B, H, W, C]` with `kernel` `[K, L, C / G, O]`, padded SAME as `lax` does it.
 
@@ -78,6 +92,8 @@ def convolve(
       implementation: "lax" is `conv_general_dilated`. "matmul" computes 1x1 as a matrix product,
         depthwise as a sum of shifted products, any other as patches times a matrix. By default a program
         traced for a CPU has "matmul" and any other "lax", see `search_space.target`.
+      symmetric: whether the first window is centered on the first position, for odd K and L. It is so in
+        PyTorch with the padding K // 2. With a stride, SAME begins where both ends are padded most evenly.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), O]`. Both implementations can be differentiated any
@@ -94,15 +110,23 @@ def convolve(
         )
     implementation = _resolve(implementation)
     if implementation == "lax":
+        pads = _pads(x, kernel.shape[:2], stride, symmetric)
         return lax.conv_general_dilated(
-            x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT, feature_group_count=groups
+            x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT, feature_group_count=groups
         )
     if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
-        return _depthwise(x, kernel, stride)
-    return _patches_times_matrix(x, kernel, stride, groups)
+        return _depthwise(x, kernel, stride, symmetric)
+    return _patches_times_matrix(x, kernel, stride, groups, symmetric)
 
 
-def max_pool(x: jax.Array, size: int, *, stride: int = 1, implementation: str | None = None) -> jax.Array:
+def max_pool(
+    x: jax.Array,
+    size: int,
+    *,
+    stride: int = 1,
+    implementation: str | None = None,
+    symmetric: bool = False,
+) -> jax.Array:
     """The maximum of `x` `[B, H, W, C]` over square windows, padded SAME with -inf.
 
     Args:
@@ -112,15 +136,16 @@ def max_pool(x: jax.Array, size: int, *, stride: int = 1, implementation: str | 
       implementation: "lax" (`reduce_window`); "matmul", its companion on a CPU (maxima of shifted
         maps, along W and then along H). The default is that of `convolve`. Where maxima are equal the
         first gives the gradient to one of them and the second divides it.
+      symmetric: as of `convolve`.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), C]`. An unknown implementation raises `ValueError`.
     """
     if _resolve(implementation) == "lax":
-        return nn.max_pool(x, (size, size), (stride, stride), "SAME")
+        return nn.max_pool(x, (size, size), (stride, stride), _pads(x, (size, size), stride, symmetric))
     for axis in (2, 1):
         out = -(-x.shape[axis] // stride)
-        padded = _pad_same(x, (size, size), stride, axes=(axis,), value=-jnp.inf)
+        padded = _pad(x, (size, size), stride, symmetric, axes=(axis,), value=-jnp.inf)
         shifts = (lax.slice_in_dim(padded, i, i + stride * (out - 1) + 1, stride, axis) for i in range(size))
         x = functools.reduce(jnp.maximum, shifts)
     return x
@@ -146,18 +171,29 @@ def _resolve(implementation):
     return implementation
 
 
-def _pad_same(x, window, stride, axes=(1, 2), value=0.0):
-    """Pads the `axes` of `x` for a `window` (K, L), with the odd row or column at the end."""
-    pads = lax.padtype_to_pads(x.shape[1:3], window, (stride, stride), "SAME")
+def _pads(x, window, stride, symmetric):
+    """Rows and columns to add before and after, for a `window` (K, L). SAME has the odd one at the end."""
+    if not symmetric:
+        return lax.padtype_to_pads(x.shape[1:3], window, (stride, stride), "SAME")
+    pads = []
+    for side, size in zip(x.shape[1:3], window, strict=True):
+        before, needed = (size - 1) // 2, (-(-side // stride) - 1) * stride + size
+        pads.append((before, max(0, needed - before - side)))
+    return pads
+
+
+def _pad(x, window, stride, symmetric, axes=(1, 2), value=0.0):
+    """Pads the `axes` of `x` as `_pads` says."""
+    pads = _pads(x, window, stride, symmetric)
     widths = [pads[axis - 1] if axis in axes else (0, 0) for axis in range(4)]
     return jnp.pad(x, widths, constant_values=value)
 
 
-def _shifted(x, window, stride):
+def _shifted(x, window, stride, symmetric):
     """The K * L feature maps `[B, H', W', C]` under the taps of a `window` (K, L), row by row."""
     batch, height, width, channels = x.shape
     rows, columns = (stride * (-(-n // stride) - 1) + 1 for n in (height, width))
-    x = _pad_same(x, window, stride)
+    x = _pad(x, window, stride, symmetric)
     return [
         lax.slice(x, (0, i, j, 0), (batch, i + rows, j + columns, channels), (1, stride, stride, 1))
         for i in range(window[0])
@@ -165,14 +201,14 @@ def _shifted(x, window, stride):
     ]
 
 
-def _patches_times_matrix(x, kernel, stride, groups):
+def _patches_times_matrix(x, kernel, stride, groups, symmetric):
     """The shifted feature maps, side by side on the channel axis, times the kernel as a matrix.
 
     Measured forward + backward beside padding and concatenating along W, then along H, and beside
     adding up K * L small products: this is the fastest of the three or close to it.
     """
     height, width, inputs, outputs = kernel.shape
-    shifted = _shifted(x, (height, width), stride)
+    shifted = _shifted(x, (height, width), stride, symmetric)
     patches = jnp.concatenate(shifted, axis=-1) if len(shifted) > 1 else shifted[0]
     if groups == 1:
         # As two-dimensional matrices: with more axes XLA:CPU transposes a feature map to form the
@@ -184,7 +220,7 @@ def _patches_times_matrix(x, kernel, stride, groups):
     return jnp.einsum("bhwkgc,kcgo->bhwgo", patches, kernel).reshape(*patches.shape[:3], outputs)
 
 
-def _depthwise(x, kernel, stride):
+def _depthwise(x, kernel, stride, symmetric):
     """Sum over (i, j) of the feature map, shifted by (i, j), times `kernel[i, j]` `[1, C]`.
 
     Without a stride the sum along W is done on whole rows, and only its K results are shifted
@@ -194,9 +230,9 @@ def _depthwise(x, kernel, stride):
     taps = kernel.reshape(height, width, 1, 1, 1, -1)
     if stride > 1:
         taps = taps.reshape(-1, *taps.shape[2:])
-        shifted = _shifted(x, (height, width), stride)
+        shifted = _shifted(x, (height, width), stride, symmetric)
         return sum(y * tap for y, tap in zip(shifted, taps, strict=True))
-    padded = _pad_same(x, (height, width), stride)
+    padded = _pad(x, (height, width), stride, symmetric)
     columns = [lax.slice_in_dim(padded, j, j + x.shape[2], axis=2) for j in range(width)]
     rows = [sum(y * tap for y, tap in zip(columns, taps[i], strict=True)) for i in range(height)]
     return sum(lax.slice_in_dim(row, i, i + x.shape[1], axis=1) for i, row in enumerate(rows))

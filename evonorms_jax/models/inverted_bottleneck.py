@@ -1,7 +1,7 @@
-"""The block and the network that MobileNetV2, MnasNet and EfficientNet share, NHWC.
+"""The block and the network that MobileNetV2, MnasNet, EfficientNet and RegNetZ share, NHWC.
 
-N is the injected `norm_act`. The three families differ in their tables of stages, in squeeze-excite and in
-their scaling: see `mobile_networks.py`.
+N is the injected `norm_act`. The families differ in their tables of stages, in squeeze-excite and in their
+scaling: see `mobile_networks.py` and `regnetz.py`.
 """
 
 import functools
@@ -57,7 +57,8 @@ class InvertedBottleneck(nn.Module):
     With `expansion=1` the first 1x1 and its N are left out. Sandler et al. 2018 (arXiv 1801.04381). The
     fields from `features` to `squeeze` are those of an `InvertedStage`. `drop_rate` is the probability that
     training drops the branch of an example, in blocks with an identity (drop-connect, arXiv 1603.09382). A
-    rate above 0 needs the rng "dropout".
+    rate above 0 needs the rng "dropout". With a `group_size` above 1 the depthwise convolution becomes one
+    over groups of so many channels.
     """
 
     norm_act: NormActConstructor
@@ -68,6 +69,8 @@ class InvertedBottleneck(nn.Module):
     squeeze: float = 0.0
     squeeze_activation: Callable = nn.silu
     drop_rate: float = 0.0
+    group_size: int = 1
+    symmetric: bool = False  # padding of the convolutions, see `convolve`
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -80,7 +83,15 @@ class InvertedBottleneck(nn.Module):
         if self.expansion != 1:
             y = Conv(expanded, 1, dtype=self.dtype, name="expand")(y)
             y = self.norm_act(**site, name="norm_expand")(y)
-        y = Conv(expanded, self.kernel, self.stride, expanded, dtype=self.dtype, name="depthwise")(y)
+        y = Conv(
+            expanded,
+            self.kernel,
+            self.stride,
+            expanded // self.group_size,
+            dtype=self.dtype,
+            symmetric=self.symmetric,
+            name="depthwise",
+        )(y)
         y = self.norm_act(**site, name="norm_depthwise")(y)
         if self.squeeze:
             inner = max(1, int(inputs * self.squeeze))
@@ -113,15 +124,29 @@ class InvertedBottleneckNet(nn.Module):
     dropout_rate: float = 0.0  # share of features dropped before the dense layer in training
     drop_connect_rate: float = 0.0
     scan_blocks: bool = False  # `scan` of `run_stage`; a loop has no drop-connect
+    group_size: int = 1  # of `InvertedBottleneck`
+    # Whether three 3x3 convolutions, each with its N, are the stem. The first and the last have the stride.
+    deep_stem: bool = False
+    symmetric: bool = False  # padding of the convolutions, see `convolve`
     dtype: Any = jnp.float32  # compute dtype; the logits are float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
         site = {"use_running_average": not train, "dtype": self.dtype}
-        stem_features = make_divisible(self.stem_features * self.width)
-        x = Conv(stem_features, 3, self.stem_stride, dtype=self.dtype, name="stem")(x)
-        x = self.norm_act(**site, name="norm_stem")(x)
+        stem = functools.partial(
+            Conv,
+            make_divisible(self.stem_features * self.width),
+            3,
+            dtype=self.dtype,
+            symmetric=self.symmetric,
+        )
+        strides = {"": self.stem_stride}
+        if self.deep_stem:
+            strides |= {"_2": 1, "_3": self.stem_stride}
+        for suffix, stride in strides.items():
+            x = stem(stride, name=f"stem{suffix}")(x)
+            x = self.norm_act(**site, name=f"norm_stem{suffix}")(x)
         if self.scan_blocks and self.drop_connect_rate:
             raise UserError(f"scan_blocks needs drop_connect_rate 0, got {self.drop_connect_rate}")
         for _, blocks in itertools.groupby(self._blocks(), lambda block: block.name.split("_")[1]):
@@ -148,6 +173,8 @@ class InvertedBottleneckNet(nn.Module):
                 squeeze=stage.squeeze,
                 squeeze_activation=self.squeeze_activation,
                 drop_rate=self.drop_connect_rate * index / len(places),
+                group_size=self.group_size,
+                symmetric=self.symmetric,
                 dtype=self.dtype,
                 name=f"stage_{i + 1}_block_{j + 1}",
             )

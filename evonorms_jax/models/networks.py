@@ -14,7 +14,7 @@ import jax
 from flax import linen as nn
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.models import mobile_networks, resnet
+from evonorms_jax.models import mobile_networks, regnetz, resnet, token_mixers, vision_transformer
 from evonorms_jax.models.classifier import NormActConstructor
 from evonorms_jax.models.inverted_bottleneck import InvertedBottleneckNet, InvertedStage
 from evonorms_jax.models.resnet import ResNet, ResNetStage
@@ -67,6 +67,9 @@ _SmallMobileNet = functools.partial(InvertedBottleneckNet, stem_features=24, hea
 _NarrowMobileNet = functools.partial(
     InvertedBottleneckNet, stem_features=16, head_features=64, scan_blocks=True
 )
+
+
+_TOKENS = {"features": 48, "depth": 4, "patch": 4, "scan_blocks": True}
 
 
 def _by_name(*anchors):
@@ -165,6 +168,27 @@ ANCHORS = _by_name(
             squeeze_activation=nn.relu,
         ),
     ),
+    # Beyond the paper: token networks for images of about 24x24, such as whole digits.
+    Network(
+        "vit_digits",
+        "ViT of four blocks on 4x4 patches, mean token, three blocks in a loop; 9 norm sites",
+        functools.partial(
+            vision_transformer.VisionTransformer,
+            **(_TOKENS | {"heads": 4, "grid": None, "class_token": False}),
+        ),
+    ),
+    Network(
+        "mixer_digits",
+        "MLP-Mixer of four blocks on 4x4 patches of 24x24 images, three blocks in a loop; 9 norm sites",
+        functools.partial(
+            token_mixers.MlpMixer, **(_TOKENS | {"grid": 6, "token_hidden": 24, "channel_hidden": 192})
+        ),
+    ),
+    Network(
+        "convnext_digits",
+        "four ConvNeXt blocks on 4x4 patches, three in a loop; 5 norm sites",
+        functools.partial(token_mixers.ConvNext, **(_TOKENS | {"kernel": 3})),
+    ),
 )
 
 #: The full-size models.
@@ -182,6 +206,17 @@ MODELS = _by_name(
         )
         for variant, scaling in mobile_networks.SCALINGS.items()
     ),
+    # Beyond the paper.
+    Network("resnet50_d", "pre-activation ResNet-50-D for 224x224, as in timm", resnet.ResNet50D),
+    Network("regnetz_c16", "RegNetZ-C16 for 256x256, as in timm", regnetz.RegNetZC16),
+    Network("regnetz_d8", "RegNetZ-D8 for 256x256, as in timm", regnetz.RegNetZD8),
+    Network("vit_s16", "ViT-S/16 for 224x224", vision_transformer.ViTSmall16),
+    Network(
+        "vit_s16_plain",
+        "ViT-S/16 with fixed positions and the mean token",
+        functools.partial(vision_transformer.ViTSmall16, grid=None, class_token=False),
+    ),
+    Network("vit_b16", "ViT-B/16 for 224x224", vision_transformer.ViTBase16),
 )
 
 

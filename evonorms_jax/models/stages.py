@@ -8,11 +8,11 @@ from flax import linen as nn
 
 
 def run_stage(blocks: Sequence[Any], x: jax.Array, *, train: bool, scan: bool) -> jax.Array:
-    """Applies the blocks of one stage to x `[B, H, W, C]`.
+    """Applies the blocks of one stage to x `[B, spatial..., C]`.
 
     Args:
       blocks: modules `(x, *, train) -> x`. All but the first keep the shape of x and have the same fields.
-      x: feature map.
+      x: feature map or tokens.
       train: mode of the layers.
       scan: whether the blocks after the first run in a loop. The program then holds one of them, whatever
         their number. The variables of the second block, by its name, get a leading axis: one row for each

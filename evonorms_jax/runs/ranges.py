@@ -123,6 +123,7 @@ _OPTIMIZER = {
     "optimizer.weight_decay": AMOUNT,
     "optimizer.warmup_steps": INDEX,
     "optimizer.warmup_epochs": AMOUNT,
+    "optimizer.clip_norm": POSITIVE,
 }
 #: By kind of config, then by dotted key. Where a value is a tuple, the range holds for each of its numbers.
 RANGES: dict[str, dict[str, Range]] = {
@@ -187,7 +188,6 @@ RANGES: dict[str, dict[str, Range]] = {
         "detections.threshold": PROBABILITY,
         "detections.count": COUNT,
         "optimizer.drops": PROBABILITY,
-        "optimizer.clip_norm": POSITIVE,
     },
     "gan": _TRAINING
     | _IMAGES_AND_LAYER

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_parameters
@@ -16,6 +17,10 @@ from evonorms_jax.layers import norm_parameters
 DROPS = (30 / 90, 60 / 90, 80 / 90)
 # "exponential" multiplies it by 0.97 every 2.4 epochs of 350, as in the released EfficientNet code.
 _DECAY, _DECAY_EVERY = 0.97, 2.4 / 350
+# Decay of the mean square in Adam, that of its publication.
+_B2 = 0.999
+# Modules whose kernels Muon leaves to Adam: the first layer and the last one.
+_ENDS = ("stem", "patches", "classifier")
 
 
 def _step(peak: float, steps: int, warmup_steps: int, drops: Sequence[float]) -> optax.Schedule:
@@ -115,19 +120,88 @@ def rmsprop(
     )
 
 
+def adamw(
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    decayed: Callable[[Any], Any] = norm_parameters,
+) -> optax.GradientTransformation:
+    """AdamW: w <- w - rate (m / (sqrt(s) + 1e-8) + weight_decay w).
+
+    m and s are the means of g and g^2 with decays `momentum` and 0.999, without the bias of their start. The
+    weight decay is no part of them, and it follows the rate of the schedule.
+    Source: arXiv 1711.05101, where the decay does not follow the peak of the schedule.
+    """
+    return optax.adamw(schedule, b1=momentum, b2=_B2, weight_decay=weight_decay, mask=decayed)
+
+
+def muon(
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    decayed: Callable[[Any], Any] = norm_parameters,
+) -> optax.GradientTransformation:
+    """Muon for the matrices inside the network, and Adam for all else.
+
+    The step of a matrix is 0.2 sqrt(max(inputs, outputs)) U V^T, where U S V^T is its Nesterov momentum with
+    the decay `momentum`. Five iterations of Newton and Schulz approximate U V^T. A convolution is a matrix of
+    K L I inputs. The first layer, the classifier, depthwise kernels, biases and norms get Adam with decays
+    0.9 and 0.999. Weight decay is that of `adamw`.
+    Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", and arXiv
+    2502.16982 for the factor, by which one rate and one weight decay suit both parts.
+    """
+    direction = optax.contrib.muon(
+        -1.0,  # gives the direction itself, with its own sign
+        beta=momentum,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=_matrices,
+    )
+    return optax.chain(
+        direction,
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _matrices(params: Any) -> Any:
+    """The axes of the matrix in each parameter that Muon moves, and None for the others."""
+
+    def axes(path, leaf):
+        names = [key.key for key in path]
+        depthwise = leaf.ndim >= 4 and leaf.shape[-2] == 1
+        if names[-1] != "kernel" or names[0] in _ENDS or depthwise:
+            return None
+        # An axis before these is that of the blocks of a loop, each with a matrix of its own.
+        inputs = (-4, -3, -2) if leaf.ndim >= 4 else (-2,)
+        return optax.contrib.MuonDimensionNumbers(inputs, (-1,))
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": sgd,
     "momentum": functools.partial(sgd, nesterov=False),
     "rmsprop": rmsprop,
+    "adamw": adamw,  # this one and the next are beyond the paper
+    "muon": muon,
 }
+
+
+def optimizer_named(name: str) -> Callable[..., optax.GradientTransformation]:
+    """The entry of `OPTIMIZERS`. Raises `ValueError` if there is none."""
+    if name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[name]
 
 
 class OptimizerSettings(NamedTuple):
     """How a training turns gradients into changes. The fields are the keys of `config.optimizer`."""
 
     name: str  # in `OPTIMIZERS`
-    momentum: float
-    weight_decay: float  # factor of the parameters that is added to the gradient
+    momentum: float  # decay of the mean gradient, in AdamW b1
+    weight_decay: float  # factor of the parameters that joins the gradient, in AdamW and Muon the step
     learning_rate: float  # peak of the schedule
     schedule: str = "constant"  # name in `SCHEDULES`
     warmup_steps: int = 0
@@ -146,8 +220,7 @@ def make_optimizer(
 
     Raises `ValueError` if the optimizer is unknown, or as `make_schedule`.
     """
-    if settings.name not in OPTIMIZERS:
-        raise UserError(f"unknown optimizer {settings.name!r}; there are {', '.join(OPTIMIZERS)}")
+    build = optimizer_named(settings.name)
     if settings.decayed not in DECAYED:
         raise UserError(f"optimizer.decayed must be {' or '.join(DECAYED)}, got {settings.decayed!r}")
     rate, warmup_steps = settings.learning_rate, settings.warmup_steps
@@ -162,7 +235,7 @@ def make_optimizer(
         warmup_steps=warmup_steps,
         drops=settings.drops,
     )
-    optimizer = OPTIMIZERS[settings.name](
+    optimizer = build(
         schedule,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

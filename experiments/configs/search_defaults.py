@@ -47,6 +47,7 @@ def get_defaults() -> ConfigDict:
     config.layer.momentum = 0.9
 
     config.proxy = ConfigDict()
+    config.proxy.optimizer = "sgd"  # the paper's; adamw and muon are beyond it, see training/optimizer.py
     config.proxy.steps = 2000
     config.proxy.batch_size = 128
     config.proxy.learning_rate = 0.1

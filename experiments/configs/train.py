@@ -62,7 +62,10 @@ def get_config(form: str = "full") -> ConfigDict:
     config.data.randaugment = ConfigDict({"layers": 2, "magnitude": 9})
 
     # The fields of OptimizerSettings in evonorms_jax/training/optimizer.py.
-    config.optimizer = ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4})  # or "rmsprop"
+    config.optimizer = ConfigDict({"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4})
+    # Beside "sgd" there are "momentum", "rmsprop", "adamw" and "muon". In "adamw", momentum is b1.
+    config.optimizer.decayed = "all_but_norms"  # parameters with weight decay, or "kernels"
+    config.optimizer.clip_norm = config_dict.placeholder(float)  # largest norm of a gradient
     config.optimizer.learning_rate = 0.1
     config.optimizer.reference_batch = config_dict.placeholder(int)  # batch for which this rate is meant
     # Or "constant", "step" (x0.1 at 1/3, 2/3 and 8/9) or "exponential" (x0.97, 146 times).

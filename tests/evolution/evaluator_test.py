@@ -233,6 +233,14 @@ def test_a_layer_that_passes_the_tests_is_trained_with_every_replica_and_again_w
     assert curve.tolist() == [*accepted.replicas, *fresh]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_search_may_train_by_another_optimizer(config, optimizer):
+    config.proxy.update({"optimizer": optimizer, "learning_rate": 0.01})
+    evaluator = make_evaluator(config, devices=jax.local_devices()[:1])
+    (curve,) = evaluator.learning_curves([KNOWN["evonorm_s0"]], [20, config.proxy.steps])
+    assert curve["one_block"][1] > evaluator.threshold
+
+
 def test_the_early_hurdle_is_a_quality_test_on_the_cheapest_anchor(evaluator, monkeypatch):
     tests = evaluator._tests._replace(hurdle_steps=3, hurdle_threshold=99.0)
     monkeypatch.setattr(evaluator, "_tests", tests)

@@ -52,6 +52,7 @@ def changed(**changes):
     [
         ("seed", -1, "seed must be at least 0 and below 4294967296, got -1"),
         ("data.seed", -2, "data.seed must be at least 0 and below 4294967296, got -2"),
+        ("proxy.optimizer", "adam", "unknown optimizer 'adam'; there are sgd, "),
         ("proxy.replicas", 0, "proxy.replicas must be at least 1, got 0"),
         ("proxy.eval_batch_size", 0, "proxy.eval_batch_size must be at least 1, got 0"),
         ("rejection.quality_threshold", -0.5, "rejection.quality_threshold must be at least 0, got -0.5"),

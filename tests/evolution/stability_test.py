@@ -14,8 +14,15 @@ class QuadraticTask:
 
     def loss(self, candidate, params, stats, images, labels):
         del images, labels
-        value = sum(jnp.sum(candidate[name] * jnp.square(params[name])) for name in ("a", "b")) / 2
-        return value + jnp.sum(params["bias"]), stats
+        energy = [candidate[name] * jnp.square(params[name]["kernel"]) for name in ("a", "b")]
+        rest = jnp.sum(params["a"]["bias"]) + jnp.sum(jnp.square(params["classifier"]["kernel"]))
+        return sum(map(jnp.sum, energy)) / 2 + rest, stats
+
+
+def network(a, b):
+    """Parameters with these kernels, and with others that the test leaves alone."""
+    others = {"classifier": {"kernel": jnp.ones((2, 2))}}
+    return others | {"a": {"kernel": a, "bias": jnp.zeros(3)}, "b": {"kernel": b}}
 
 
 def fresh(params):
@@ -24,10 +31,9 @@ def fresh(params):
 
 
 def test_the_stability_test_climbs_along_the_hessian_times_the_gradient():
-    curvature = {"a": jnp.full((1, 1, 2, 1), 3.0), "b": jnp.full((1, 1, 1, 1), 0.5)}
-    params = {"a": jnp.array([1.0, -2.0]).reshape(1, 1, 2, 1), "b": jnp.ones((1, 1, 1, 1))}
-    params["bias"] = jnp.zeros(3)
-    state = fresh(params)
+    """One kernel is that of a convolution, the other that of a dense layer."""
+    curvature = {"a": jnp.full((1, 1, 2, 1), 3.0), "b": jnp.full((1, 1), 0.5)}
+    state = fresh(network(jnp.array([1.0, -2.0]).reshape(1, 1, 2, 1), jnp.ones((1, 1))))
 
     def climb(steps):
         test = make_stability_test(QuadraticTask(), steps=steps, max_norm=1e8, step_size=0.1)
@@ -45,7 +51,7 @@ def test_the_stability_test_climbs_along_the_hessian_times_the_gradient():
 
 def test_the_stability_test_ends_with_a_norm_above_the_limit():
     curvature = {name: jnp.full((1, 1, 1, 1), 1e9) for name in ("a", "b")}
-    params = {name: jnp.ones((1, 1, 1, 1)) for name in ("a", "b")} | {"bias": jnp.zeros(1)}
+    params = network(*jnp.ones((2, 1, 1, 1, 1)))
     test = make_stability_test(QuadraticTask(), steps=100, max_norm=1e8, step_size=0.1)
     result = jax.jit(test)(curvature, fresh(params), None, None)
     assert float(result.norm) > 1e8 and int(result.steps) == 0

@@ -19,7 +19,7 @@ from evonorms_jax.search_space.encoding import CAPACITY, encode
 from evonorms_jax.search_space.target import building_for, compiler_options
 from evonorms_jax.search_space.universal import apply_encoded
 from evonorms_jax.training.classification import shapes_on
-from experiments.configs import imagenet_resnet50, search_cifar10_b, train
+from experiments.configs import imagenet_resnet50, imagenet_vit, search_cifar10_b, train
 
 pytestmark = pytest.mark.slow
 
@@ -153,8 +153,9 @@ def test_convolutions_follow_the_platform_that_is_built_for():
     assert "stablehlo.convolution" not in conv.lower(x, kernel).as_text()
 
 
-def test_a_recipe_that_needs_imagenet_is_checked_without_it(topology):
-    names = [one.name for one in check.programs_of(imagenet_resnet50.get_config(), topology)]
+@pytest.mark.parametrize("recipe", [imagenet_resnet50, imagenet_vit])
+def test_a_recipe_that_needs_imagenet_is_checked_without_it(recipe, topology):
+    names = [one.name for one in check.programs_of(recipe.get_config(), topology)]
     assert names == ["initialization", "training step", "evaluation"]
 
 

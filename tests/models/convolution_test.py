@@ -55,6 +55,21 @@ def test_values_and_gradients_are_those_of_flax(rng, size, stride):
     assert_trees_close(by_lax, expected)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_symmetric_padding_has_its_first_window_on_the_first_position(rng, groups):
+    """As in PyTorch: each stride-th output of the stride 1. SAME begins later where a side is even."""
+    x, kernel = normal(rng, BATCH, HEIGHT, WIDTH, 4), normal(rng, 3, 3, 4 // groups, 4)
+    for name in IMPLEMENTATIONS:
+        options = {"groups": groups, "implementation": name}
+        every = convolve(x, kernel, **options)
+        symmetric = convolve(x, kernel, stride=2, symmetric=True, **options)
+        assert_trees_close(symmetric, every[:, ::2, ::2])
+        same = convolve(x, kernel, stride=2, **options)
+        assert_trees_close(same, every[:, ::2, 1::2])
+        pooled = max_pool(x, 3, stride=2, implementation=name, symmetric=True)
+        np.testing.assert_array_equal(pooled, max_pool(x, 3, implementation=name)[:, ::2, ::2])
+
+
 def test_a_kernel_that_is_not_square(rng):
     x, kernel = normal(rng, 2, 6, 5, 4), normal(rng, 1, 4, 4, 3)
     by_lax, by_matmul = (convolve(x, kernel, stride=2, implementation=i) for i in IMPLEMENTATIONS)

@@ -39,7 +39,11 @@ PUBLISHED_PARAMETERS = {
     "efficientnet_b5": 30_389_784,
     "efficientnet_b6": 43_040_704,
     "efficientnet_b7": 66_347_960,
+    "vit_s16": 22_050_664,
+    "vit_b16": 86_567_656,
 }
+#: Side of the images of networks that take one size only.
+SIDES = {"mixer_digits": 24}
 SMALL = ("resnet_small", "mobilenet_small", "efficientnet_small")
 EVERY_NETWORK = models.MODELS | models.ANCHORS
 
@@ -66,7 +70,8 @@ def sides_of(model, side):
 @pytest.mark.parametrize("name", exhaustive(EVERY_NETWORK))
 def test_logits_in_both_modes_and_published_number_of_parameters(name):
     model = EVERY_NETWORK[name].build(Constructor(), num_classes=1000, dtype=jnp.bfloat16)
-    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    side = SIDES.get(name, 32)
+    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
     def evaluate(images):

@@ -15,6 +15,7 @@ from evonorms_jax.training import loop
 from experiments.configs import (
     batch_size_imagenet,
     batch_size_mnist5k,
+    optimizers_mnist5k,
     transfer_coco,
     transfer_digit_scenes,
     transfer_gan_digits,
@@ -190,6 +191,16 @@ def test_an_optimizer_is_one_more_column(tmp_path):
         "resnet_small/0.9": 0.9,
     }
     assert len({cell.name for cell in trainings}) == len(trainings)
+
+
+def test_the_table_of_optimizers_has_a_column_for_each(tmp_path):
+    config = optimizers_mnist5k.get_config()
+    _, trainings = made(config, tmp_path)
+    names = {cell.column: cell.training.config().optimizer.name for cell in trainings}
+    assert set(names) == {
+        f"{network}/{name}" for network in optimizers_mnist5k.NETWORKS for name in ("sgd", "adamw", "muon")
+    }
+    assert all(column.endswith(f"/{name}") for column, name in names.items())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,13 @@ import pytest
 from flax import linen as nn
 
 # Deeper variants of networks that every run traces.
-DEEPER = {"resnet101", "mnasnet_b1", *(f"efficientnet_b{number}" for number in (1, 2, 3, 4, 6, 7))}
+DEEPER = {
+    "resnet101",
+    "mnasnet_b1",
+    "regnetz_d8",
+    "vit_s16_plain",
+    *(f"efficientnet_b{number}" for number in (1, 2, 3, 4, 6, 7)),
+}
 
 
 def exhaustive(names):
@@ -52,6 +58,8 @@ class Constructor:
 
     def affine(self, **fields):
         return self.module(nonlinear=False, **fields)
+
+    norm = affine  # a norm without its activation
 
 
 def normal(rng, *shape):

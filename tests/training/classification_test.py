@@ -19,6 +19,7 @@ from experiments.configs import (
     imagenet_mobilenet_v2,
     imagenet_resnet50,
     imagenet_resnet101,
+    imagenet_vit,
 )
 from experiments.configs.train import get_config
 
@@ -28,6 +29,7 @@ RECIPES = {
     "mobilenet_v2": imagenet_mobilenet_v2,
     "mnasnet_a1": imagenet_mnasnet,
     "efficientnet_b0": imagenet_efficientnet,
+    "vit_s16": imagenet_vit,
 }
 
 
@@ -134,6 +136,13 @@ def test_a_variant_that_is_none():
         imagenet_efficientnet.get_config("b8")
 
 
+def test_a_vit_has_two_forms_and_their_quick_ones():
+    for form, name in (("b16", "vit_b16"), ("b16-quick", "vit_b16"), ("full", "vit_s16")):
+        assert imagenet_vit.get_config(form).model.name == name
+    with pytest.raises(ValueError, match="form must be s16 or b16, with -quick or without, got 'l16'"):
+        imagenet_vit.get_config("l16")
+
+
 @pytest.mark.exhaustive
 def test_a_step_of_the_largest_recipe_of_the_tables_on_eight_devices_can_be_traced():
     """To build EfficientNet-B5 for eight CPU devices takes minutes and gigabytes."""
@@ -170,6 +179,7 @@ def test_one_step_of_the_longest_recipe_on_eight_devices_with_a_one_block_networ
 
 
 FAMILIES = ["resnet_tiny", "efficientnet_small"]
+FAMILIES += [pytest.param("vit_digits", marks=pytest.mark.exhaustive)]
 FAMILIES += [pytest.param(f"{name}_small", marks=pytest.mark.exhaustive) for name in ("mobilenet", "mnasnet")]
 
 

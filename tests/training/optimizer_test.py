@@ -1,4 +1,7 @@
-"""Schedules and SGD against their formulas."""
+"""Schedules and optimizers against their formulas."""
+
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from evonorms_jax.training.optimizer import OptimizerSettings, make_optimizer, make_schedule, rmsprop, sgd
+from evonorms_jax.training.optimizer import (
+    OptimizerSettings,
+    adamw,
+    make_optimizer,
+    make_schedule,
+    muon,
+    rmsprop,
+    sgd,
+)
 
 
 def rates(steps, **settings):
@@ -99,6 +110,52 @@ def test_rmsprop_is_that_of_tensorflow_1():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
 
 
+def test_adamw_decays_weights_beside_the_means_and_spares_the_norms():
+    """m, s are means of g, g^2 without the bias of their start;  w <- w - rate (m / (sqrt(s) + eps) + d w)."""
+    params = {"conv": {"kernel": jnp.array([1.0, -2.0])}, "norm": {"scale": jnp.array([3.0])}}
+    optimizer = adamw(optax.constant_schedule(0.1), momentum=0.8, weight_decay=0.5)
+    state, expected = optimizer.init(params), np.array([1.0, -2.0, 3.0])
+    mean, square = np.zeros(3), np.zeros(3)
+    for step in range(1, 4):
+        gradient = step * np.array([0.5, -0.1, 2.0]) - 1
+        grouped = {"conv": {"kernel": jnp.array(gradient[:2])}, "norm": {"scale": jnp.array(gradient[2:])}}
+        change, state = optimizer.update(grouped, state, params)
+        params = optax.apply_updates(params, change)
+        mean, square = 0.8 * mean + 0.2 * gradient, 0.999 * square + 0.001 * gradient**2
+        move = mean / (1 - 0.8**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        expected = expected - 0.1 * (move + 0.5 * expected * [1, 1, 0])
+    found = jnp.concatenate([params["conv"]["kernel"], params["norm"]["scale"]])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_muon_makes_the_matrices_inside_a_network_orthogonal_and_leaves_the_rest_to_adam(rng):
+    shapes = {
+        "stem": {"kernel": (3, 3, 2, 4)},
+        "dense": {"kernel": (6, 4), "bias": (4,)},
+        "conv": {"kernel": (3, 3, 4, 5)},
+        "depthwise": {"kernel": (3, 3, 1, 4)},
+        "loop": {"kernel": (2, 6, 4)},
+        "classifier": {"dense": {"kernel": (4, 3)}},
+    }
+    draw = functools.partial(jax.tree.map, lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32))
+    params, gradient = (draw(shapes, is_leaf=lambda shape: isinstance(shape, tuple)) for _ in range(2))
+    optimizer = muon(optax.constant_schedule(0.1), momentum=0.95, weight_decay=0.5)
+    change, _ = optimizer.update(gradient, optimizer.init(params), params)
+    # Without the weight decay, the first step of Adam is the sign of the gradient.
+    moved = jax.tree.map(lambda step, w: np.asarray(-step / 0.1 - 0.5 * w), change, params)
+    for name in ("stem", "depthwise"):
+        np.testing.assert_allclose(moved[name]["kernel"], np.sign(gradient[name]["kernel"]), atol=1e-4)
+    head = "classifier", "dense", "kernel"
+    found, given = (functools.reduce(operator.getitem, head, tree) for tree in (moved, gradient))
+    np.testing.assert_allclose(found, np.sign(given), atol=1e-4)
+    np.testing.assert_allclose(moved["dense"]["bias"], np.sign(gradient["dense"]["bias"]), atol=1e-4)
+    steps = {"dense": moved["dense"]["kernel"], "conv": moved["conv"]["kernel"].reshape(36, 5)}
+    steps |= {f"block {number}": moved["loop"]["kernel"][number] for number in range(2)}
+    for name, step in steps.items():
+        lengths = np.linalg.svd(step, compute_uv=False) / (0.2 * np.sqrt(max(step.shape)))
+        assert np.all((lengths > 0.6) & (lengths < 1.3)), name
+
+
 def settings(**changes):
     fields = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0, "learning_rate": 0.8}
     return OptimizerSettings(**fields | changes)
@@ -112,7 +169,7 @@ def test_the_rate_grows_with_the_batch_and_the_warm_up_is_counted_in_epochs():
 
 
 def test_an_unknown_optimizer():
-    with pytest.raises(ValueError, match="unknown optimizer 'adam'; there are sgd, momentum, rmsprop"):
+    with pytest.raises(ValueError, match="unknown optimizer 'adam'; there are .*, rmsprop, adamw, muon"):
         make_optimizer(settings(name="adam"), steps=1, batch_size=1, images=1)
 
 
