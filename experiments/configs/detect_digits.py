@@ -32,7 +32,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.checkpoint_every = 500
 
     # The fields of DetectorSettings in evonorms_jax/detection/detector.py, which describes each.
-    config.model = ConfigDict({"name": "resnet_digits", "levels": (2, 4), "features": 64, "top": "conv"})
+    config.model = ConfigDict({"name": "resnet_digits", "levels": (2, 4), "features": 48, "top": "conv"})
     config.model.anchor_size = 4.0
     config.model.update({"box_convs": 0, "box_dense": 1, "box_dense_features": 256})
     config.model.update({"mask_convs": 2, "mask_features": 32})
