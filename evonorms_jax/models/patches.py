@@ -42,7 +42,7 @@ def sine_cosine(height: int, width: int, features: int) -> jax.Array:
     """
     y, x = jnp.mgrid[:height, :width].astype(jnp.float32)
     frequencies = 1e-4 ** jnp.linspace(0, 1, features // 4, dtype=jnp.float32)
-    x, y = (places.reshape(-1, 1) * frequencies for places in (x, y))
+    x, y = (places.reshape(-1, 1) * frequencies[None] for places in (x, y))
     return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)
 
 

@@ -108,7 +108,7 @@ class VisionTransformer(nn.Module):
             shape = (extra + self.grid**2, features)
             positions = self.param("positions", nn.initializers.normal(POSITION_DEVIATION), shape)
             positions = _interpolate(positions, extra, self.grid, (height, width))
-        return x + positions.astype(x.dtype)
+        return x + positions.astype(x.dtype)[None]
 
 
 def _interpolate(positions: jax.Array, extra: int, grid: int, sides: tuple[int, int]) -> jax.Array:

@@ -147,8 +147,8 @@ def muon(
 
     The step of a matrix is 0.2 sqrt(max(inputs, outputs)) U V^T, where U S V^T is its Nesterov momentum with
     the decay `momentum`. Five iterations of Newton and Schulz approximate U V^T. A convolution is a matrix of
-    K L I inputs. The first layer, the classifier, depthwise kernels, biases and norms get Adam with decays
-    0.9 and 0.999. Weight decay is that of `adamw`.
+    K L I inputs. The first layer, the classifier, depthwise kernels, biases and norms get Adam with the mean
+    of Nesterov and decays 0.9 and 0.999. Weight decay is that of `adamw`.
     Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", and arXiv
     2502.16982 for the factor, by which one rate and one weight decay suit both parts.
     """

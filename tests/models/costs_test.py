@@ -40,8 +40,8 @@ TORCHVISION = {
 }
 
 #: Multiply-adds in 1e9 as the papers give them, at their resolutions: MobileNetV2 arXiv 1801.04381, table 4;
-#: MnasNet-A1 arXiv 1807.11626, table 1; EfficientNet arXiv 1905.11946, table 2; ViT-S arXiv 2012.12877, table 5,
-#: as DeiT-S.
+#: MnasNet-A1 arXiv 1807.11626, table 1; EfficientNet arXiv 1905.11946, table 2; ViT-S arXiv
+#: 2012.12877, as DeiT-S.
 PAPERS = {
     "mobilenet_v2": 0.300,
     "mnasnet_a1": 0.312,

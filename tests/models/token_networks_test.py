@@ -52,24 +52,21 @@ def test_fixed_positions_are_sines_and_cosines_of_the_place():
 
 
 def only_positions(grid, side, class_token):
-    """The tokens of a black image: positions alone, with those of the parameters."""
-    model = VisionTransformer(
-        Constructor(),
-        num_classes=10,
-        features=16,
-        depth=0,
-        heads=2,
-        patch=4,
-        grid=grid,
-        class_token=class_token,
-    )
+    """The tokens of a black image after a block that adds nothing: positions alone. Also the parameters."""
+    sizes = {"features": 16, "depth": 1, "heads": 2, "patch": 4, "grid": grid, "class_token": class_token}
+    model = VisionTransformer(Constructor(), num_classes=10, **sizes)
     images = jnp.zeros((1, side, side, 3))
     variables = model.init(jax.random.key(0), images, train=False)
+
+    def silent(path, leaf):
+        return leaf * 0 if {"project", "dense_2"} & {key.key for key in path} else leaf
+
+    variables["params"] = jax.tree_util.tree_map_with_path(silent, variables["params"])
     _, state = model.apply(
-        variables, images, train=False, capture_intermediates=lambda m, _: m.name == "norm_final"
+        variables, images, train=False, capture_intermediates=lambda module, _: module.name == "norm_final"
     )
-    normed = np.asarray(state["intermediates"]["norm_final"]["__call__"][0]) * np.sqrt(1 + 1e-5)
-    return normed[0], np.asarray(variables["params"]["positions"])
+    (normed,) = state["intermediates"]["norm_final"]["__call__"]
+    return np.asarray(normed[0]) * np.sqrt(1 + 1e-5), np.asarray(variables["params"]["positions"])
 
 
 def test_learned_positions_have_a_place_each_and_the_class_token_one_of_its_own():
@@ -155,10 +152,11 @@ def test_an_anchor_runs_candidates_as_data_and_replicas_side_by_side(name, rng):
 
     side_by_side = jax.jit(jax.vmap(gradients, in_axes=(None, 0)))
     graph = CATALOG["evonorm_s0"]
+    compiled = jax.jit(functools.partial(gradients, graph))
     losses, found = side_by_side(task.encode(graph), starts)
     for replica in range(2):
         start = jax.tree.map(lambda leaf, replica=replica: leaf[replica], starts)
-        loss, expected = jax.jit(functools.partial(gradients, graph))(start)
+        loss, expected = compiled(start)
         assert float(losses[replica]) == pytest.approx(float(loss), rel=1e-4)
         largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected))
         jax.tree.map(

@@ -144,7 +144,7 @@ def test_a_file_without_its_library_or_of_another_network_ends_the_main_in_one_l
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
 def test_logits_are_those_of_timm(name, written, tmp_path):
-    """With random weights in all tensors, at an even and an odd side, through the file and the main's steps."""
+    """With random weights in all tensors, at an even and an odd side, and through both files."""
     timm = pytest.importorskip("timm", reason="timm and torch are not installed: no logits to compare with")
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
