@@ -193,7 +193,7 @@ def test_the_layers_have_the_formula_parameters_and_state_of_their_row():
             leaves = jax.tree_util.tree_leaves_with_path(variables)
             found = {path[0].key: set() for path, _ in leaves}
             for path, leaf in leaves:
-                assert leaf.shape == (8,)
+                assert leaf.shape == ((1,) if path[-1].key in ("alpha", "shift") else (8,))
                 found[path[0].key].add(path[-1].key)
             assert set(words(parameters)) == found["params"]
             assert set(words(state)) == found.get("batch_stats", set())

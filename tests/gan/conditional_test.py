@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from support.layer_oracle import SHAPE, assert_close, oracle
 
 import evonorms_jax as en
@@ -26,18 +25,16 @@ def test_a_modulation_equal_for_all_examples_equals_the_parameters(name, rng):
     """And it leaves no parameters `scale` and `bias` behind."""
     x = rng.normal(0.3, 2, SHAPE).astype(np.float32)
     scale, bias = rng.normal(size=(2, C)).astype(np.float32)
-    layer = en.norm_act(name, groups=4, use_running_average=False)()
-    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+    layer = en.norm_act(name, groups=4, use_running_average=False, use_bias=True)()
     names = {"scale": scale, "bias": bias}
     params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: names.get(path[-1].key, np.ones(leaf.shape, leaf.dtype)), shapes
+        lambda path, leaf: names.get(path[-1].key, leaf), layer.init(jax.random.key(0), x)["params"]
     )
     expected, _ = layer.apply({"params": params}, x, mutable=["batch_stats"])
-    tau = {"tau_init": nn.initializers.ones} if name == "frn_tlu" else {}
-    y, variables = run(name, x, tuple(np.broadcast_to(one, (B, C)) for one in (scale, bias)), **tau)
+    y, variables = run(name, x, tuple(np.broadcast_to(one, (B, C)) for one in (scale, bias)))
     assert_close(y, expected, 1e-6)
     left = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(variables.get("params", {}))}
-    assert left <= {"v", "tau"}
+    assert left <= {"v", "tau", "alpha", "shift"}
 
 
 def test_each_example_has_its_own_scale_and_bias(rng):
