@@ -27,7 +27,8 @@ def softmax(x):
 def test_attention_is_that_of_numpy(rng):
     x, heads = normal(rng, 2, 5, 12), 3
     module = Attention(heads)
-    params = jax.tree.map(lambda leaf: normal(rng, *leaf.shape), module.init(jax.random.key(0), x)["params"])
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: normal(rng, *leaf.shape), shapes)
     kernel, bias = (np.asarray(params["query_key_value"][name], np.float64) for name in ("kernel", "bias"))
     query, key, value = np.split(np.asarray(x, np.float64) @ kernel + bias, 3, -1)
     parts = []
@@ -36,7 +37,7 @@ def test_attention_is_that_of_numpy(rng):
         parts.append(softmax(q @ k.swapaxes(1, 2) / 2) @ v)
     project = params["project"]
     expected = np.concatenate(parts, -1) @ np.asarray(project["kernel"]) + np.asarray(project["bias"])
-    np.testing.assert_allclose(module.apply({"params": params}, x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(module.apply)({"params": params}, x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_fixed_positions_are_sines_and_cosines_of_the_place():
@@ -56,15 +57,19 @@ def only_positions(grid, side, class_token):
     sizes = {"features": 16, "depth": 1, "heads": 2, "patch": 4, "grid": grid, "class_token": class_token}
     model = VisionTransformer(Constructor(), num_classes=10, **sizes)
     images = jnp.zeros((1, side, side, 3))
-    variables = model.init(jax.random.key(0), images, train=False)
+    variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
 
     def silent(path, leaf):
         return leaf * 0 if {"project", "dense_2"} & {key.key for key in path} else leaf
 
     variables["params"] = jax.tree_util.tree_map_with_path(silent, variables["params"])
-    _, state = model.apply(
-        variables, images, train=False, capture_intermediates=lambda module, _: module.name == "norm_final"
-    )
+
+    @jax.jit
+    def intermediates(variables):
+        chosen = functools.partial(model.apply, capture_intermediates=lambda m, _: m.name == "norm_final")
+        return chosen(variables, images, train=False)[1]
+
+    state = intermediates(variables)
     (normed,) = state["intermediates"]["norm_final"]["__call__"]
     return np.asarray(normed[0]) * np.sqrt(1 + 1e-5), np.asarray(variables["params"]["positions"])
 
@@ -120,11 +125,11 @@ def test_a_mixer_takes_one_size():
 def test_every_token_reaches_the_logits_and_every_parameter_the_loss(name, rng):
     model = models.get_anchor(name).build(en.norm_act("lnc"), 10, **SMALL)
     images = normal(rng, 2, 24, 24, 1)
-    variables = model.init(jax.random.key(0), images, train=False)
+    variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
 
     def loss(params, images):
         logits = model.apply({"params": params}, images, train=True)
-        return jnp.sum(logits * jnp.arange(10))
+        return jnp.sum(logits * jnp.arange(10)[None])
 
     params, pixels = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], images)
     # The bias of the keys moves all logits of a query by the same number, and no gradient reaches it.
