@@ -36,7 +36,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50_v1": _ResNet50,
     "resnet50_v2": functools.partial(_ResNet50, block="preactivation"),
     "resnet_digits": functools.partial(
-        _SmallResNet, stages=tuple(ResNetStage(width, blocks=1, stride=2) for width in (32, 64, 128))
+        # Coarse maps are cheap, and a large digit is seen there.
+        _SmallResNet,
+        stages=(ResNetStage(32, 1, 2), ResNetStage(64, 2, 2), ResNetStage(128, 2, 2)),
     ),
     "spinenet49": SpineNet,
     "spinenet96": functools.partial(SpineNet, repeats=2),

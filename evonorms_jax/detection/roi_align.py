@@ -20,6 +20,7 @@ from jax import lax
 
 from evonorms_jax.detection.boxes import area
 from evonorms_jax.errors import UserError
+from evonorms_jax.search_space import target
 
 METHODS = ("gather", "matmul")
 _CANONICAL_LEVEL = 4  # level of a region as large as `canonical_side`
@@ -108,6 +109,11 @@ def _pool_level(align: RoiAlign, features, region, own, bins):
     exact = {"precision": lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
     rows, columns = rows.astype(features.dtype), columns.astype(features.dtype)
     along = jnp.einsum("bih,bhwc->biwc", rows, features, **exact).astype(features.dtype)
+    if target.platform() == "cpu":
+        # Columns repeated for every row spare XLA:CPU a transposed copy of `along`, which took longer than
+        # both products.
+        columns = jnp.broadcast_to(columns[:, None], (*along.shape[:2], *columns.shape[1:]))
+        return jnp.einsum("biwc,bijw->bijc", along, columns, **exact)
     return jnp.einsum("biwc,bjw->bijc", along, columns, **exact)
 
 

@@ -37,6 +37,7 @@ class Layout(NamedTuple):
 #: Layouts by kind of network and side of the images.
 LAYOUTS: dict[str, dict[int, Layout]] = {
     "biggan": {
+        28: Layout(7, "4 4u 2u", "1d 2d 4 4", 48, 16),
         32: Layout(4, "4 4u 4u 4u", "4d 4d 4 4", 128, 96),
         64: Layout(4, "16 16u 8u 4u 2u@", "1d 2d 4d 8d 16", 120, 96),
         128: Layout(4, "16 16u 8u 4u 2u@ 1u", "1d@ 2d 4d 8d 16d 16", 120, 96),

@@ -30,10 +30,12 @@ def get_recipe(backbone: str, form: str) -> ConfigDict:
     config.data.update({"source": "coco", "test_split": "", "canvas": 1024, "slots": 100})
     config.data.update({"raw_ids": True, "flip": True, "threads": 16})
     config.proposals.update({"train_candidates": 2000, "test_candidates": 1000, "count": 1000})
+    config.sampling.update({"anchors": 256, "positive_anchors": 128})
     config.sampling.update({"regions": 512, "positive_regions": 128})
     config.roi_align.method = "matmul"  # without a scatter, which is slow on a TPU
+    config.roi_align.canonical_side = 224.0
     config.detections.update({"candidates": 2000, "count": 100})
-    config.optimizer.weight_decay = 4e-5
+    config.optimizer.update({"name": "momentum", "momentum": 0.9, "weight_decay": 4e-5})
     config.optimizer.schedule = "step"
     config.optimizer.clip_norm = config_dict.placeholder(float)
     if quick:

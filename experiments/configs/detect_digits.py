@@ -32,9 +32,9 @@ def get_config(form: str = "full") -> ConfigDict:
     config.checkpoint_every = 500
 
     # The fields of DetectorSettings in evonorms_jax/detection/detector.py, which describes each.
-    config.model = ConfigDict({"name": "resnet_digits", "levels": (2, 4), "features": 64, "top": "conv"})
+    config.model = ConfigDict({"name": "resnet_digits", "levels": (2, 4), "features": 48, "top": "conv"})
     config.model.anchor_size = 4.0
-    config.model.update({"box_convs": 0, "box_dense": 1, "box_dense_features": 128})
+    config.model.update({"box_convs": 0, "box_dense": 1, "box_dense_features": 256})
     config.model.update({"mask_convs": 2, "mask_features": 32})
     config.model.norm_in = ("backbone", "fpn", "rpn", "box", "mask")
     config.model.merge_activation = "relu"  # of a SpineNet
@@ -64,16 +64,16 @@ def get_config(form: str = "full") -> ConfigDict:
     # evonorms_jax/detection: proposals.py, regions.py, roi_align.py and forward.py.
     config.proposals = ConfigDict({"train_candidates": 256, "test_candidates": 256, "count": 128})
     config.proposals.threshold = 0.7
-    config.sampling = ConfigDict({"anchors": 256, "positive_anchors": 128})
-    config.sampling.update({"regions": 64, "positive_regions": 16})
+    config.sampling = ConfigDict({"anchors": 64, "positive_anchors": 32})
+    config.sampling.update({"regions": 32, "positive_regions": 8})
     config.roi_align = ConfigDict({"method": "matmul", "sampling_ratio": 2, "aligned": True})
-    config.roi_align.update({"canonical_side": 224.0, "chunk": 64})
+    config.roi_align.update({"canonical_side": 112.0, "chunk": 64})
     config.detections = ConfigDict({"least_score": 0.05, "candidates": 500, "threshold": 0.5, "count": 20})
 
     # The fields of OptimizerSettings in evonorms_jax/training/optimizer.py.
-    config.optimizer = ConfigDict({"name": "momentum", "momentum": 0.9, "weight_decay": 1e-4})
+    config.optimizer = ConfigDict({"name": "adamw", "momentum": 0.9, "weight_decay": 0.05})
     config.optimizer.decayed = "kernels"
-    config.optimizer.learning_rate = 0.04
+    config.optimizer.learning_rate = 0.003
     config.optimizer.reference_batch = config_dict.placeholder(int)
     config.optimizer.schedule = "cosine"
     config.optimizer.drops = (1 / 3, 2 / 3)  # of the schedule "step", as shares of the length

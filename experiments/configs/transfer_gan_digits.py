@@ -1,4 +1,4 @@
-"""Layers in the generator of a small BigGAN-deep on 4,000 embedded digits, by distance, score and agreement.
+"""Layers in the generator of a small BigGAN on 4,000 embedded digits, by distance, score and agreement.
 
     python -m experiments.tables --config=experiments/configs/transfer_gan_digits.py --workdir=runs/gans
 
@@ -21,7 +21,7 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     quick = check_form(form)
     config = get_table("gan", metrics=("digit_frechet", "digit_score", "agreement"))
-    config.name = f"BigGAN-deep, {'a few steps on digits' if quick else '5,000 digits'}"
+    config.name = f"BigGAN, {'a few steps on digits' if quick else '5,000 digits'}"
     config.layers = LAYERS
     config.networks = (f"digits experiments/configs/gan_digits.py{':quick' if quick else ''}",)
     if quick:

@@ -11,6 +11,7 @@ from support import detection_oracle as oracle
 from evonorms_jax.detection.mask_targets import crop_masks
 from evonorms_jax.detection.roi_align import METHODS, RoiAlign, region_levels
 from evonorms_jax.errors import UserError
+from evonorms_jax.search_space.target import building_for
 
 LEVELS = (2, 3, 4)
 SIDE = 64
@@ -52,6 +53,16 @@ def test_both_forms_equal_plain_loops(rng, method, aligned, ratio):
                 image, regions[b, n], int(levels[b, n]), 4, aligned=aligned, ratio=ratio
             )
             np.testing.assert_allclose(found[b, n], expected, atol=1e-5)
+
+
+def test_the_forms_of_matmul_for_a_cpu_and_for_a_tpu_agree(rng):
+    maps = pyramid(rng)
+    regions = np.stack([REGIONS, REGIONS[::-1]])
+    align = RoiAlign("matmul", canonical_side=32.0)
+    found = pooled(align, maps, regions, 4)
+    with building_for("tpu"):
+        other = pooled(align, maps, regions, 4)
+    np.testing.assert_allclose(found, other, atol=1e-5)
 
 
 def test_both_forms_have_the_same_gradient(rng):

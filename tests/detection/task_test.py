@@ -11,6 +11,7 @@ from support.train_runs import SharedTasks
 from evonorms_jax.detection.task import build_task
 from evonorms_jax.runs.checkpoint import Checkpoints
 from evonorms_jax.training import loop
+from experiments.configs import coco_r50_fpn, coco_spinenet96
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,22 @@ def test_a_training_that_stops_resumes_bit_for_bit(digits, tmp_path, build):
 def test_settings_that_cannot_be_trained_are_refused(digits, overrides, message):
     with pytest.raises(ValueError, match=message):
         build_task(small(digits, **overrides), jax.devices()[:1])
+
+
+@pytest.mark.parametrize("recipe", [coco_r50_fpn, coco_spinenet96])
+def test_the_recipes_of_coco_keep_the_published_settings(recipe):
+    """They are made from the recipe of the digits, whose own choices must not reach them."""
+    config = recipe.get_config()
+    assert config.sampling.to_dict() == {
+        "anchors": 256,
+        "positive_anchors": 128,
+        "regions": 512,
+        "positive_regions": 128,
+    }
+    assert config.roi_align.canonical_side == 224 and config.roi_align.aligned
+    assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.decayed) == (
+        "momentum",
+        0.9,
+        "kernels",
+    )
+    assert config.model.box_dense == 1 and config.detections.threshold == 0.5

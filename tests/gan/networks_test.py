@@ -42,6 +42,7 @@ def count(variables):
 # With a last convolution of all channels, with one of three, and of the discriminator. Those of 128, of the
 # 256 and 512 generators and of the deep 128 discriminator were published with other implementations.
 COUNTS = {
+    ("biggan", 28): (None, 183_297, 149_041),
     ("biggan", 32): (None, 9_487_619, 9_836_929),
     ("biggan", 64): (None, 70_239_108, 45_500_449),
     ("biggan", 128): (None, 70_433_988, 87_982_370),

@@ -6,6 +6,7 @@ import pytest
 from support.gan_configs import tiny_config
 
 from evonorms_jax.data import ImageSet
+from evonorms_jax.gan import task as gan_task
 from evonorms_jax.gan.labels import check_all_labels, check_drawn_labels
 from evonorms_jax.gan.layouts import get_layout
 from evonorms_jax.gan.task import build_task
