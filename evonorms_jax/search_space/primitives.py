@@ -40,7 +40,7 @@ class Op(NamedTuple):
 def _quotient(x, y):
     """x / y for a TPU. Its derivatives share one reciprocal of y, where JAX's own rule divides twice.
 
-    XLA:TPU fuses the backward pass of a layer with the convolutions around it only if that is cheap to compute
+    XLA:TPU computes the gradient of x inside each convolution that reads it, if it is cheap enough to compute
     twice. XLA:CPU would write the reciprocal to memory.
     """
     return x / y
