@@ -142,15 +142,18 @@ class _Trace:
         new_stats = dict(stats)
         last = len(LEAVES) + len(graph.nodes) - 1
         factor = None
+        large = _at_least_epsilon(graph, self.epsilon)
         for index, (op_name, inputs) in enumerate(graph.nodes, start=len(LEAVES)):
             op = OPS[op_name]
             if op.kind is None:
                 arguments = [self.values[i] for i in inputs]
+                # The guard of a division costs a pass several operations, so it is left out where it is idle.
+                epsilon = 0 if op_name == "div" and inputs[1] in large else self.epsilon
                 if index == last and op_name == "div" and _constant_over_space(arguments[1]):
                     self.values[index] = arguments[0]
-                    factor = op.function(1.0, arguments[1], epsilon=self.epsilon)
+                    factor = op.function(1.0, arguments[1], epsilon=epsilon)
                 else:
-                    self.values[index] = op.function(*arguments, epsilon=self.epsilon)
+                    self.values[index] = op.function(*arguments, epsilon=epsilon)
                 continue
             source = self.moments_of(inputs[0])
             if index in statistics and not train:
@@ -162,6 +165,16 @@ class _Trace:
                 new_stats[name] = _advance(stats[name], raw, momentum, source.real_count)
             self.values[index] = raw if op.kind == "mean" else jnp.sqrt(raw + self.epsilon)
         return jnp.broadcast_to(self.values[last], self.x.shape), factor, new_stats
+
+
+def _at_least_epsilon(graph: Graph, epsilon: float) -> set[int]:
+    """Nodes whose value is never below epsilon: roots of moments, `sqrt(raw + epsilon)`, and their maxima."""
+    found: set[int] = set()
+    for index, (op_name, inputs) in enumerate(graph.nodes, start=len(LEAVES)):
+        is_root = OPS[op_name].kind in ("rms", "std") and epsilon <= 1
+        if is_root or (op_name == "max" and not found.isdisjoint(inputs)):
+            found.add(index)
+    return found
 
 
 def _constant_over_space(value: jax.Array) -> bool:

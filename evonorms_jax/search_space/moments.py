@@ -158,14 +158,19 @@ class Moments:
         """Per instance and channel: pivot s, `mu(x - s)`, and `s2 = mu((x - s)^2) - mu(x - s)^2`."""
         if self._constant_over_space:
             return _residual(self._x), jnp.zeros_like(self._x), jnp.zeros_like(self._x)
-        pivot = _residual(self._pivot())
+        pivot = self._pivot()
+        if pivot is None:
+            mean = _residual(self._instance_average(self._x))
+            variance = jnp.maximum(self._instance_mean_square - jnp.square(mean), 0)
+            return jnp.zeros_like(mean), mean, variance
+        pivot = _residual(pivot)
         offset = _residual(self._instance_average(self._x - pivot))
         # Not `x - pivot` again: XLA:CPU writes a tensor to memory that two reductions share.
         squares = _residual(self._instance_average(jnp.square(self._x + -pivot)))
         return pivot, offset, jnp.maximum(squares - jnp.square(offset), 0)
 
-    def _pivot(self) -> jax.Array:
-        """A number near each instance and channel, `[B, 1.., C]`, without a gradient, or 0 (see below).
+    def _pivot(self) -> jax.Array | None:
+        """A number near each instance and channel, `[B, 1.., C]`, without a gradient, or None for 0.
 
         The pivot must be a value of x, not a rounded mean: XLA may compute a mean twice, and differently.
 
@@ -173,14 +178,14 @@ class Moments:
         A pivot taken from x prevents that and costs one more read. It would gain little: rounding x to 8 bits
         has already changed the variance by about mean(x^2) / 2^19, and sums in float32 lose no more.
         """
+        if self._coarse and platform() == "tpu":
+            return None
         x = lax.stop_gradient(self._x)
         if self._mask is None and x.size and not _sharded(x, self._space):
-            pivot = x[(slice(None), *(slice(0, 1) for _ in self._space))]
-        else:
-            # A maximum needs no position, so that space may be masked, sharded over devices, or empty.
-            largest = jnp.max(x, self._space, keepdims=True, initial=-jnp.inf, where=self._mask)
-            pivot = jnp.where(jnp.isfinite(largest), largest, 0)
-        return jnp.zeros_like(pivot) if self._coarse and platform() == "tpu" else pivot
+            return x[(slice(None), *(slice(0, 1) for _ in self._space))]
+        # A maximum needs no position, so that space may be masked, sharded over devices, or empty.
+        largest = jnp.max(x, self._space, keepdims=True, initial=-jnp.inf, where=self._mask)
+        return jnp.where(jnp.isfinite(largest), largest, 0)
 
     @functools.cached_property
     def _instance_mean_square(self) -> jax.Array:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from evonorms_jax.search_space import moments
+from evonorms_jax.search_space.target import platform
 
 # Guards the denominator of `div` and the argument of `log`, and stands inside the square root of both
 # second-order moments. One value for all of them makes the compiled graph of an EvoNorm equal to its
@@ -36,19 +37,54 @@ class Op(NamedTuple):
         return self.index_set is not None and moments.index_set_named(self.index_set).batch
 
 
+@jax.custom_jvp
+def _quotient(x, y):
+    """x / y for a TPU. Its derivatives share one reciprocal of y, where JAX's own rule divides twice.
+
+    XLA:TPU computes the gradient of x inside each convolution that reads it, if it is cheap enough to compute
+    twice. XLA:CPU would write the reciprocal to memory.
+    """
+    return x / y
+
+
+@_quotient.defjvp
+def _quotient_jvp(primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    reciprocal = 1 / y
+    return _quotient(x, y), (dx - x * reciprocal * dy) * reciprocal
+
+
 def _div(x, y, epsilon):
-    """x / y, where a denominator smaller than epsilon in magnitude becomes +-epsilon, and +epsilon at 0."""
-    guard = jnp.where(y < 0, -epsilon, epsilon).astype(y.dtype)
-    return x / jnp.where(jnp.abs(y) < epsilon, guard, y)
+    """x / y, where a denominator smaller than epsilon in magnitude becomes +-epsilon, and +epsilon at 0.
+
+    Without an epsilon it has no guard.
+    """
+    if epsilon:
+        guard = jnp.where(y < 0, -epsilon, epsilon).astype(y.dtype)
+        y = jnp.where(jnp.abs(y) < epsilon, guard, y)
+    return _quotient(x, y) if platform() == "tpu" else x / y
+
+
+@jax.custom_jvp
+def _maximum(x, y):
+    """`jnp.maximum` with all of the gradient for one input: where they are equal, for y.
+
+    JAX's own rule divides it, for which XLA:CPU writes two arrays of weights. A select with a test for NaN
+    has a boolean for each channel, with which XLA:TPU fuses less.
+    """
+    return jnp.maximum(x, y)
+
+
+@_maximum.defjvp
+def _maximum_jvp(primals, tangents):
+    x, y = primals
+    return _maximum(x, y), jnp.where(x > y, *tangents)
 
 
 def _max(x, y, epsilon):
-    """max(x, y), and NaN if either is NaN. Where they are equal y receives the gradient.
-
-    `jnp.maximum` would divide it, for which XLA:CPU writes two arrays of weights.
-    """
+    """max(x, y), and NaN if either is NaN."""
     del epsilon
-    return jnp.where((x > y) | jnp.isnan(x), x, y)
+    return _maximum(x, y)
 
 
 def _log(x, epsilon):

@@ -53,6 +53,14 @@ def test_constant_input(name, value):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("epsilon", [1e-8, 0.5, 4.0])
+@pytest.mark.parametrize("text", ["x / max(x, std_wh(x))", "x / rms_bwh(x)", "v1 / (x * std_whc(x))"])
+def test_the_guard_of_a_division_acts_wherever_a_denominator_may_be_small(text, epsilon, rng):
+    """A root is at least that of epsilon, which is below epsilon if that is above 1."""
+    x = (1e-3 * rng.normal(size=(2, 4, 3, 8))).astype(np.float32)
+    assert_equals_oracle(Graph.parse(text), x, epsilon=epsilon)
+
+
 @every_layer
 def test_mean_1e4_with_deviation_1(name, rng):
     x = (1e4 + rng.normal(size=(4, 3, 2, 8))).astype(np.float32)

@@ -62,6 +62,29 @@ def test_only_a_bfloat16_input_on_a_tpu_is_summed_without_a_pivot(name):
         assert pivot_is_0(dtype, platform) == ("std" not in str(CATALOG[name]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["evonorm_b0", "evonorm_b1", "evonorm_s0"])
+def test_both_forms_have_the_same_values_gradients_and_second_derivatives(name, dtype, rng):
+    layer = compile_graph(CATALOG[name], groups=4)
+    params, stats = layer.init(SHAPE[-1])
+    x = jnp.asarray(rng.normal(0.5, 2, SHAPE), dtype)
+    weights = jnp.asarray(rng.normal(size=SHAPE), jnp.float32)
+
+    def results(params, x, platform):
+        def loss(params, x):
+            y, new = layer.apply(params, stats, x, train=True, dtype=jnp.float32)
+            return jnp.sum(weights * y), (y, new)
+
+        gradients = jax.grad(loss, (0, 1), has_aux=True)
+        with building_for(platform):
+            return jax.jit(lambda *at: (gradients(*at), jax.jvp(gradients, at, at)[1][0]))(params, x)
+
+    forms = [results(params, x, platform) for platform in ("cpu", "tpu")]
+    for leaf, other in zip(*map(jax.tree.leaves, forms), strict=True):
+        bound = (2**-7 if leaf.dtype == jnp.bfloat16 else 2e-5) * max(np.abs(other).max(), 1)
+        np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (leaf, other)), atol=float(bound))
+
+
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_bfloat16_step_is_traced_inside_shard_map(masked, platform):

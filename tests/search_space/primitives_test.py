@@ -1,5 +1,7 @@
 """The op table: which ops there are, and the numerical guards of div, log and sqrt."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from evonorms_jax.search_space import LEAVES, OP_NAMES, OPS, Graph, evaluate_reference
 from evonorms_jax.search_space.primitives import EPSILON, LEAF_INIT
+from evonorms_jax.search_space.target import building_for
 
 BINARY = {"add", "mul", "div", "max"}
 UNARY = {"neg", "sigmoid", "tanh", "exp", "abs", "square", "log", "sqrt"}
@@ -60,6 +63,32 @@ def test_div_replaces_small_denominators_only(denominator, becomes):
     np.testing.assert_allclose(actual, np.float32(2) / np.float32(becomes), rtol=1e-6)
     x = np.full((1, 1, 1), denominator)
     np.testing.assert_allclose(evaluate_reference(Graph.parse("v1 / x"), x, v1=2.0), 2 / becomes)
+
+
+def test_div_has_the_same_derivatives_in_the_form_for_a_tpu(rng):
+    """Denominators of any size and sign that the guard leaves alone, and some that it replaces."""
+    arguments = (rng.normal(size=(2, 200)) * np.logspace(-6, 8, 200)).astype(np.float32)
+
+    def derivatives(platform):
+        with building_for(platform):
+            value, pull = jax.vjp(functools.partial(OPS["div"].function, epsilon=1e-5), *arguments)
+            return value, *pull(jnp.ones(200))
+
+    for actual, expected in zip(derivatives("tpu"), derivatives("cpu"), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_div_without_an_epsilon_has_no_guard():
+    np.testing.assert_allclose(OPS["div"].function(jnp.float32(2), jnp.float32(1e-12), epsilon=0), 2e12)
+
+
+def test_max_keeps_nan_and_its_second_input_has_the_gradient_where_both_are_equal():
+    x, y = jnp.asarray([1.0, 2, 3, np.nan, 0, np.nan]), jnp.asarray([2.0, 1, 3, 0, np.nan, np.nan])
+    value, pull = jax.vjp(lambda x, y: OPS["max"].function(x, y, epsilon=1e-5), x, y)
+    np.testing.assert_array_equal(value, [2, 2, 3, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(pull(jnp.ones(6))[0][:3], [0, 1, 0])
+    np.testing.assert_array_equal(pull(jnp.ones(6))[1][:3], [1, 0, 1])
+    assert np.isnan(np.add(*pull(jnp.full(6, np.nan)))).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, -1e-7, 1e-5, -0.5, 1.0, 20.0])
