@@ -1,9 +1,6 @@
 """Files with features and moments of real images, which name the network that computed them."""
 
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +8,8 @@ import numpy as np
 from etils import epath
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.runs.files import absolute, write_whole
-from evonorms_jax.runs.tensors import fingerprint
+from evonorms_jax.runs.files import absolute
+from evonorms_jax.runs.tensors import fingerprint, read_npz, write_npz
 
 _ABOUT = "about"
 
@@ -20,11 +17,9 @@ _ABOUT = "about"
 def save(path: epath.PathLike, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Writes arrays with their record, content for JSON, and a checksum of both, as `.npz`."""
     about = {**about, "checksum": _checksum(arrays, about)}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays, **{_ABOUT: json.dumps(about)})
     path = absolute(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getvalue())
+    write_npz(path, {**arrays, _ABOUT: np.array(json.dumps(about))})
 
 
 def load(path: epath.PathLike, expected: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -37,11 +32,10 @@ def load(path: epath.PathLike, expected: Mapping[str, Any]) -> tuple[dict[str, n
     if not path.exists():
         raise UserError(f"there is no file {path} with statistics of real images")
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_npz(path)
         about = json.loads(str(arrays.pop(_ABOUT)))
         checksum = about.pop("checksum")
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, KeyError):
         raise UserError(f"{path} is damaged or no file of statistics: remove it") from None
     if checksum != _checksum(arrays, about):
         raise UserError(f"{path} is damaged, its checksum differs: remove it")
