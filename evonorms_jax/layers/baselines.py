@@ -182,7 +182,26 @@ class InstanceNormAct(_Baseline):
         return nn.InstanceNorm(**fields)
 
 
-class PixelNormAct(_GraphLayer, kw_only=True):
+class _WithActivation(_GraphLayer, kw_only=True):
+    """A layer with an activation of choice after scale and bias.
+
+    Attributes:
+      activation: function of the output, unless `nonlinearity` is False. None leaves it out.
+    """
+
+    separable = True
+    activation: Callable[[Any], Any] | None = None
+
+    def __post_init__(self):
+        self.activation = by_name(self.activation)
+        super().__post_init__()
+
+    @property
+    def _chosen(self) -> Callable[[Any], Any] | None:
+        return self.activation if self.nonlinearity else None
+
+
+class PixelNormAct(_WithActivation, kw_only=True):
     """`activation(x / sqrt(mean_c(x^2) + epsilon) * scale + bias)`, the mean over channels at each position.
 
     Source: arXiv 1710.10196, section 4.2.
@@ -192,13 +211,8 @@ class PixelNormAct(_GraphLayer, kw_only=True):
       activation: function of the normalized output, unless `nonlinearity` is False.
     """
 
-    separable = True
     epsilon: float = channel_norm.PIXEL_EPSILON
-    activation: Callable[[Any], Any] = nn.relu
-
-    def __post_init__(self):
-        self.activation = by_name(self.activation)
-        super().__post_init__()
+    activation: Callable[[Any], Any] | None = nn.relu
 
     def _functions(self) -> NormAct:
-        return channel_norm.channel_norm(self.activation if self.nonlinearity else None, self.epsilon)
+        return channel_norm.channel_norm(self._chosen, self.epsilon)

@@ -3,14 +3,11 @@
 They have the fields, call and shapes of `layers.linen`. A token model calls them on `[B, T, C]`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 
 from evonorms_jax.layers import channel_norm, pointwise
-from evonorms_jax.layers.baselines import by_name
+from evonorms_jax.layers.baselines import _WithActivation
 from evonorms_jax.layers.linen import Initializer, _GraphLayer
 from evonorms_jax.search_space import NormAct
 from evonorms_jax.search_space.norm_act import AFFINE
@@ -54,25 +51,6 @@ class DynamicErf(_GraphLayer, kw_only=True):
 
     def _functions(self) -> NormAct:
         return pointwise.dynamic_erf() if self.nonlinearity else AFFINE
-
-
-class _WithActivation(_GraphLayer, kw_only=True):
-    """A layer with an activation of choice after scale and bias.
-
-    Attributes:
-      activation: function of the output, unless `nonlinearity` is False. None leaves it out.
-    """
-
-    separable = True
-    activation: Callable[[Any], Any] | None = None
-
-    def __post_init__(self):
-        self.activation = by_name(self.activation)
-        super().__post_init__()
-
-    @property
-    def _chosen(self) -> Callable[[Any], Any] | None:
-        return self.activation if self.nonlinearity else None
 
 
 class RMSNormAct(_WithActivation, kw_only=True):
