@@ -1,4 +1,4 @@
-"""The parts that all token networks share: patches, positions, and the MLP of a token. Beyond the paper.
+"""The parts that all token networks share: patches, positions, blocks, the MLP of a token. Beyond the paper.
 
 A token is a patch of the image. The sites of the injected layer are these:
 
@@ -11,6 +11,7 @@ Shapes: B batch, H x W pixels, P side of a patch, h = ceil(H / P) and w = ceil(W
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from flax import linen as nn
 from evonorms_jax.layers.pointwise import gelu
 from evonorms_jax.models.classifier import NormActConstructor
 from evonorms_jax.models.convolution import Conv
+from evonorms_jax.models.stages import run_stage
 
 #: Deviation of learned positions at the start, as in the released ViT code.
 POSITION_DEVIATION = 0.02
@@ -64,3 +66,20 @@ class TokenMlp(nn.Module):
         else:
             y = gelu(y)
         return dense(x.shape[-1], name="dense_2")(y)
+
+
+def blocks_and_norm(network: Any, block: Callable[..., nn.Module], x: jax.Array, train: bool) -> jax.Array:
+    """The blocks of a token network and the norm after them, inside its compact method.
+
+    Args:
+      network: module with the fields `norm_act`, `depth`, `mlp_norm_act`, `scan_blocks` and `dtype`.
+      block: constructor of a block, with the fields that only this network has.
+      x: tokens or their map, `[B, spatial..., C]`.
+      train: mode of the layers.
+    """
+    blocks = [
+        block(network.norm_act, mlp_norm_act=network.mlp_norm_act, dtype=network.dtype, name=f"block_{i + 1}")
+        for i in range(network.depth)
+    ]
+    x = run_stage(blocks, x, train=train, scan=network.scan_blocks)
+    return network.norm_act.norm(use_running_average=not train, dtype=network.dtype, name="norm_final")(x)

@@ -6,7 +6,6 @@ Shapes: B batch, T tokens, C channels, h x w tokens as a map.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,8 +15,7 @@ from flax import linen as nn
 from evonorms_jax.errors import UserError
 from evonorms_jax.models.classifier import Classifier, NormActConstructor
 from evonorms_jax.models.convolution import Conv, make_divisible
-from evonorms_jax.models.patches import TokenMlp, patches
-from evonorms_jax.models.stages import run_stage
+from evonorms_jax.models.patches import TokenMlp, blocks_and_norm, patches
 
 
 class MixerBlock(nn.Module):
@@ -107,7 +105,8 @@ class MlpMixer(nn.Module):
             token_hidden=wide(self.token_hidden),
             channel_hidden=wide(self.channel_hidden),
         )
-        return _blocks_and_classifier(self, block, x, train)
+        x = blocks_and_norm(self, block, x, train)
+        return Classifier(self.num_classes, name="classifier")(x, train=train)
 
 
 class ConvNext(nn.Module):
@@ -134,19 +133,9 @@ class ConvNext(nn.Module):
         features = _widened(self.width, self.features)
         x = patches(features, self.patch, self.dtype)(x)
         block = functools.partial(ConvNextBlock, hidden=self.mlp_ratio * features, kernel=self.kernel)
-        return _blocks_and_classifier(self, block, x, train)
+        x = blocks_and_norm(self, block, x, train)
+        return Classifier(self.num_classes, name="classifier")(x, train=train)
 
 
 def _widened(width: float, channels: int) -> int:
     return make_divisible(channels * width)
-
-
-def _blocks_and_classifier(network: MlpMixer | ConvNext, block: Callable[..., nn.Module], x, train: bool):
-    """The part after the patches, inside the compact method of a network."""
-    blocks = [
-        block(network.norm_act, mlp_norm_act=network.mlp_norm_act, dtype=network.dtype, name=f"block_{i + 1}")
-        for i in range(network.depth)
-    ]
-    x = run_stage(blocks, x, train=train, scan=network.scan_blocks)
-    norm = network.norm_act.norm(use_running_average=not train, dtype=network.dtype, name="norm_final")
-    return Classifier(network.num_classes, name="classifier")(norm(x), train=train)

@@ -18,8 +18,7 @@ from flax import linen as nn
 
 from evonorms_jax.models.classifier import Classifier, NormActConstructor
 from evonorms_jax.models.convolution import make_divisible
-from evonorms_jax.models.patches import POSITION_DEVIATION, TokenMlp, patches, sine_cosine
-from evonorms_jax.models.stages import run_stage
+from evonorms_jax.models.patches import POSITION_DEVIATION, TokenMlp, blocks_and_norm, patches, sine_cosine
 
 #: Channels inside the MLP for each channel of a token.
 MLP_RATIO = 4
@@ -83,14 +82,8 @@ class VisionTransformer(nn.Module):
         """Maps images `[B, H, W, channels]` to logits `[B, num_classes]`."""
         features = make_divisible(self.features * self.width, 4 * self.heads)
         x = self._tokens(patches(features, self.patch, self.dtype)(x))
-        blocks = [
-            TransformerBlock(self.norm_act, self.heads, self.mlp_norm_act, self.dtype, name=f"block_{i + 1}")
-            for i in range(self.depth)
-        ]
-        x = run_stage(blocks, x, train=train, scan=self.scan_blocks)
-        norm = self.norm_act.norm(use_running_average=not train, dtype=self.dtype, name="norm_final")
-        # The norm sees all tokens, since a layer may have statistics over them.
-        x = norm(x)
+        # The last norm sees all tokens, since a layer may have statistics over them.
+        x = blocks_and_norm(self, functools.partial(TransformerBlock, heads=self.heads), x, train)
         x = x[:, :1] if self.class_token else x
         return Classifier(self.num_classes, name="classifier")(x, train=train)
 
