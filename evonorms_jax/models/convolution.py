@@ -109,14 +109,14 @@ def convolve(
             f"{kernel.shape[2] * groups} channels, x has {x.shape[-1]}"
         )
     implementation = _resolve(implementation)
+    pads = _pads(x, kernel.shape[:2], stride, symmetric)
     if implementation == "lax":
-        pads = _pads(x, kernel.shape[:2], stride, symmetric)
         return lax.conv_general_dilated(
             x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT, feature_group_count=groups
         )
     if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
-        return _depthwise(x, kernel, stride, symmetric)
-    return _patches_times_matrix(x, kernel, stride, groups, symmetric)
+        return _depthwise(x, kernel, stride, pads)
+    return _patches_times_matrix(x, kernel, stride, groups, pads)
 
 
 def max_pool(
@@ -141,11 +141,12 @@ def max_pool(
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), C]`. An unknown implementation raises `ValueError`.
     """
+    pads = _pads(x, (size, size), stride, symmetric)
     if _resolve(implementation) == "lax":
-        return nn.max_pool(x, (size, size), (stride, stride), _pads(x, (size, size), stride, symmetric))
+        return nn.max_pool(x, (size, size), (stride, stride), pads)
     for axis in (2, 1):
         out = -(-x.shape[axis] // stride)
-        padded = _pad(x, (size, size), stride, symmetric, axes=(axis,), value=-jnp.inf)
+        padded = _pad(x, pads, axes=(axis,), value=-jnp.inf)
         shifts = (lax.slice_in_dim(padded, i, i + stride * (out - 1) + 1, stride, axis) for i in range(size))
         x = functools.reduce(jnp.maximum, shifts)
     return x
@@ -182,18 +183,17 @@ def _pads(x, window, stride, symmetric):
     return pads
 
 
-def _pad(x, window, stride, symmetric, axes=(1, 2), value=0.0):
-    """Pads the `axes` of `x` as `_pads` says."""
-    pads = _pads(x, window, stride, symmetric)
+def _pad(x, pads, axes=(1, 2), value=0.0):
+    """Pads the `axes` of `x` by the widths of `_pads`."""
     widths = [pads[axis - 1] if axis in axes else (0, 0) for axis in range(4)]
     return jnp.pad(x, widths, constant_values=value)
 
 
-def _shifted(x, window, stride, symmetric):
+def _shifted(x, window, stride, pads):
     """The K * L feature maps `[B, H', W', C]` under the taps of a `window` (K, L), row by row."""
     batch, height, width, channels = x.shape
     rows, columns = (stride * (-(-n // stride) - 1) + 1 for n in (height, width))
-    x = _pad(x, window, stride, symmetric)
+    x = _pad(x, pads)
     return [
         lax.slice(x, (0, i, j, 0), (batch, i + rows, j + columns, channels), (1, stride, stride, 1))
         for i in range(window[0])
@@ -201,14 +201,14 @@ def _shifted(x, window, stride, symmetric):
     ]
 
 
-def _patches_times_matrix(x, kernel, stride, groups, symmetric):
+def _patches_times_matrix(x, kernel, stride, groups, pads):
     """The shifted feature maps, side by side on the channel axis, times the kernel as a matrix.
 
     Measured forward + backward beside padding and concatenating along W, then along H, and beside
     adding up K * L small products: this is the fastest of the three or close to it.
     """
     height, width, inputs, outputs = kernel.shape
-    shifted = _shifted(x, (height, width), stride, symmetric)
+    shifted = _shifted(x, (height, width), stride, pads)
     patches = jnp.concatenate(shifted, axis=-1) if len(shifted) > 1 else shifted[0]
     if groups == 1:
         # As two-dimensional matrices: with more axes XLA:CPU transposes a feature map to form the
@@ -220,7 +220,7 @@ def _patches_times_matrix(x, kernel, stride, groups, symmetric):
     return jnp.einsum("bhwkgc,kcgo->bhwgo", patches, kernel).reshape(*patches.shape[:3], outputs)
 
 
-def _depthwise(x, kernel, stride, symmetric):
+def _depthwise(x, kernel, stride, pads):
     """Sum over (i, j) of the feature map, shifted by (i, j), times `kernel[i, j]` `[1, C]`.
 
     Without a stride the sum along W is done on whole rows, and only its K results are shifted
@@ -230,9 +230,9 @@ def _depthwise(x, kernel, stride, symmetric):
     taps = kernel.reshape(height, width, 1, 1, 1, -1)
     if stride > 1:
         taps = taps.reshape(-1, *taps.shape[2:])
-        shifted = _shifted(x, (height, width), stride, symmetric)
+        shifted = _shifted(x, (height, width), stride, pads)
         return sum(y * tap for y, tap in zip(shifted, taps, strict=True))
-    padded = _pad(x, (height, width), stride, symmetric)
+    padded = _pad(x, pads)
     columns = [lax.slice_in_dim(padded, j, j + x.shape[2], axis=2) for j in range(width)]
     rows = [sum(y * tap for y, tap in zip(columns, taps[i], strict=True)) for i in range(height)]
     return sum(lax.slice_in_dim(row, i, i + x.shape[1], axis=1) for i, row in enumerate(rows))
