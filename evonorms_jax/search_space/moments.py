@@ -180,12 +180,7 @@ class Moments:
         """
         if self._coarse and platform() == "tpu":
             return None
-        x = lax.stop_gradient(self._x)
-        if self._mask is None and x.size and not _sharded(x, self._space):
-            return x[(slice(None), *(slice(0, 1) for _ in self._space))]
-        # A maximum needs no position, so that space may be masked, sharded over devices, or empty.
-        largest = jnp.max(x, self._space, keepdims=True, initial=-jnp.inf, where=self._mask)
-        return jnp.where(jnp.isfinite(largest), largest, 0)
+        return _value_of(self._x, self._space, self._mask)
 
     @functools.cached_property
     def _instance_mean_square(self) -> jax.Array:
@@ -227,22 +222,14 @@ class Moments:
         if moment == "mean_square":
             return average(jnp.square(self._x))
         if moment == "mean":
-            pivot = self._position_pivot()
+            if self._coarse and platform() == "tpu":  # for the reason of `_pivot`
+                return average(self._x)
+            pivot = _value_of(self._x, (self._x.ndim - 1,))
             return pivot + average(self._x - pivot)
         mean = self._over(name, "mean")
         center = lax.stop_gradient(mean)
         # The second term is 0. With it the derivatives of any order are right, and the first costs no pass.
         return average(jnp.square(self._x - center)) - jnp.square(mean - center)
-
-    def _position_pivot(self) -> jax.Array:
-        """As `_pivot`, a number near each position, `[B, *S, 1]`: its first channel."""
-        x = lax.stop_gradient(self._x)
-        if _sharded(x, (x.ndim - 1,)):
-            largest = jnp.max(x, -1, keepdims=True)
-            pivot = jnp.where(jnp.isfinite(largest), largest, 0)
-        else:
-            pivot = x[..., :1]
-        return jnp.zeros_like(pivot) if self._coarse and platform() == "tpu" else pivot
 
     def _combine(self, index_set: IndexSet, values: jax.Array) -> jax.Array:
         """Averages `[B, 1.., C]` over the batch and channels of the index set."""
@@ -279,6 +266,16 @@ def _mean(values: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """The mean over `axes`, kept with size 1. It is 0 over an empty set."""
     count = math.prod(values.shape[axis] for axis in axes)
     return jnp.sum(values, axes, keepdims=True) / max(count, 1)
+
+
+def _value_of(x: jax.Array, axes: tuple[int, ...], mask: jax.Array | None = None) -> jax.Array:
+    """A value of x along the axes, with a size of 1 there and without a gradient, or 0."""
+    x = lax.stop_gradient(x)
+    if mask is None and x.size and not _sharded(x, axes):
+        return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
+    # A maximum needs no position, so that the axes may be masked, sharded over devices, or empty.
+    largest = jnp.max(x, axes, keepdims=True, initial=-jnp.inf, where=mask)
+    return jnp.where(jnp.isfinite(largest), largest, 0)
 
 
 def _sharded(x: jax.Array, axes: tuple[int, ...]) -> bool:
