@@ -25,6 +25,9 @@ _ATTRIBUTE = re.compile(r" \w+=(\{%[^}]*\}|%[\w.\-]+)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _ORIGIN = re.compile(r'op_name="([^"]*)"')
+#: Share of the program below which an iteration of unknown number is left out of reports, such as that of a
+#: random draw by rejection.
+_NEGLIGIBLE = 1e-3
 
 
 class Cost(NamedTuple):
@@ -65,12 +68,22 @@ class ProgramCost:
     def __init__(self, text: str, trips: Mapping[str, float]):
         self._computations, self._entry = _split(text)
         self._given = trips
-        self.once_only: list[str] = []  # origins of loops of unknown length, which count once
+        self._unknown: dict[str, Cost] = {}  # iterations of loops of unknown length, by their origin
 
     @property
     def total(self) -> Cost:
         """The cost of a run of the program."""
         return self._exact(self._entry)
+
+    @property
+    def once_only(self) -> list[str]:
+        """Origins of loops of unknown length, which count once, without those of a negligible iteration."""
+        least = self.total.times(_NEGLIGIBLE)
+        return [
+            origin
+            for origin, one in self._unknown.items()
+            if one.flops > least.flops or one.bytes > least.bytes
+        ]
 
     def iteration(self, pattern: str) -> Cost:
         """The cost of one iteration of the dearest loop whose origin matches.
@@ -140,8 +153,7 @@ class ProgramCost:
         for pattern, trips in self._given.items():
             if re.search(pattern, loop.origin):
                 return trips
-        if loop.origin not in self.once_only:
-            self.once_only.append(loop.origin)
+        self._unknown[loop.origin] = self._unknown.get(loop.origin, Cost()).most(self._exact(loop.body))
         return 1.0
 
 

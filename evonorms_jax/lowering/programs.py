@@ -55,7 +55,8 @@ class Footprint(NamedTuple):
       excess: HBM needed beyond that of the chip, 0 if it fits.
       step: cost of a step.
       run: cost of a run of the program, with all of its steps.
-      once_only: origins of loops that are counted once, because their number is unknown.
+      once_only: origins of loops that are counted once, because their number is unknown, if a further
+        iteration would change the cost by more than a thousandth.
     """
 
     program: TpuProgram

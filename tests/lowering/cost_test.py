@@ -56,6 +56,16 @@ def test_the_caller_gives_the_length_of_a_loop_that_is_data():
     assert not given.once_only
 
 
+def test_a_loop_of_negligible_cost_and_unknown_length_is_not_reported():
+    """Such as that of a random draw by rejection beside the step of a training."""
+
+    def draw(x, count):
+        small = jax.lax.fori_loop(0, count, lambda _, y: y * 0.5, x[0, 0])
+        return repeat(1000)(x) + small
+
+    assert not cost(draw, jnp.int32(2)).once_only
+
+
 def test_of_two_branches_the_more_expensive_counts_with_its_loops():
     def branches(x, chosen):
         return jax.lax.cond(chosen, repeat(6), lambda x: x, x)
