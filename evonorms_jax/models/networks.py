@@ -70,6 +70,8 @@ _NarrowMobileNet = functools.partial(
 
 
 _TOKENS = {"features": 48, "depth": 4, "patch": 4, "scan_blocks": True}
+_NARROW_TOKENS = {"features": 24, "patch": 6, "scan_blocks": True}
+_MEAN_TOKEN = {"grid": None, "class_token": False}  # with fixed positions
 
 
 def _by_name(*anchors):
@@ -174,7 +176,7 @@ ANCHORS = _by_name(
         "ViT of four blocks on 4x4 patches, mean token, three blocks in a loop; 9 norm sites",
         functools.partial(
             vision_transformer.VisionTransformer,
-            **(_TOKENS | {"heads": 4, "grid": None, "class_token": False}),
+            **(_TOKENS | _MEAN_TOKEN | {"heads": 4}),
         ),
     ),
     Network(
@@ -188,6 +190,23 @@ ANCHORS = _by_name(
         "convnext_digits",
         "four ConvNeXt blocks on 4x4 patches, three in a loop; 5 norm sites",
         functools.partial(token_mixers.ConvNext, **(_TOKENS | {"kernel": 3})),
+    ),
+    # For searches. Without a norm the deep ViT hardly learns. A Mixer does without one.
+    Network(
+        "vit_narrow",
+        "ViT of eight blocks on 6x6 patches, mean token, seven blocks in a loop; 17 norm sites",
+        functools.partial(
+            vision_transformer.VisionTransformer,
+            **(_NARROW_TOKENS | _MEAN_TOKEN | {"depth": 8, "heads": 2}),
+        ),
+    ),
+    Network(
+        "mixer_narrow",
+        "MLP-Mixer of four blocks on 6x6 patches of 24x24 images, three blocks in a loop; 9 norm sites",
+        functools.partial(
+            token_mixers.MlpMixer,
+            **(_NARROW_TOKENS | {"depth": 4, "grid": 4, "token_hidden": 16, "channel_hidden": 96}),
+        ),
     ),
 )
 

@@ -3,7 +3,8 @@
 Three parts, all printed as tables:
 
 1. The ladder: layers from pointwise functions over normalizers to normalizers with a nonlinearity, trained
-   with several seeds, beside the known layers.
+   with several seeds, beside the known layers. A search with moments of a token has a ladder for token
+   networks, whose norms need no nonlinearity.
 2. The stability test of each anchor, from both sides: known layers should pass, pointwise functions fail.
 3. Verdicts. (a) Every normalizer beats every pointwise layer by 4 deviations over the seeds. (b) The ladder
    rises from pointwise layers to normalizers, and to normalizers with a nonlinearity. (c) The deviation of
@@ -19,6 +20,7 @@ Writes calibration.json into the work directory. Figures depend on the machine b
 times.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,18 +33,47 @@ from rich.table import Table
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import percent_text, sample_deviation
 from evonorms_jax.evolution.session import make_evaluator
-from evonorms_jax.search_space import BASELINES, CATALOG, Graph
+from evonorms_jax.search_space import BASELINES, CATALOG, TOKEN_LAYERS, Graph
 from experiments import flags
 from experiments.benchmarks import results
 
 FLAGS = absl_flags.FLAGS
 
-#: Equations of each rung, from the bottom to the top.
-LADDER: dict[str, tuple[str, ...]] = {
-    "pointwise": ("x", "max(x, 0)", "tanh(x)", "x * sigmoid(x)", "tanh(x) * tanh(x) + tanh(x) * tanh(x)"),
-    "normalizer": ("x / rms_wh(x)", "x / std_wh(x)", "x / std_bwh(x)"),
-    "with nonlinearity": ("abs(x / std_wh(x))", "max(x / std_bwh(x), 0)", "abs(x) / std_bwh(x)"),
-}
+
+class Ladder(NamedTuple):
+    """Layers whose order is known.
+
+    Attributes:
+      rungs: equations by rung. The first rung has pointwise functions, the others have normalizers.
+      known: further normalizers, which should pass all tests.
+    """
+
+    rungs: dict[str, tuple[str, ...]]
+    known: dict[str, Graph]
+
+
+CONVOLUTIONS = Ladder(
+    {
+        "pointwise": (
+            "x",
+            "max(x, 0)",
+            "tanh(x)",
+            "x * sigmoid(x)",
+            "tanh(x) * tanh(x) + tanh(x) * tanh(x)",
+        ),
+        "normalizer": ("x / rms_wh(x)", "x / std_wh(x)", "x / std_bwh(x)"),
+        "with nonlinearity": ("abs(x / std_wh(x))", "max(x / std_bwh(x), 0)", "abs(x) / std_bwh(x)"),
+    },
+    BASELINES | CATALOG,
+)
+TOKENS = Ladder(
+    {
+        "pointwise": ("x", "max(x, 0)", "tanh(x)", "erf(x)"),
+        "normalizer": ("x / std_bwh(x)", "x / std_whc(x)"),
+    },
+    {name: TOKEN_LAYERS[name] for name in ("rms", "lnc")},
+)
+_KNOWN = "known"  # in place of a rung
 #: The bounds of the verdicts: deviations between normalizers and pointwise layers, and points.
 SEPARATION, LARGEST_DEVIATION = 4.0, 2.5
 # The proxy task whose cost is the bound of verdict (d): the small anchors of two blocks for 150 steps.
@@ -81,8 +112,9 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
     config.proxy.replicas = replicas
     config.rejection.enabled = False  # all layers are trained to the end, and the tests are applied below
     evaluator = make_evaluator(config)
-    rungs = {text: rung for rung, texts in LADDER.items() for text in texts}
-    layers = {text: Graph.parse(text) for text in rungs} | BASELINES | CATALOG
+    ladder = ladder_of(config)
+    rungs = {text: rung for rung, texts in ladder.rungs.items() for text in texts}
+    layers = {text: Graph.parse(text) for text in rungs} | ladder.known
     tests = config.rejection
     steps = sorted({tests.hurdle_steps, tests.quality_steps, config.proxy.steps} - {0})
     logging.info("building the programs, then training %d layers with %d seeds", len(layers), replicas)
@@ -96,7 +128,7 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
         stable = {anchor: norm[number] <= config.rejection.stability_norm for anchor, norm in norms.items()}
         rows.append({
             "layer": name,
-            "rung": rungs.get(name, "known"),
+            "rung": rungs.get(name, _KNOWN),
             "norms": {anchor: norm[number] for anchor, norm in norms.items()},
             "stable": stable,
             "accuracies": {anchor: scores.tolist() for anchor, scores in curves.items()},
@@ -120,6 +152,11 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
         "seconds": costs,
         "verdicts": [verdict._asdict() for verdict in verdicts(rows, costs)],
     }
+
+
+def ladder_of(config: ConfigDict) -> Ladder:
+    """That of token networks for a search with moments of a position, else that of convolutional networks."""
+    return TOKENS if set(config.search_space.ops) & {"mean_c", "rms_c", "std_c"} else CONVOLUTIONS
 
 
 def stability_norms(config: ConfigDict, graphs: Sequence[Graph]) -> dict[str, list[float]]:
@@ -161,15 +198,17 @@ def verdicts(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float]) ->
     """The conditions (a) to (e). Without a reference in `seconds`, (d) is left out."""
     means = {row["layer"]: 100 * float(np.mean(row["replicas"])) for row in rows}
     variances = {row["layer"]: 1e4 * float(np.var(row["replicas"], ddof=1)) for row in rows}
-    pointwise, plain, full = (
-        {text: means[text] for text in texts} for texts in (LADDER[rung] for rung in LADDER)
-    )
-    normalizers = [*plain, *full, *(row["layer"] for row in rows if row["rung"] == "known")]
+    rungs: dict[str, list[str]] = {}
+    for row in rows:
+        rungs.setdefault(row["rung"], []).append(row["layer"])
+    known = rungs.pop(_KNOWN, [])
+    pointwise, *upper = rungs.values()
+    normalizers = [*itertools.chain(*upper), *known]
     deviation = float(np.sqrt(np.mean([variances[name] for name in normalizers])))
     best, worst = max(pointwise, key=means.get), min(normalizers, key=means.get)
     gap = (means[worst] - means[best]) / max(deviation, 1e-9)
-    levels = [max(pointwise.values()), float(np.mean([*plain.values()])), float(np.mean([*full.values()]))]
-    failed = [row["layer"] for row in rows if row["rung"] == "known" and not row["passes"]]
+    levels = [means[best], *(float(np.mean([means[name] for name in names])) for names in upper)]
+    failed = [row["layer"] for row in rows if row["rung"] == _KNOWN and not row["passes"]]
     found = [
         Verdict(
             "(a) normalizers beat pointwise layers",
@@ -179,8 +218,7 @@ def verdicts(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float]) ->
         Verdict(
             "(b) the ladder rises",
             levels == sorted(levels),
-            " < ".join(f"{level:.1f}" for level in levels)
-            + ", best pointwise, normalizers, with nonlinearity",
+            f"{' < '.join(f'{level:.1f}' for level in levels)}, best {', '.join(rungs)}",
         ),
         Verdict(
             "(c) the deviation is small",

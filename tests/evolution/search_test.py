@@ -152,7 +152,10 @@ def test_the_number_of_devices_does_not_change_the_history(finished, tmp_path, d
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", ["search_mnist5k", "search_cifar10_b", "search_cifar10_s", "search_tfds"])
+@pytest.mark.parametrize(
+    "name",
+    ["search_mnist5k", "search_mnist5k_tokens", "search_cifar10_b", "search_cifar10_s", "search_tfds"],
+)
 def test_the_quick_form_of_every_config_runs(name, tmp_path):
     done = mains.run("search", *arguments(tmp_path / "run", config=f"{name}.py:quick"), begin=mains.launch)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from evonorms_jax.runs.workdir import claim_workdir
 from evonorms_jax.search_space import CATALOG
 from experiments import flags
 from experiments.benchmarks import calibration, cost_model, layers, scaling, screening, training
+from experiments.configs import search_mnist5k, search_mnist5k_tokens
 
 config = one_block.config
 
@@ -135,7 +136,7 @@ def test_calibration_measures_the_ladder_and_every_known_layer(run_here):
 
 def ladder(pointwise, plain, full, spread=0.0):
     """Rows of a calibration with these mean accuracies on each rung."""
-    means = dict(zip(calibration.LADDER, (pointwise, plain, full), strict=True))
+    means = dict(zip(calibration.CONVOLUTIONS.rungs, (pointwise, plain, full), strict=True))
     return [
         {
             "layer": text,
@@ -143,7 +144,7 @@ def ladder(pointwise, plain, full, spread=0.0):
             "replicas": [means[rung] - spread, means[rung] + spread],
             "passes": True,
         }
-        for rung, texts in calibration.LADDER.items()
+        for rung, texts in calibration.CONVOLUTIONS.rungs.items()
         for text in texts
     ]
 
@@ -167,6 +168,19 @@ def test_the_verdicts_of_a_calibration(rows, failed):
     assert [verdict.name[1] for verdict in found] == list("abcde")
     costly = calibration.verdicts(rows, {"here": 1.1, "reference": 1.0})
     assert not costly[3].passed and costly[3].evidence == "1.10 s of device time against 1.00 s"
+
+
+def test_a_search_for_token_layers_has_a_ladder_of_its_own():
+    assert calibration.ladder_of(search_mnist5k_tokens.get_config()) is calibration.TOKENS
+    assert calibration.ladder_of(search_mnist5k.get_config()) is calibration.CONVOLUTIONS
+    rows = [
+        {"layer": text, "rung": rung, "replicas": [mean, mean + 0.01], "passes": True}
+        for mean, (rung, texts) in zip((0.4, 0.6), calibration.TOKENS.rungs.items(), strict=True)
+        for text in texts
+    ]
+    found = calibration.verdicts(rows, {"here": 1.0})
+    assert all(verdict.passed for verdict in found)
+    assert found[1].evidence == "40.5 < 60.5, best pointwise, normalizer"
 
 
 def test_numbers_of_devices_that_are_not_there_are_named(caplog):

@@ -43,7 +43,7 @@ PUBLISHED_PARAMETERS = {
     "vit_b16": 86_567_656,
 }
 #: Side of the images of networks that take one size only.
-SIDES = {"mixer_digits": 24}
+SIDES = {"mixer_digits": 24, "mixer_narrow": 24}
 SMALL = ("resnet_small", "mobilenet_small", "efficientnet_small")
 EVERY_NETWORK = models.MODELS | models.ANCHORS
 

@@ -88,13 +88,22 @@ def test_learned_positions_are_interpolated_for_another_grid():
     np.testing.assert_allclose(between, 0.75 * positions[0] + 0.25 * positions[1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "norms"), [("vit_digits", 9), ("mixer_digits", 9), ("convnext_digits", 5)])
+@pytest.mark.parametrize(
+    ("name", "norms", "blocks"),
+    [
+        ("vit_digits", 9, 4),
+        ("mixer_digits", 9, 4),
+        ("convnext_digits", 5, 4),
+        ("vit_narrow", 17, 8),
+        ("mixer_narrow", 9, 4),
+    ],
+)
 @pytest.mark.parametrize("inside", [False, True])
-def test_sites_are_norms_and_with_a_flag_the_activations_of_the_mlps(name, norms, inside):
+def test_sites_are_norms_and_with_a_flag_the_activations_of_the_mlps(name, norms, blocks, inside):
     model = models.get_anchor(name).build(Constructor(), 10, scan_blocks=False, mlp_norm_act=inside)
     layers = [module for module in calls_of(model, side=24) if isinstance(module, BatchNormRelu)]
     assert [layer.nonlinear for layer in layers].count(False) == norms
-    assert [layer.name for layer in layers if layer.nonlinear] == inside * 4 * ["norm_hidden"]
+    assert [layer.name for layer in layers if layer.nonlinear] == inside * blocks * ["norm_hidden"]
     assert layers[-1].name == "norm_final"
 
 

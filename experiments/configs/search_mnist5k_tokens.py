@@ -1,0 +1,36 @@
+"""A search for layers of token models on 5,000 embedded digits, from random graphs alone. Beyond the paper.
+
+    python -m experiments.search --config=experiments/configs/search_mnist5k_tokens.py --workdir=runs/tokens
+
+The candidate stands at the norms of a ViT and of an MLP-Mixer, and no activation follows it there. AdamW
+trains them on digits of 24x24 pixels, cut into 16 patches. Besides the paper's ops a graph may have `erf` and
+the moments over the channels of a token. The ViT of eight blocks hardly learns with pointwise functions, the
+Mixer does. `experiments/benchmarks/calibration.py --noreference` prints the ladder, and
+
+    python -m experiments.benchmarks.search_seeds --config=experiments/configs/search_mnist5k_tokens.py \\
+        --workdir=runs/token_seeds --seeds=0,1 --against=lnc,rms,dyt,derf --held_out=vit_digits
+
+compares the layers found with LayerNorm, RMSNorm, DyT and Derf. `:quick` ends in about a minute.
+"""
+
+from ml_collections import ConfigDict
+
+from evonorms_jax.search_space import OP_NAMES
+from experiments.configs import search_mnist5k
+from experiments.configs.search_defaults import check_form
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The config; `form` is "full" or "quick"."""
+    config = search_mnist5k.get_config(form)
+    config.name = "search for token layers on 5,000 digits"
+    config.search_space.ops = (*OP_NAMES, "erf", "mean_c", "rms_c", "std_c")
+    config.data.image_size = config.data.crop = 24
+    config.anchors = ("mixer_narrow", "vit_narrow")
+    config.proxy.optimizer = "adamw"
+    config.proxy.learning_rate = 0.003
+    config.proxy.weight_decay = 0.05
+    if not check_form(form):
+        config.budget = 12_000
+        config.rejection.stability_anchor = "vit_narrow"  # the Mixer bears layers without a norm
+    return config
