@@ -1,7 +1,7 @@
 """One search, on one host or several: starts or resumes it, runs it, and records it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from evonorms_jax.evolution.proxy import ProxySettings
 from evonorms_jax.evolution.recorder import Recorder, SilentRecorder
 from evonorms_jax.evolution.records import DEVICES_FILE, top_layers
 from evonorms_jax.evolution.rejection import RejectionSettings
-from evonorms_jax.evolution.reranking import rerank, to_rerank
+from evonorms_jax.evolution.reranking import RerankedLayer, rerank, to_rerank
 from evonorms_jax.evolution.search import search
 from evonorms_jax.layers import load_layer
 from evonorms_jax.models import get_anchor
@@ -27,13 +27,9 @@ from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.search_space import KNOWN, Graph
-from evonorms_jax.search_space.encoding import instruction_set
+from evonorms_jax.search_space.encoding import encode, instruction_set
 from evonorms_jax.training.optimizer import optimizer_named
 
-#: Published layers that every search trains in the way of its candidates, for people to compare with.
-SEARCH_BASELINES: dict[str, Graph] = {
-    name: KNOWN[name] for name in ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
-}
 METHODS = ("evolution", "random_search", "random")
 # Largest number of training states that a device holds. A device runs a larger share of a round in several
 # calls, so its memory does not grow with the size of a round.
@@ -65,7 +61,7 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
     # 6. Search from the end of the history.
     # 7. Train the best layers again that are not in the archive's re-ranking.
     hosts = hosts or Hosts()
-    settings = evolution_settings(config)
+    settings, baselines = evolution_settings(config), search_baselines(config)
     release_programs()
     evaluator = make_evaluator(config, hosts)
     hosts.check_same("the config", config.to_dict())
@@ -77,7 +73,7 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
             return any(hosts.gather(stopping()))
 
         history = _send_history(recorder, hosts)
-        train_baselines(evaluator, recorder, hosts, stopped)
+        train_baselines(evaluator, baselines, recorder, hosts, stopped)
         first_only = config.method == "random"
         options = {"seed": config.seed, "budget": config.budget, "stop_at_first": first_only}
         rounds = search(history, evaluator.examine, settings, **options)
@@ -86,7 +82,9 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
             recorder.examined(records)
             interrupted = stopped()
         if not interrupted and config.rerank_replicas:
-            interrupted = not _rerank(evaluator, history, config.top_k, recorder, hosts, stopped)
+            best = top_layers(history, config.top_k)[: config.top_k]  # no two alike
+            layers = to_rerank([(layer.index, layer.graph) for layer in best], baselines)
+            interrupted = not _rerank(evaluator, layers, recorder, hosts, stopped)
         recorder.finish()
         if hosts.leader and evaluator.devices.used:
             _write_use(evaluator, workdir)
@@ -111,6 +109,24 @@ def check_search(config: ConfigDict) -> None:
         get_anchor(name)
     check_executor(config.executor)
     proxy_settings(config)
+    search_baselines(config)
+
+
+def search_baselines(config: ConfigDict) -> dict[str, Graph]:
+    """Known layers by name that a search trains in the way of its candidates, for people to compare with.
+
+    Raises:
+      UserError: if a layer is unknown, or uses an op beyond the paper that the search does not have.
+    """
+    instructions = instruction_set(config.search_space.ops)
+    for name in config.baselines:
+        if name not in KNOWN:
+            raise UserError(f"baselines must be of {', '.join(KNOWN)}, got {name!r}")
+        try:
+            encode(KNOWN[name], instructions)
+        except UserError as error:
+            raise UserError(f"baselines: {name} is out of the search space: {error}") from None
+    return {name: KNOWN[name] for name in config.baselines}
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
@@ -198,11 +214,15 @@ def _seed_layer(name: str) -> Graph:
 
 
 def train_baselines(
-    evaluator: Evaluator, recorder: SilentRecorder, hosts: Hosts, stopped: Callable[[], bool]
+    evaluator: Evaluator,
+    baselines: Mapping[str, Graph],
+    recorder: SilentRecorder,
+    hosts: Hosts,
+    stopped: Callable[[], bool],
 ) -> None:
     """Evaluates and records the baselines that are not in the archive."""
     done = hosts.broadcast(recorder.baselines())
-    missing = [name for name in SEARCH_BASELINES if name not in done]
+    missing = [name for name in baselines if name not in done]
     if missing:
         recorder.prepare(f"building the programs, then training {', '.join(missing)} to compare with")
     # One for each device at a time, so that a stop loses at most one training of each.
@@ -211,9 +231,9 @@ def train_baselines(
         if stopped():
             return
         share = missing[start : start + size]
-        evaluations = evaluator.evaluate([SEARCH_BASELINES[name] for name in share])
+        evaluations = evaluator.evaluate([baselines[name] for name in share])
         for name, evaluation in zip(share, evaluations, strict=True):
-            recorder.add_baseline(name, SEARCH_BASELINES[name], evaluation)
+            recorder.add_baseline(name, baselines[name], evaluation)
             outcome, evidence, *_ = evaluation
             if outcome not in ("accepted", "batch_dependent"):
                 text = "%s is rejected as %s, %s: the proxy task is too hard for good layers"
@@ -223,16 +243,13 @@ def train_baselines(
 
 def _rerank(
     evaluator: Evaluator,
-    history: History,
-    top_k: int,
+    layers: Sequence[RerankedLayer],
     recorder: SilentRecorder,
     hosts: Hosts,
     stopped: Callable[[], bool],
 ) -> bool:
-    """Trains the best layers and the baselines again with fresh seeds. Returns False if it was stopped."""
+    """Trains layers again with fresh seeds. Returns False if it was stopped."""
     done = hosts.broadcast(recorder.reranked())
-    best = top_layers(history, top_k)[:top_k]  # no two alike
-    layers = to_rerank([(layer.index, layer.graph) for layer in best], SEARCH_BASELINES)
     missing = [layer for layer in layers if layer.index not in done and layer.name not in done]
     left = len(missing)
     for chunk in rerank(missing, evaluator.retrain, sum(hosts.gather(len(evaluator.devices.devices)))):

@@ -82,7 +82,7 @@ def _run(
     limit = settings.device_steps
     with Recorder(settings, path, evaluator.devices) as recorder:
         history = recorder.history
-        session.train_baselines(evaluator, recorder, Hosts(), stopped)
+        session.train_baselines(evaluator, session.search_baselines(settings), recorder, Hosts(), stopped)
         examine = Sharing(evaluator, known, history)
         proposals = session.evolution_settings(settings)
         rounds = search(history, examine, proposals, seed=settings.seed, budget=settings.budget)

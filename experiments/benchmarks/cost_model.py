@@ -38,7 +38,7 @@ from evonorms_jax.evolution.executors import Job, Shared, Universal, share
 from evonorms_jax.evolution.history import History
 from evonorms_jax.evolution.proxy import ProxyData, ProxySettings, ProxyTask, make_proxy_task
 from evonorms_jax.evolution.records import read_search
-from evonorms_jax.evolution.session import SEARCH_BASELINES, proxy_settings
+from evonorms_jax.evolution.session import proxy_settings, search_baselines
 from evonorms_jax.models import get_anchor
 from evonorms_jax.models.networks import operations
 from evonorms_jax.runs.files import absolute
@@ -233,7 +233,7 @@ def mix_of_sample(count: int, config: ConfigDict | None = None) -> Mix:
     config = config or search_mnist5k.get_config()
     half = count // 2
     graphs: Sequence = random_graphs(count - half, config.seed)
-    graphs = [*graphs, *mutants(list(SEARCH_BASELINES.values()), half, config.seed)]
+    graphs = [*graphs, *mutants(list(search_baselines(config).values()), half, config.seed)]
     examined = Pass(config)
     for batch in rounds(graphs, config.evolution.round_size):
         examined.examine(batch)

@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 from rich.table import Table
 
 from evonorms_jax.errors import UserError
-from evonorms_jax.evolution.session import SEARCH_BASELINES
+from evonorms_jax.evolution.session import search_baselines
 from experiments import flags
 from experiments.benchmarks import results
 from experiments.benchmarks.candidates import Pass, mutants, random_graphs, rounds
@@ -86,7 +86,7 @@ def measure(config: ConfigDict, counts: Sequence[int], number_of_rounds: int) ->
     available = jax.local_devices()
     size = config.evolution.round_size
     usable = usable_counts(counts, len(available), size)
-    graphs = _candidates(size * number_of_rounds, config.seed)
+    graphs = _candidates(size * number_of_rounds, config)
     passes = {}
     for count in usable:
         logging.info("building the programs for %d devices", count)
@@ -106,10 +106,11 @@ def measure(config: ConfigDict, counts: Sequence[int], number_of_rounds: int) ->
     }
 
 
-def _candidates(total: int, seed: int):
-    """Random graphs and mutated known layers by turns."""
-    children = mutants(list(SEARCH_BASELINES.values()), total - total // 2, seed, mutations=1)
-    pairs = zip(random_graphs(len(children), seed), children, strict=True)
+def _candidates(total: int, config: ConfigDict):
+    """Random graphs and mutated baselines by turns."""
+    known = list(search_baselines(config).values())
+    children = mutants(known, total - total // 2, config.seed, mutations=1)
+    pairs = zip(random_graphs(len(children), config.seed), children, strict=True)
     return [graph for pair in pairs for graph in pair][:total]
 
 

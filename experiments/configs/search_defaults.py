@@ -20,6 +20,8 @@ def get_defaults() -> ConfigDict:
     config.executor = "auto"  # universal, compiled (a program for each survivor of the tests), or auto
     config.checkpoint_every = 50  # candidates between checkpoints; history.jsonl is written every round
     config.top_k = 10  # number of layers to re-rank: the paper's
+    # Known layers that are trained in the way of the candidates, for people to compare with.
+    config.baselines = ("bn_relu", "gn_relu", "evonorm_b0", "evonorm_s0")
     config.rerank_replicas = 0  # fresh seeds to re-rank them with on the anchors when the search ends
 
     config.search_space = ConfigDict()
@@ -110,7 +112,7 @@ def set_quick(config: ConfigDict) -> None:
     config.rejection.stability_steps = 10
     config.rejection.stability_step_size = 0.01
     config.executor = "universal"
-    config.evolution.initial_population = 2
+    config.evolution.initial_population = 1  # so few candidates have one survivor soon, and seldom two
     config.evolution.tournament_fraction = 0.5
     config.evolution.round_size = 8
     config.evolution.seed_layers = ()

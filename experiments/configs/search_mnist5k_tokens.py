@@ -25,6 +25,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config = search_mnist5k.get_config(form)
     config.name = "search for token layers on 5,000 digits"
     config.search_space.ops = (*OP_NAMES, "erf", "mean_c", "rms_c", "std_c")
+    config.baselines = ("lnc", "rms", "dyt", "derf")
     config.data.image_size = config.data.crop = 24
     config.anchors = ("mixer_narrow", "vit_narrow")
     config.proxy.optimizer = "adamw"

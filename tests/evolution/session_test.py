@@ -70,6 +70,8 @@ def changed(**changes):
         ("rejection.quality_steps", 61, "rejection.quality_steps must be from 1 to proxy.steps"),
         ("rejection.stability_anchor", "resnet_small", "rejection.stability_anchor must be one of"),
         ("evolution.seed_layers", ("evonorm_c0",), "evolution.seed_layers must be of"),
+        ("baselines", ("bn_relo",), "baselines must be of bn_relu, "),
+        ("baselines", ("lnc",), "baselines: lnc is out of the search space: "),
         ("executor", "fast", "executor must be one of universal, compiled"),
     ],
 )
@@ -139,10 +141,10 @@ def test_baselines_are_saved_after_each_share_of_the_devices_and_a_stop_comes_in
 
     assert run(Terminated()) == (False, ["bn_relu", "gn_relu"], 1)
     assert not read_search(workdir).history
-    assert run(Untrained()) == (True, list(session.SEARCH_BASELINES), 1)
+    assert run(Untrained()) == (True, list(quick().baselines), 1)
     found = read_search(workdir)
     assert found.finished and found.idle_share == 0.25
-    assert run(Untrained()) == (True, list(session.SEARCH_BASELINES), 0)
+    assert run(Untrained()) == (True, list(quick().baselines), 0)
     assert read_search(workdir).idle_share == 0.25, "a run with nothing to do leaves it"
 
 
@@ -246,7 +248,7 @@ def test_the_search_ends_with_a_re_ranking_of_its_best_layers_and_the_baselines(
     candidates = {layer.index: layer for layer in found.reranked if layer.index is not None}
     assert set(candidates) == set(best)
     assert [candidates[index].proxy_rank for index in best] == list(range(1, len(best) + 1))
-    assert {layer.name for layer in found.reranked if layer.name} == set(session.SEARCH_BASELINES)
+    assert {layer.name for layer in found.reranked if layer.name} == set(quick().baselines)
     means = [layer.mean for layer in found.reranked]
     assert means == sorted(means, reverse=True)
     assert all(len(scores) == 2 for layer in found.reranked for scores in layer.scores.values())
@@ -271,13 +273,6 @@ def test_a_re_ranking_that_was_stopped_trains_the_rest(finished, evaluator, tmp_
 # -- Methods and options
 
 
-@pytest.fixture
-def only_candidates(monkeypatch):
-    """No baseline is trained: those of the tests above are."""
-    monkeypatch.setattr(session, "SEARCH_BASELINES", {})
-
-
-@pytest.mark.usefixtures("only_candidates")
 @pytest.mark.parametrize(
     ("changes", "outcomes"),
     [
@@ -297,7 +292,8 @@ def only_candidates(monkeypatch):
 def test_methods_and_options(changes, outcomes, evaluator, tmp_path, monkeypatch):
     enabled = changes.get("rejection.enabled", True)
     monkeypatch.setattr(evaluator, "_tests", evaluator._tests._replace(enabled=enabled))
-    assert search(changed(**changes, rerank_replicas=0), tmp_path / "run", evaluator)
+    only_candidates = {"baselines": (), "rerank_replicas": 0}
+    assert search(changed(**changes, **only_candidates), tmp_path / "run", evaluator)
     records = history(tmp_path / "run")
     found = [record["outcome"] for record in records]
     assert set(found) & outcomes
@@ -313,14 +309,13 @@ def test_methods_and_options(changes, outcomes, evaluator, tmp_path, monkeypatch
         assert {op for each in nodes for op, _ in each} == set(changes["search_space.ops"])
 
 
-@pytest.mark.usefixtures("only_candidates")
 @pytest.mark.parametrize("name", ["search_cifar10_b", "search_cifar10_s", "search_tfds", "search_mnist5k_s"])
 def test_the_quick_form_of_every_config_runs(name, evaluator, tmp_path, monkeypatch):
     """Its programs are those of the shared evaluator: the settings that they depend on are the same."""
     config = load_config(f"{CONFIGS}/{name}.py:quick")
     for group in ("data", "anchors", "layer", "proxy", "executor"):
         assert config[group] == quick()[group], group
-    config.rerank_replicas = 0
+    config.rerank_replicas, config.baselines = 0, ()
     own = make_evaluator(config, devices=jax.local_devices()[:2])
     monkeypatch.setattr(evaluator, "_tests", own._tests)
     assert search(config, tmp_path / "run", evaluator)
