@@ -3,9 +3,9 @@
     python -m experiments.tables --config=experiments/configs/optimizers_mnist5k.py --workdir=runs/optimizers
 
 Beyond the paper, which has SGD and RMSProp. Small networks of three kinds, each with SGD, AdamW and Muon, by
-the recipe of `experiments/configs/train.py` with whole digits of 24x24 pixels and 300 steps. Every optimizer
-has one rate for all layers and networks, which was not tuned for any of them. A network is a column for each
-optimizer. `:quick` trains two layers with two optimizers on synthetic images.
+the recipe of `experiments/configs/train.py` with 14x14 crops and 300 steps. Every optimizer has one rate for
+all layers and networks, which was not tuned for any of them. A network is a column for each optimizer.
+`:quick` trains two layers with two optimizers on synthetic images.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ def get_config(form: str = "full") -> ConfigDict:
         for name in names
         for optimizer in optimizers
     )
-    config.overrides = ("steps=300", "optimizer.warmup_steps=30", "data.image_size=24", "data.crop=24")
+    config.overrides = ("steps=300", "optimizer.warmup_steps=30", *rerank_mnist5k.DIGITS)
     if quick:
         config.overrides = ("steps=20", *rerank_mnist5k.QUICK)
         config.layers = ("bn_relu", "evonorm_s0")
