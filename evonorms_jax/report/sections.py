@@ -33,8 +33,8 @@ _MOST_ALIKE = 12  # members of a cluster that are named
 
 
 def _reference(search: Search) -> ScoredLayer | None:
-    """BN-ReLU, with which other layers are compared, or None before it is trained."""
-    return next((layer for layer in trained_baselines(search) if layer.title == "BN-ReLU"), None)
+    """The first baseline that passed the tests, with which others are compared, or None before one has."""
+    return next(iter(trained_baselines(search)), None)
 
 
 # -- Summary
@@ -65,12 +65,14 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
         ("candidates per device minute", f"{60 * examined / seconds:,.1f}" if seconds else DASH),
         ("best mean accuracy", percent(top[0].mean_score if top else None)),
     ]
-    fresh = [layer for layer in (*top[:1], _reference(search)) if layer and _reranked(search, layer)]
-    if len(fresh) == 2:
+    reference = _reference(search)
+    fresh = [layer for layer in (*top[:1], reference) if layer and _reranked(search, layer)]
+    if reference and len(fresh) == 2:
         facts[-1] = ("mean accuracy of the best, fresh seeds", percent(_fresh_mean(search, fresh[0])))
-        facts.append(("mean accuracy of BN-ReLU, fresh seeds", percent(_fresh_mean(search, fresh[1]))))
-    elif reference := _reference(search):
-        facts.append(("mean accuracy of BN-ReLU", percent(reference.mean_score)))
+        name = f"mean accuracy of {reference.title}, fresh seeds"
+        facts.append((name, percent(_fresh_mean(search, reference))))
+    elif reference:
+        facts.append((f"mean accuracy of {reference.title}", percent(reference.mean_score)))
     if search.idle_share is not None:
         facts.append(("device idle time, last run", percent(search.idle_share)))
     return element(
@@ -81,11 +83,11 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
 
 
 def best_layer(search: Search, top: Sequence[ScoredLayer]) -> Html:
-    """The best layer so far and its scores beside those of BN-ReLU."""
+    """The best layer so far and its scores beside those of the first baseline."""
     if not top:
         return section("Best layer", element("p", "No candidate has been accepted yet."))
     best, reference = top[0], _reference(search)
-    columns = [("best layer", best), *([("BN-ReLU", reference)] if reference else [])]
+    columns = [("best layer", best), *([(reference.title, reference)] if reference else [])]
     header = ["anchor", *(title for title, _ in columns), *(["difference, points"] if reference else [])]
     rows = []
     for anchor in (*search.anchors, "mean"):
@@ -188,7 +190,8 @@ def comparison(search: Search, top: Sequence[ScoredLayer]) -> Html:
         return Html("")
     layers.sort(key=lambda row: -(_fresh_mean(search, row[1]) or row[1].mean_score or 0))
     fresh = ["fresh seeds"] if search.reranked else []
-    header = ["", "layer", "equation", *map(breakable, search.anchors), "mean", *fresh, "points over BN-ReLU"]
+    gain = [f"points over {reference.title}"] if reference else []
+    header = ["", "layer", "equation", *map(breakable, search.anchors), "mean", *fresh, *gain]
     rows = [
         ("" if number else "baseline", [number, *_scores(search, layer, reference)])
         for number, layer in layers
@@ -215,7 +218,7 @@ def _scores(search: Search, layer: ScoredLayer, reference: ScoredLayer | None) -
         *(percent(layer.scores.get(anchor)) for anchor in search.anchors),
         element("b", _spread(mean, layer.deviation)),
         *fresh,
-        _gain(search, layer, reference),
+        *([_gain(search, layer, reference)] if reference else []),
     ]
 
 
@@ -232,9 +235,9 @@ def _fresh_mean(search: Search, layer: ScoredLayer) -> float | None:
     return None if again is None else again.mean
 
 
-def _gain(search: Search, layer: ScoredLayer, reference: ScoredLayer | None) -> str:
+def _gain(search: Search, layer: ScoredLayer, reference: ScoredLayer) -> str:
     """The points over the reference: with fresh seeds, or else in the search."""
-    if reference is None or layer is reference:
+    if layer is reference:
         return DASH
     means = _fresh_mean(search, layer), _fresh_mean(search, reference)
     means = means if None not in means else (layer.mean_score, reference.mean_score)
