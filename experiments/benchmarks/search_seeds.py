@@ -44,6 +44,7 @@ FLAGS = absl_flags.FLAGS
 COMPARED = KNOWN | {"frn": Graph.parse("max(x / rms_wh(x), v0)")}
 _FRESH_SEED = 1000  # of the final trainings
 _TIME = "seconds.json"
+_PARTS = ("searched", "held_out")
 
 
 def define_flags() -> None:
@@ -160,8 +161,7 @@ def compared(
 ) -> dict[str, Any]:
     """The scores of a layer, the intervals of its gains over the known layers, and whether all are gains."""
     gains = {
-        part: {name: paired_interval(mine[part], scores[name][part]) for name in against}
-        for part in ("searched", "held_out")
+        part: {name: paired_interval(mine[part], scores[name][part]) for name in against} for part in _PARTS
     }
     succeeds = all(low > 0 for by_layer in gains.values() for low, _ in by_layer.values())
     return {**mine, "gains": gains, "succeeds": succeeds}
@@ -171,26 +171,28 @@ def compared(
 
 
 def table(measured: Mapping[str, Any]) -> Table:
-    """A row for each search and each known layer."""
-    against, held_out = measured["against"], measured["held_out"]
-    gains = [f"over {layer_title(name)}" for name in against]
-    shown = Table("search", "best layer", "anchors, %", *gains, f"{held_out}, %", *gains, "beats all",
-                  title=f"{measured['successes']} of {len(measured['searches'])} searches beat "
-                        f"{', '.join(map(layer_title, against))}")  # fmt: skip
+    """A row for each search and each known layer. Below a search, its gains over each of the known layers."""
+    against = measured["against"]
+    names = ", ".join(map(layer_title, against))
+    title = f"{measured['successes']} of {len(measured['searches'])} searches beat {names}"
+    shown = Table("", "layer", "anchors, %", f"{measured['held_out']}, %", "beats all", title=title)
     for row in measured["searches"]:
-        shown.add_row(f"seed {row['seed']}, {row['wall_seconds'] / 60:.1f} min", row["equation"],
-                      *_cells(row, "searched"), *_cells(row, "held_out"),
-                      "yes" if row["succeeds"] else "no")  # fmt: skip
+        time_taken = f"seed {row['seed']}, {row['wall_seconds'] / 60:.1f} min"
+        beats = "yes" if row["succeeds"] else "no"
+        shown.add_row(time_taken, row["equation"], *(_mean(row[part]) for part in _PARTS), beats)
+        for name in against:
+            shown.add_row(
+                "", f"over {layer_title(name)}", *(_gain(row["gains"][part][name]) for part in _PARTS)
+            )
+        shown.add_section()
     for name, row in against.items():
-        blank = [""] * len(against)
-        means = [_mean(row[part]) for part in ("searched", "held_out")]
-        shown.add_row(layer_title(name), row["equation"], means[0], *blank, means[1], *blank, "")
+        shown.add_row(layer_title(name), row["equation"], *(_mean(row[part]) for part in _PARTS))
     return shown
 
 
-def _cells(row: Mapping[str, Any], part: str) -> list[str]:
-    gains = (f"{100 * low:+.1f} to {100 * high:+.1f}" for low, high in row["gains"][part].values())
-    return [_mean(row[part]), *gains]
+def _gain(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -1,7 +1,10 @@
 """The benchmarks that run searches or their tests: rates, successes, and sizes, on made-up evaluations."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 from support import one_block
 from support.search_configs import quick
 
@@ -51,6 +54,24 @@ def test_a_layer_succeeds_if_it_beats_every_known_one_on_both_parts():
     assert 0.08 < low <= np.mean([0.1, 0.11, 0.09]) <= high < 0.12
     level = better | {"held_out": known["held_out"]}
     assert not search_seeds.compared(level, scores, list(scores))["succeeds"]
+
+
+def test_the_table_has_a_row_for_each_gain_and_fits_a_terminal():
+    known = {"searched": [0.5, 0.52], "held_out": [0.6, 0.61]}
+    scores = dict.fromkeys(("lnc", "rms", "dyt", "derf"), known)
+    mine = {"searched": [0.6, 0.63], "held_out": [0.7, 0.7]}
+    row = {"seed": 3, "wall_seconds": 90.0, "equation": "x / rms_c(x)"}
+    measured = {
+        "against": {name: {"equation": name, **known} for name in scores},
+        "searches": [row | search_seeds.compared(mine, scores, list(scores))],
+        "held_out": "vit_digits",
+        "successes": 0,
+    }
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(search_seeds.table(measured))
+    text = console.export_text()
+    assert all(f"over {title} " in text for title in ("LN(C)", "RMSNorm", "DyT", "Derf"))
+    assert "seed 3, 1.5 min" in text and "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
 def test_every_outcome_of_a_made_up_search_is_counted_and_its_files_are_measured(tmp_path):
