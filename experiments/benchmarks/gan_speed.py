@@ -155,10 +155,10 @@ class _Side(Protocol):
 
 
 class _Jax:
-    """Our training, as `experiments.generate` runs it, on one device."""
+    """Our training, as `experiments.generate` runs it, on the CPU as one device."""
 
     def __init__(self, config: ConfigDict, images: np.ndarray, labels: np.ndarray):
-        programs = make_programs(config, _CLASSES, _CHANNELS, data_mesh(jax.devices()[:1], groups=1))
+        programs = make_programs(config, _CLASSES, _CHANNELS, data_mesh(jax.devices("cpu")[:1], groups=1))
         init_key, self._key = jax.random.split(jax.random.key(config.seed))
         self._step, self._state = programs.train_step, programs.init(init_key)
         self._batch = jax.device_put((images, labels))
