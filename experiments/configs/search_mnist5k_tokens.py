@@ -6,8 +6,8 @@ The candidate stands at the norms of a ViT and of an MLP-Mixer, and no activatio
 trains them on digits of 24x24 pixels, cut into 16 patches. A graph has up to six nodes of the paper's
 pointwise ops, `erf`, the moments over the channels of a token, and those over batch and tokens. In graphs of
 ten nodes with all moments, random normalizers are several times as rare. The ViT of eight blocks hardly
-learns with pointwise functions, the Mixer does. `experiments/benchmarks/calibration.py --noreference` prints
-the ladder, and
+learns with pointwise functions, the Mixer does. `experiments/benchmarks/calibration.py` prints the ladder,
+and
 
     python -m experiments.benchmarks.search_seeds --config=experiments/configs/search_mnist5k_tokens.py \\
         --workdir=runs/token_seeds --seeds=0,1 --against=lnc,rms,dyt,derf --held_out=vit_digits
