@@ -1,6 +1,7 @@
 """The figures of the studies: a comparison of methods, and a panel for each network of a table."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ _LOOKS = {
     "warm_tournament": ("accepted", 1.8, (0, (4, 2))),
 }
 _POINTS = 2000  # of a curve, at most
+_MOST_ACROSS = 4  # panels of a table in a row, so that the picture fits a page
 _COLORS = ("accent", "unstable", "accepted", "batch_dependent", "diverged", "ink", "dead", "low_quality")
 
 
@@ -150,7 +152,7 @@ def _draw_curves(results: Json, panels: Sequence[tuple[str, Metric]], titles: Se
         axes.set_xlabel("images that share batch statistics")
         axes.margins(x=0.02)
         _scale(axes, metric)
-        axes.set_ylabel(metric.title if axes is boxes[0] else "")
+        axes.set_ylabel(metric.title if _begins_row(axes, boxes) else "")
     _share_range(boxes, [metric for _, metric in panels])
     label_right(boxes[-1], labels, **_LABELS)
     return figure, boxes
@@ -193,18 +195,26 @@ def _draw_dots(results: Json, panels: Sequence[tuple[str, Metric]], titles: Sequ
                 center = metric.center(entry["summary"])
                 axes.plot(center, place, "|", color=light("ink"), markersize=13, mew=2)
         axes.set_ylim(-0.7, len(rows) - 0.3)
-        axes.set_yticks(places, rows if axes is boxes[0] else [""] * len(rows))
+        axes.set_yticks(places, rows if _begins_row(axes, boxes) else [""] * len(rows))
         _scale(axes, metric, across=True)
     return figure, boxes
 
 
 def _panels(count: int, *, height: int, left: float, width: int, right: float) -> tuple[Figure, list[Axes]]:
-    """Axes side by side, sizes in points."""
+    """Axes in rows of at most `_MOST_ACROSS`. Sizes are in points, and the height is that of a row."""
     gap = 50
-    total = left + count * width + (count - 1) * gap + right
-    figure = canvas(total, height, light("card"))
-    starts = [left + place * (width + gap) for place in range(count)]
-    boxes = [box(figure, start, 38, total - start - width, 52) for start in starts]
-    for axes in boxes:
-        axes.grid(color=light("line"))
+    lines = math.ceil(count / _MOST_ACROSS)
+    across = math.ceil(count / lines)
+    total = left + across * width + (across - 1) * gap + right
+    figure = canvas(total, lines * height, light("card"))
+    boxes = []
+    for place in range(count):
+        line, number = divmod(place, across)
+        start, below = left + number * (width + gap), (lines - 1 - line) * height
+        boxes.append(box(figure, start, line * height + 38, total - start - width, below + 52))
+        boxes[-1].grid(color=light("line"))
     return figure, boxes
+
+
+def _begins_row(axes: Axes, boxes: Sequence[Axes]) -> bool:
+    return axes.get_position().x0 == boxes[0].get_position().x0

@@ -118,6 +118,19 @@ def test_the_files_of_a_table_that_is_not_finished(module, tmp_path):
     assert titles == ["resnet_small", "mobilenet_small"]
 
 
+def test_many_panels_stand_in_even_rows_with_the_layers_at_the_left(tmp_path):
+    config = transfer_mnist5k.get_config("quick")
+    recipe = "experiments/configs/train.py:quick model.name=resnet_tiny"
+    config.networks = tuple(f"network_{number} {recipe}" for number in range(5))
+    runner, trainings = made(config, tmp_path)
+    panels = draw_table(transfer.collect(config, runner, trainings)).axes
+    places = [axes.get_position() for axes in panels]
+    assert [round(place.y0, 3) for place in places[:3]] == [round(places[0].y0, 3)] * 3
+    assert places[3].y0 == places[4].y0 < places[0].y0 and places[3].x0 == places[0].x0
+    named = [any(label.get_text() for label in axes.get_yticklabels()) for axes in panels]
+    assert named == [True, False, False, True, False]
+
+
 # -- Other kinds of training: a metric of their own is all that they add
 
 
