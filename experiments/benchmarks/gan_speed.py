@@ -17,13 +17,9 @@ the mean over its steps. The median, the least and the largest time of the round
 It needs PyTorch (`pip install torch`). Writes gan_speed.json into the work directory.
 """
 
-import importlib
-import math
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +35,7 @@ from evonorms_jax.gan.networks import Networks
 from evonorms_jax.gan.task import make_programs
 from evonorms_jax.training.mesh import data_mesh
 from experiments import flags
-from experiments.benchmarks import results
+from experiments.benchmarks import results, turns
 from experiments.configs import gan_digits
 
 OURS, THEIRS = "evonorms_jax", "pytorch"
@@ -90,38 +86,20 @@ def measure(settings: Mapping[str, Any]) -> dict[str, Any]:
     torch_biggan = import_baseline()
     config = _config(settings)
     images, labels = made_up_digits(settings["batch_size"], config.data.crop)
-    sides: dict[str, _Side] = {
-        OURS: _Jax(config, images, labels),
-        THEIRS: _Torch(torch_biggan, config, images, labels),
-    }
+    sides = {OURS: _Jax(config, images, labels), THEIRS: _Torch(torch_biggan, config, images, labels)}
     check_parameters({name: side.parameters for name, side in sides.items()})
-    for side in sides.values():
-        side.run(settings["warmup"])
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    losses = {}
-    for _ in range(settings["rounds"]):
-        for name, side in sides.items():
-            begun = time.perf_counter()
-            losses[name] = side.run(settings["steps"])
-            times[name].append(1e3 * (time.perf_counter() - begun) / settings["steps"])
-            _check_finite(name, losses[name])
-    ours = statistics.median(times[OURS])
+    timed = turns.time_by_turns(sides, **{name: settings[name] for name in ("warmup", "rounds", "steps")})
     return {
         "machine": results.machine() | {"torch": torch_biggan.torch.__version__},
         "settings": dict(settings),
         "parameters": sides[OURS].parameters,
-        "rows": [_row(name, each, ours) | losses[name] for name, each in times.items()],
+        "rows": [row | {"steps_per_second": 1e3 / row["milliseconds"]} for row in turns.rows(timed)],
     }
 
 
 def import_baseline() -> ModuleType:
     """The module of the baseline. Raises `ModuleNotFoundError` if PyTorch is not installed."""
-    try:
-        return importlib.import_module("experiments.benchmarks.torch_biggan")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ModuleNotFoundError("the baseline needs PyTorch: pip install torch", name="torch") from None
+    return turns.import_baseline("experiments.benchmarks.torch_biggan", ("torch",))
 
 
 def made_up_digits(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,16 +124,10 @@ def check_parameters(counts: Mapping[str, Mapping[str, int]]) -> None:
             )
 
 
-class _Side(Protocol):
-    """A training of one side. `run` waits until the last step is done, and returns its losses by name."""
+class _Jax:
+    """Our training, as `experiments.generate` runs it, on the CPU as one device: a `turns.Side`."""
 
     parameters: dict[str, int]  # by network
-
-    def run(self, steps: int) -> dict[str, float]: ...
-
-
-class _Jax:
-    """Our training, as `experiments.generate` runs it, on the CPU as one device."""
 
     def __init__(self, config: ConfigDict, images: np.ndarray, labels: np.ndarray):
         programs = make_programs(config, _CLASSES, _CHANNELS, data_mesh(jax.devices("cpu")[:1], groups=1))
@@ -175,7 +147,9 @@ class _Jax:
 
 
 class _Torch:
-    """The training of the baseline."""
+    """The training of the baseline: a `turns.Side`."""
+
+    parameters: dict[str, int]  # by network
 
     def __init__(self, module: ModuleType, config: ConfigDict, images: np.ndarray, labels: np.ndarray):
         torch = module.torch
@@ -244,25 +218,6 @@ def _config(settings: Mapping[str, Any]) -> ConfigDict:
     config.networks.name, config.networks.width = settings["network"], settings["width"]
     config.batch_size, config.shift = settings["batch_size"], 0
     return config
-
-
-def _check_finite(side: str, losses: Mapping[str, float]) -> None:
-    for name, loss in losses.items():
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"{name} of {side} is {loss}")
-
-
-def _row(side: str, times: list[float], ours: float) -> dict[str, Any]:
-    """The row of a side, by the milliseconds of a step in each round and the median of ours."""
-    median = statistics.median(times)
-    return {
-        "side": side,
-        "milliseconds": median,
-        "least": min(times),
-        "largest": max(times),
-        "steps_per_second": 1e3 / median,
-        "ratio": median / ours,
-    }
 
 
 def table(measured: dict[str, Any]) -> Table:

@@ -2,10 +2,11 @@
 
   python -m experiments.benchmarks.roi_align
   python -m experiments.benchmarks.roi_align --canvas=1024 --images=1 --regions=512 --channels=256 \\
-      --levels=2,6
+      --levels=2,6 --canonical_side=224
 
-The defaults are the box head of the digit scenes. The forms take turns round by round, so that other load on
-the machine affects both, and the median over the rounds is reported. Memory is the size of XLA's temporaries.
+The defaults are the box head of `experiments/configs/detect_digits.py`. The forms take turns round by round,
+so that other load on the machine affects both. The median over the rounds is reported, and its ratio to that
+of the first form. Memory is the size of XLA's temporaries.
 """
 
 import statistics
@@ -23,6 +24,7 @@ from experiments import flags
 from experiments.benchmarks import results
 
 FLAGS = absl_flags.FLAGS
+_SETTINGS = "images", "canvas", "regions", "channels", "bins", "sampling_ratio", "canonical_side", "rounds"
 
 
 def define_flags() -> None:
@@ -30,10 +32,11 @@ def define_flags() -> None:
     for name, default, meaning in (
         ("images", 8, "Number of images."),
         ("canvas", 128, "Side of the canvas in pixels."),
-        ("regions", 64, "Regions of an image."),
-        ("channels", 64, "Channels of the pyramid."),
+        ("regions", 32, "Regions of an image."),
+        ("channels", 48, "Channels of the pyramid."),
         ("bins", 7, "Bins of a region along each axis."),
         ("sampling_ratio", 2, "Samples of a bin along each axis."),
+        ("canonical_side", 112, "Side in pixels of a region that belongs to level 4."),
         ("rounds", 9, "Number of timed calls of each form."),
     ):
         absl_flags.DEFINE_integer(name, default, meaning, lower_bound=1)
@@ -48,8 +51,9 @@ def main(argv):
     pyramid, regions = inputs(
         FLAGS.images, FLAGS.canvas, FLAGS.regions, FLAGS.channels, range(least, most + 1)
     )
-    rows = measure(pyramid, regions, FLAGS.bins, FLAGS.sampling_ratio, FLAGS.rounds)
-    given = {name: FLAGS[name].value for name in ("images", "canvas", "regions", "channels", "bins")}
+    align = RoiAlign(sampling_ratio=FLAGS.sampling_ratio, canonical_side=FLAGS.canonical_side)
+    rows = measure(pyramid, regions, align, FLAGS.bins, FLAGS.rounds)
+    given = {name: FLAGS[name].value for name in _SETTINGS}
     measured = {"machine": results.machine(), "settings": given | {"levels": [least, most]}, "rows": rows}
     results.publish(FLAGS.workdir, "roi_align.json", measured, table(rows))
 
@@ -66,12 +70,23 @@ def inputs(images: int, canvas: int, regions: int, channels: int, levels: range)
     return pyramid, np.concatenate([corner, corner + side], -1).astype(np.float32)
 
 
-def measure(pyramid, regions, bins: int, sampling_ratio: int, rounds: int) -> list[dict[str, Any]]:
-    """One row for each form: milliseconds of a call with its gradient, and bytes of temporaries."""
+def measure(pyramid, regions, align: RoiAlign, bins: int, rounds: int) -> list[dict[str, Any]]:
+    """Times each form.
+
+    Args:
+      pyramid: maps `[B, H, W, C]` by level.
+      regions: boxes `[B, N, 4]` in pixels of the canvas.
+      align: settings. Each form takes the place of its method.
+      bins: bins of a region along each axis.
+      rounds: number of timed calls of each form, at least 1.
+
+    Returns:
+      One row for each form: milliseconds of a call with its gradient, their ratio to those of the first
+      form, and bytes of temporaries.
+    """
     compiled = {}
     for method in METHODS:
-        align = RoiAlign(method, sampling_ratio)
-        compiled[method] = _gradient(align, bins).lower(pyramid, regions).compile()
+        compiled[method] = _gradient(align._replace(method=method), bins).lower(pyramid, regions).compile()
         jax.block_until_ready(compiled[method](pyramid, regions))
     seconds = {method: [] for method in METHODS}
     for _ in range(rounds):
@@ -79,10 +94,12 @@ def measure(pyramid, regions, bins: int, sampling_ratio: int, rounds: int) -> li
             begun = time.perf_counter()
             jax.block_until_ready(call(pyramid, regions))
             seconds[method].append(time.perf_counter() - begun)
+    medians = {method: 1e3 * statistics.median(seconds[method]) for method in METHODS}
     return [
         {
             "method": method,
-            "milliseconds": 1e3 * statistics.median(seconds[method]),
+            "milliseconds": medians[method],
+            "ratio": medians[method] / medians[METHODS[0]],
             "temporary_bytes": compiled[method].memory_analysis().temp_size_in_bytes,
         }
         for method in METHODS
@@ -99,11 +116,11 @@ def _gradient(align: RoiAlign, bins: int):
 def table(rows) -> Table:
     """The rows for people."""
     shown = Table(title="RoIAlign, forward and backward")
-    for column in ("form", "ms", "temporaries MB"):
+    for column in ("form", "ms", "x the first", "temporaries MB"):
         shown.add_column(column, justify="left" if column == "form" else "right")
     for row in rows:
         size = f"{row['temporary_bytes'] / 1e6:,.0f}"
-        shown.add_row(row["method"], f"{row['milliseconds']:.1f}", size)
+        shown.add_row(row["method"], f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", size)
     return shown
 
 

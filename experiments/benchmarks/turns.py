@@ -1,0 +1,95 @@
+"""Trainings of several sides that take turns, so that other load on the machine affects all of them."""
+
+import importlib
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+_LIBRARIES = {"torch": "PyTorch", "torchvision": "torchvision"}
+
+
+class Side(Protocol):
+    """The training of one side. `run` waits until the last step is done, and returns its losses by name."""
+
+    def run(self, steps: int) -> dict[str, float]: ...
+
+
+class Timed(NamedTuple):
+    """The rounds of one side."""
+
+    milliseconds: list[float]  # of a step, the mean of each round
+    losses: dict[str, float]  # of the last step
+
+
+def time_by_turns(sides: Mapping[str, Side], *, warmup: int, rounds: int, steps: int) -> dict[str, Timed]:
+    """Times the steps of each side. In every round each side runs its steps once, in the given order.
+
+    Args:
+      sides: trainings by name.
+      warmup: steps of each side before the first round, which build the programs. They are not timed.
+      rounds: number of rounds, at least 1.
+      steps: number of steps of each side in a round, at least 1.
+
+    Raises:
+      FloatingPointError: if a loss is not finite.
+    """
+    for side in sides.values():
+        side.run(warmup)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    losses = {}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            begun = time.perf_counter()
+            losses[name] = side.run(steps)
+            times[name].append(1e3 * (time.perf_counter() - begun) / steps)
+            _check_finite(name, losses[name])
+    return {name: Timed(times[name], losses[name]) for name in sides}
+
+
+def _check_finite(side: str, losses: Mapping[str, float]) -> None:
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"{name} of {side} is {loss}")
+
+
+def rows(timed: Mapping[str, Timed]) -> list[dict[str, Any]]:
+    """A row for each side: milliseconds of a step, their ratio to those of the first side, and the losses.
+
+    The time of a side is the median over its rounds, beside the least and the largest.
+    """
+    medians = {name: statistics.median(each.milliseconds) for name, each in timed.items()}
+    first = next(iter(medians.values()))
+    return [
+        {
+            "side": name,
+            "milliseconds": medians[name],
+            "least": min(each.milliseconds),
+            "largest": max(each.milliseconds),
+            "ratio": medians[name] / first,
+            **each.losses,
+        }
+        for name, each in timed.items()
+    ]
+
+
+def import_baseline(module: str, packages: Sequence[str]) -> ModuleType:
+    """The module of a baseline that needs optional packages.
+
+    Args:
+      module: name of the module.
+      packages: names of the packages, as pip installs them and Python imports them.
+
+    Raises:
+      ModuleNotFoundError: if a package is not installed. The message has the command that installs them.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in packages:
+            raise
+        needed = " and ".join(_LIBRARIES[package] for package in packages)
+        command = f"pip install {' '.join(packages)}"
+        raise ModuleNotFoundError(f"the baseline needs {needed}: {command}", name=error.name) from None
