@@ -158,7 +158,7 @@ class Moments:
         """Per instance and channel: pivot s, `mu(x - s)`, and `s2 = mu((x - s)^2) - mu(x - s)^2`."""
         if self._constant_over_space:
             return _residual(self._x), jnp.zeros_like(self._x), jnp.zeros_like(self._x)
-        pivot = self._pivot()
+        pivot = self._pivot(self._space, self._mask)
         if pivot is None:
             mean = _residual(self._instance_average(self._x))
             variance = jnp.maximum(self._instance_mean_square - jnp.square(mean), 0)
@@ -169,8 +169,8 @@ class Moments:
         squares = _residual(self._instance_average(jnp.square(self._x + -pivot)))
         return pivot, offset, jnp.maximum(squares - jnp.square(offset), 0)
 
-    def _pivot(self) -> jax.Array | None:
-        """A number near each instance and channel, `[B, 1.., C]`, without a gradient, or None for 0.
+    def _pivot(self, axes: tuple[int, ...], mask: jax.Array | None = None) -> jax.Array | None:
+        """A number near the values along the axes, of size 1 there, without a gradient, or None for 0.
 
         The pivot must be a value of x, not a rounded mean: XLA may compute a mean twice, and differently.
 
@@ -180,7 +180,12 @@ class Moments:
         """
         if self._coarse and platform() == "tpu":
             return None
-        return _value_of(self._x, self._space, self._mask)
+        x = lax.stop_gradient(self._x)
+        if mask is None and x.size and not _sharded(x, axes):
+            return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
+        # A maximum needs no position, so that the axes may be masked, sharded over devices, or empty.
+        largest = jnp.max(x, axes, keepdims=True, initial=-jnp.inf, where=mask)
+        return jnp.where(jnp.isfinite(largest), largest, 0)
 
     @functools.cached_property
     def _instance_mean_square(self) -> jax.Array:
@@ -222,10 +227,8 @@ class Moments:
         if moment == "mean_square":
             return average(jnp.square(self._x))
         if moment == "mean":
-            if self._coarse and platform() == "tpu":  # for the reason of `_pivot`
-                return average(self._x)
-            pivot = _value_of(self._x, (self._x.ndim - 1,))
-            return pivot + average(self._x - pivot)
+            pivot = self._pivot((self._x.ndim - 1,))
+            return average(self._x) if pivot is None else pivot + average(self._x - pivot)
         mean = self._over(name, "mean")
         center = lax.stop_gradient(mean)
         # The second term is 0. With it the derivatives of any order are right, and the first costs no pass.
@@ -266,16 +269,6 @@ def _mean(values: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """The mean over `axes`, kept with size 1. It is 0 over an empty set."""
     count = math.prod(values.shape[axis] for axis in axes)
     return jnp.sum(values, axes, keepdims=True) / max(count, 1)
-
-
-def _value_of(x: jax.Array, axes: tuple[int, ...], mask: jax.Array | None = None) -> jax.Array:
-    """A value of x along the axes, with a size of 1 there and without a gradient, or 0."""
-    x = lax.stop_gradient(x)
-    if mask is None and x.size and not _sharded(x, axes):
-        return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
-    # A maximum needs no position, so that the axes may be masked, sharded over devices, or empty.
-    largest = jnp.max(x, axes, keepdims=True, initial=-jnp.inf, where=mask)
-    return jnp.where(jnp.isfinite(largest), largest, 0)
 
 
 def _sharded(x: jax.Array, axes: tuple[int, ...]) -> bool:
