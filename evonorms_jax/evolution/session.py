@@ -119,14 +119,13 @@ def search_baselines(config: ConfigDict) -> dict[str, Graph]:
       UserError: if a layer is unknown, or uses an op beyond the paper that the search does not have.
     """
     instructions = instruction_set(config.search_space.ops)
-    for name in config.baselines:
-        if name not in KNOWN:
-            raise UserError(f"baselines must be of {', '.join(KNOWN)}, got {name!r}")
+    baselines = {name: _known_layer("baselines", name) for name in config.baselines}
+    for name, graph in baselines.items():
         try:
-            encode(KNOWN[name], instructions)
+            encode(graph, instructions)
         except UserError as error:
             raise UserError(f"baselines: {name} is out of the search space: {error}") from None
-    return {name: KNOWN[name] for name in config.baselines}
+    return baselines
 
 
 def _write_use(evaluator: Evaluator, workdir: str) -> None:
@@ -208,9 +207,15 @@ def evolution_settings(config: ConfigDict) -> EvolutionSettings:
 
 
 def _seed_layer(name: str) -> Graph:
-    if name not in KNOWN and ".json" not in name:
-        raise UserError(f"evolution.seed_layers must be of {', '.join(KNOWN)} or file.json#0, got {name!r}")
-    return KNOWN[name] if name in KNOWN else load_layer(name)
+    if ".json" in name:
+        return load_layer(name)
+    return _known_layer("evolution.seed_layers", name, " or file.json#0")
+
+
+def _known_layer(key: str, name: str, others: str = "") -> Graph:
+    if name not in KNOWN:
+        raise UserError(f"{key} must be of {', '.join(KNOWN)}{others}, got {name!r}")
+    return KNOWN[name]
 
 
 def train_baselines(
