@@ -65,14 +65,13 @@ def tiles(search: Search, top: Sequence[ScoredLayer]) -> Html:
         ("candidates per device minute", f"{60 * examined / seconds:,.1f}" if seconds else DASH),
         ("best mean accuracy", percent(top[0].mean_score if top else None)),
     ]
-    reference = _reference(search)
-    fresh = [layer for layer in (*top[:1], reference) if layer and _reranked(search, layer)]
-    if reference and len(fresh) == 2:
-        facts[-1] = ("mean accuracy of the best, fresh seeds", percent(_fresh_mean(search, fresh[0])))
-        name = f"mean accuracy of {reference.title}, fresh seeds"
-        facts.append((name, percent(_fresh_mean(search, reference))))
-    elif reference:
-        facts.append((f"mean accuracy of {reference.title}", percent(reference.mean_score)))
+    if reference := _reference(search):
+        again = [_fresh_mean(search, layer) for layer in (*top[:1], reference)]
+        if top and None not in again:
+            facts[-1] = ("mean accuracy of the best, fresh seeds", percent(again[0]))
+            facts.append((f"mean accuracy of {reference.title}, fresh seeds", percent(again[1])))
+        else:
+            facts.append((f"mean accuracy of {reference.title}", percent(reference.mean_score)))
     if search.idle_share is not None:
         facts.append(("device idle time, last run", percent(search.idle_share)))
     return element(
