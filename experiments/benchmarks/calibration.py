@@ -33,7 +33,7 @@ from rich.table import Table
 from evonorms_jax.evolution.evaluator import Evaluator
 from evonorms_jax.evolution.history import percent_text, sample_deviation
 from evonorms_jax.evolution.session import make_evaluator
-from evonorms_jax.search_space import BASELINES, CATALOG, TOKEN_LAYERS, Graph
+from evonorms_jax.search_space import BASELINES, CATALOG, OPS, TOKEN_LAYERS, Graph
 from experiments import flags
 from experiments.benchmarks import results
 
@@ -156,7 +156,8 @@ def measure(config: ConfigDict, replicas: int, reference: bool) -> dict[str, Any
 
 def ladder_of(config: ConfigDict) -> Ladder:
     """That of token networks for a search with moments of a position, else that of convolutional networks."""
-    return TOKENS if set(config.search_space.ops) & {"mean_c", "rms_c", "std_c"} else CONVOLUTIONS
+    of_tokens = any(OPS[name].index_set == "c" for name in config.search_space.ops)
+    return TOKENS if of_tokens else CONVOLUTIONS
 
 
 def stability_norms(config: ConfigDict, graphs: Sequence[Graph]) -> dict[str, list[float]]:

@@ -17,7 +17,7 @@ compares the layers found with LayerNorm, RMSNorm, DyT and Derf. `:quick` ends i
 
 from ml_collections import ConfigDict
 
-from evonorms_jax.search_space import OP_NAMES
+from evonorms_jax.search_space import OP_NAMES, OPS
 from experiments.configs import search_mnist5k
 from experiments.configs.search_defaults import check_form
 
@@ -26,9 +26,8 @@ def get_config(form: str = "full") -> ConfigDict:
     """The config; `form` is "full" or "quick"."""
     config = search_mnist5k.get_config(form)
     config.name = "search for token layers on 5,000 digits"
-    others = ("_wh", "_whc", "_whc/g")
-    config.search_space.ops = tuple(name for name in OP_NAMES if not name.endswith(others))
-    config.search_space.ops += ("erf", "mean_c", "rms_c", "std_c")
+    paper = (name for name in OP_NAMES if OPS[name].index_set in (None, "bwh"))
+    config.search_space.ops = (*paper, "erf", "mean_c", "rms_c", "std_c")
     config.search_space.num_nodes = 6
     config.baselines = ("lnc", "rms", "dyt", "derf")
     config.data.image_size = config.data.crop = 24
