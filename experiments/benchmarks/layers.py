@@ -15,7 +15,6 @@ EvoNorm-B0 takes 1.7 to 2 times as long, S0 1.4 to 1.7 times, and S2 and FRN abo
 import functools
 import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +31,7 @@ from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.provenance import hardware, now, versions
 from evonorms_jax.search_space import Graph, evaluate_reference, random_graph
 from experiments import flags
+from experiments.benchmarks import turns
 
 REFERENCE = "batch_norm+relu"
 RANDOM = "random_graph"
@@ -143,7 +143,7 @@ def measure(names: Sequence[str], shape: Sequence[int], dtype: str, rounds: int)
     for name in names:
         steps[name], temporary[name] = compile_step(make_layer(name, jnp.dtype(dtype)), x, cotangent)
         jax.block_until_ready(steps[name]())
-    medians = {name: statistics.median(times) for name, times in _times(steps, rounds).items()}
+    medians = {name: statistics.median(times) for name, times in turns.milliseconds(steps, rounds).items()}
     rows = [
         {
             "layer": name,
@@ -164,17 +164,6 @@ def measure(names: Sequence[str], shape: Sequence[int], dtype: str, rounds: int)
         RANDOM: str(sample_graph()),
         "rows": rows,
     }
-
-
-def _times(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of the steps by name, one value for each round."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            jax.block_until_ready(step())
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def table(measured: dict[str, Any]) -> str:

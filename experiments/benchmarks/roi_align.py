@@ -9,8 +9,8 @@ so that other load on the machine affects both. The median over the rounds is re
 of the first form. Memory is the size of XLA's temporaries.
 """
 
+import functools
 import statistics
-import time
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from evonorms_jax.detection.roi_align import METHODS, RoiAlign
 from experiments import flags
-from experiments.benchmarks import results
+from experiments.benchmarks import results, turns
 
 FLAGS = absl_flags.FLAGS
 _SETTINGS = "images", "canvas", "regions", "channels", "bins", "sampling_ratio", "canonical_side", "rounds"
@@ -84,17 +84,13 @@ def measure(pyramid, regions, align: RoiAlign, bins: int, rounds: int) -> list[d
       One row for each form: milliseconds of a call with its gradient, their ratio to those of the first
       form, and bytes of temporaries.
     """
-    compiled = {}
-    for method in METHODS:
-        compiled[method] = _gradient(align._replace(method=method), bins).lower(pyramid, regions).compile()
-        jax.block_until_ready(compiled[method](pyramid, regions))
-    seconds = {method: [] for method in METHODS}
-    for _ in range(rounds):
-        for method, call in compiled.items():
-            begun = time.perf_counter()
-            jax.block_until_ready(call(pyramid, regions))
-            seconds[method].append(time.perf_counter() - begun)
-    medians = {method: 1e3 * statistics.median(seconds[method]) for method in METHODS}
+    compiled = {
+        method: _gradient(align._replace(method=method), bins).lower(pyramid, regions).compile()
+        for method in METHODS
+    }
+    calls = {method: functools.partial(call, pyramid, regions) for method, call in compiled.items()}
+    turns.milliseconds(calls, 1)  # the first calls are slower
+    medians = {name: statistics.median(times) for name, times in turns.milliseconds(calls, rounds).items()}
     return [
         {
             "method": method,

@@ -1,14 +1,33 @@
-"""Trainings of several sides that take turns, so that other load on the machine affects all of them."""
+"""Calls, and trainings of several sides, that take turns: other load on the machine affects all of them."""
 
+import functools
 import importlib
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
+import jax
+
 _LIBRARIES = {"torch": "PyTorch", "torchvision": "torchvision"}
+
+
+def milliseconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of calls by name, one value for each round.
+
+    Args:
+      calls: functions by name. In every round each is called once, in the given order, and waited for.
+      rounds: number of rounds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            jax.block_until_ready(call())
+            times[name].append(1e3 * (time.perf_counter() - begun))
+    return times
 
 
 class Side(Protocol):
@@ -36,17 +55,16 @@ def time_by_turns(sides: Mapping[str, Side], *, warmup: int, rounds: int, steps:
     Raises:
       FloatingPointError: if a loss is not finite.
     """
-    for side in sides.values():
-        side.run(warmup)
-    times: dict[str, list[float]] = {name: [] for name in sides}
     losses = {}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            begun = time.perf_counter()
-            losses[name] = side.run(steps)
-            times[name].append(1e3 * (time.perf_counter() - begun) / steps)
-            _check_finite(name, losses[name])
-    return {name: Timed(times[name], losses[name]) for name in sides}
+
+    def run(name: str, count: int) -> None:
+        losses[name] = sides[name].run(count)
+        _check_finite(name, losses[name])
+
+    for name in sides:
+        run(name, warmup)
+    times = milliseconds({name: functools.partial(run, name, steps) for name in sides}, rounds)
+    return {name: Timed([each / steps for each in times[name]], losses[name]) for name in sides}
 
 
 def _check_finite(side: str, losses: Mapping[str, float]) -> None:
