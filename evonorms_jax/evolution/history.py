@@ -163,6 +163,7 @@ class History:
         self._originals: dict[str, int] = {}
         self._selectable: list[Record] = []
         self._scores: np.ndarray = np.zeros((0, 0))  # [N, K] of the selectable records, with spare rows
+        self._steps = [0]  # spent before each record, and by all
         for record in records:
             self.append(record)
 
@@ -184,11 +185,16 @@ class History:
         if record.index != len(self._records):
             raise UserError(f"the next record has index {len(self._records)}, got {record.index}")
         self._records.append(record)
+        self._steps.append(self._steps[-1] + record.evaluation.steps)
         if record.selectable:
             self._add_scores(list(record.evaluation.scores.values()))
             self._selectable.append(record)
         if record.evaluation.fingerprint:
             self._originals.setdefault(record.evaluation.fingerprint, record.index)
+
+    def steps(self, before: int | None = None) -> int:
+        """Steps of training and stability test that the records with an index below `before` have cost."""
+        return self._steps[len(self) if before is None else before]
 
     def original(self, fingerprint: str) -> Record | None:
         """The first record with this fingerprint."""

@@ -13,7 +13,7 @@ from evonorms_jax.evolution.history import History, Proposal, Record
 from evonorms_jax.evolution.selection import COST_AWARE, SELECTIONS, with_cost
 from evonorms_jax.evolution.survival import SURVIVALS
 from evonorms_jax.runs.config_checks import nearest
-from evonorms_jax.search_space import OPS, Graph, mutate, random_graph
+from evonorms_jax.search_space import MUTATIONS, OPS, Graph, random_graph
 from evonorms_jax.search_space.encoding import CAPACITY
 
 
@@ -27,9 +27,9 @@ class EvolutionSettings(NamedTuple):
       survival: a key of `SURVIVALS`; the rule that forms the population.
       selection: a key of `SELECTIONS`; the rule that picks a parent from the population.
       tournament_fraction: share of the population in a tournament.
+      mutation: a key of `MUTATIONS`; what a mutation draws anew.
       mutations: number of mutations in a row from parent to child.
-      redraw: whether mutations are drawn again until the canonical graph of the child differs from the
-        parent's.
+      redraw: whether a child mutates further until its canonical graph differs from the parent's.
       random_probability: probability that a new random graph replaces the child.
       round_size: number of proposals made from one state of the history, to be evaluated in parallel.
       num_nodes: number of intermediate nodes of random graphs.
@@ -43,6 +43,7 @@ class EvolutionSettings(NamedTuple):
     survival: str
     selection: str
     tournament_fraction: float
+    mutation: str
     mutations: int
     redraw: bool
     random_probability: float
@@ -87,22 +88,27 @@ def _propose(
 ) -> Proposal:
     if settings.select and index < len(settings.seed_layers):
         return Proposal(settings.seed_layers[index], "seed")
+    # Random graphs have a stream of their own. So all searches with a seed share them, whatever their methods
+    # and settings, and whenever their evolutions begin.
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    if not settings.select or len(scores) < max(1, settings.initial_population):
+    choices = np.random.default_rng(np.random.SeedSequence([seed, index, 1]))
+    evolves = settings.select and len(scores) >= max(1, settings.initial_population)
+    if not evolves or choices.random() < settings.random_probability:
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
-    parent = parent_at(SELECTIONS[settings.selection](rng, scores, settings))
-    child = _mutated(rng, parent.graph, settings)
-    if rng.random() < settings.random_probability:
-        return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
-    return Proposal(child, "mutation", (parent.index,))
+    parent = parent_at(SELECTIONS[settings.selection](choices, scores, settings))
+    return Proposal(_mutated(choices, parent.graph, settings), "mutation", (parent.index,))
 
 
 def _mutated(rng: np.random.Generator, parent: Graph, settings: EvolutionSettings) -> Graph:
-    """A child of the parent; with `redraw` the first of at most a hundred that computes something else."""
+    """A child of the parent; with `redraw` it mutates until it computes something else.
+
+    Dead nodes drift on the way, so that the children of one parent have different ones to use. Source: the
+    mutation "single" of Goldman and Punch, 2013.
+    """
+    child = parent
     for _ in range(_MOST_DRAWS if settings.redraw else 1):
-        child = parent
         for _ in range(settings.mutations):
-            child = mutate(rng, child, settings.ops)
+            child = MUTATIONS[settings.mutation](rng, child, settings.ops)
         if child.canonical != parent.canonical:
             break
     return child
@@ -118,6 +124,7 @@ def check_settings(settings: EvolutionSettings) -> None:
     """Raises ValueError, in one line, at the first setting that no search can use."""
     _check_name("evolution.selection", settings.selection, SELECTIONS)
     _check_name("evolution.survival", settings.survival, SURVIVALS)
+    _check_name("evolution.mutation", settings.mutation, MUTATIONS)
     if not 1 <= settings.num_nodes <= CAPACITY:
         raise UserError(
             f"search_space.num_nodes must be from 1 to {CAPACITY}, the capacity of the universal program "

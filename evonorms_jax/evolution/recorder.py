@@ -84,7 +84,8 @@ class Recorder(SilentRecorder):
     """
 
     def __init__(self, config: ConfigDict, workdir: str, devices: Devices):
-        self._budget, self._every, self._devices = config.budget, config.checkpoint_every, devices
+        self._budget, self._limit = config.budget, config.device_steps
+        self._every, self._devices = config.checkpoint_every, devices
         with contextlib.ExitStack() as opened:
             path = opened.enter_context(claim_workdir(workdir, config.to_dict()))
             self._archive = opened.enter_context(Archive(path, config.top_k))
@@ -147,14 +148,21 @@ class Recorder(SilentRecorder):
         self._archive.checkpoint(self.history)
 
     def _show(self, rows: Sequence[tuple[str, str]]) -> None:
-        self._display.update(completed=len(self.history), total=self._budget, rows=rows)
+        if self._limit is None:
+            self._display.update(completed=len(self.history), total=self._budget, rows=rows)
+        else:  # steps tell the time left better than candidates, of which most cost none
+            self._display.update(completed=self.history.steps(), total=self._limit, rows=rows)
 
     def _rows(self, rate: float, idle: float) -> list[tuple[str, str]]:
         seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
         best, devices = "no candidate accepted yet", self._devices.devices
+        examined = f"{len(self.history):,} candidates"
+        if self._limit is not None:
+            examined += f" in {self.history.steps():,} of {self._limit:,} steps"
         if self._best is not None:
             best = f"{readable(self._best.graph)}  {_percentages(self._best.evaluation.scores)}"
         return [
+            ("examined", examined),
             ("outcomes", ", ".join(f"{number} {title}" for number, title in seen if number)),
             ("speed", f"{rate:.0f} candidates a minute"),
             ("devices", f"{len(devices)} of kind {devices[0].device_kind}, idle {100 * idle:.0f} %"),

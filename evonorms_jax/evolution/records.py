@@ -15,6 +15,7 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.fronts import pareto_front
 from evonorms_jax.evolution.history import Evaluation, History, Record
 from evonorms_jax.evolution.reranking import RerankedLayer
+from evonorms_jax.evolution.search import is_finished
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.workdir import CONFIG
 from evonorms_jax.search_space import Graph
@@ -99,14 +100,16 @@ class Search(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether the budget is spent. A search of method "random" ends with its first accepted layer.
-
-        A search of a comparison has a budget of training steps, too, in `device_steps`.
-        """
+        """Whether the budget is spent. A search of method "random" ends with its first accepted layer."""
         found = self.config["method"] == "random" and self.history.selectable()
-        limit = self.config.get("device_steps")
-        spent = limit is not None and sum(record.evaluation.steps for record in self.history) >= limit
-        return bool(found) or spent or len(self.history) >= self.config["budget"]
+        budget, limit = self.config["budget"], self.device_steps
+        round_size = 1 if limit is None else self.config["evolution"]["round_size"]
+        return bool(found) or is_finished(self.history, round_size, budget=budget, device_steps=limit)
+
+    @property
+    def device_steps(self) -> int | None:
+        """The budget of training steps, None without one. Configs of early versions lack the key."""
+        return self.config.get("device_steps")
 
 
 def mean_score(scores: Mapping[str, float]) -> float | None:

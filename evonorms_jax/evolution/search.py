@@ -14,6 +14,7 @@ def search(
     *,
     seed: int,
     budget: int,
+    device_steps: int | None = None,
     stop_at_first: bool = False,
 ) -> Iterator[list[Record]]:
     """Extends the history to `budget` examined candidates and yields the new records of each round.
@@ -27,11 +28,14 @@ def search(
       settings: see `EvolutionSettings`.
       seed: base seed of all proposals.
       budget: number of candidates in the final history.
+      device_steps: steps of training and stability test after which no further round begins, None without a
+        limit.
       stop_at_first: whether to end with the first accepted candidate (method `random`).
     """
-    while len(history) < budget and not (stop_at_first and history.selectable()):
+    size, limits = settings.round_size, {"budget": budget, "device_steps": device_steps}
+    while not is_finished(history, size, **limits) and not (stop_at_first and history.selectable()):
         first = len(history)
-        end = min(first - first % settings.round_size + settings.round_size, budget)
+        end = min(_round_start(history, size) + size, budget)
         proposals = propose_round(history, settings, seed, range(first, end))
         evaluations = examine([proposal.graph for proposal in proposals], history)
         records = []
@@ -41,3 +45,16 @@ def search(
             if stop_at_first and record.selectable:
                 break
         yield records
+
+
+def is_finished(history: History, round_size: int, *, budget: int, device_steps: int | None = None) -> bool:
+    """Whether the budget of candidates is spent, or that of steps before the current round.
+
+    A round that was begun is completed, also after a kill in the middle of it.
+    """
+    paid = device_steps is not None and history.steps(_round_start(history, round_size)) >= device_steps
+    return paid or len(history) >= budget
+
+
+def _round_start(history: History, round_size: int) -> int:
+    return len(history) - len(history) % round_size

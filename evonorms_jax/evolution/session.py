@@ -75,8 +75,15 @@ def run_search(config: ConfigDict, workdir: str, hosts: Hosts | None = None) -> 
         history = _send_history(recorder, hosts)
         train_baselines(evaluator, baselines, recorder, hosts, stopped)
         first_only = config.method == "random"
-        options = {"seed": config.seed, "budget": config.budget, "stop_at_first": first_only}
-        rounds = search(history, evaluator.examine, settings, **options)
+        rounds = search(
+            history,
+            evaluator.examine,
+            settings,
+            seed=config.seed,
+            budget=config.budget,
+            device_steps=config.device_steps,
+            stop_at_first=first_only,
+        )
         interrupted = stopped()
         while not interrupted and (records := next(rounds, None)) is not None:
             recorder.examined(records)

@@ -42,14 +42,18 @@ def _reference(search: Search) -> ScoredLayer | None:
 
 def header(search: Search) -> Html:
     """The title and the progress of the search."""
-    examined, budget = len(search.history), search.config["budget"]
+    examined, limit = len(search.history), search.device_steps
     state = "finished" if search.finished else "not finished"
-    line = f"{examined:,} of {budget:,} candidates examined · {state}"
+    line = f"{examined:,} of {search.config['budget']:,} candidates examined"
+    if limit is not None:
+        line = f"{examined:,} candidates examined in {search.history.steps():,} of {limit:,} steps"
     notes = ["The last line of the history was incomplete and is left out."] if search.torn else []
     return element(
         "header",
         element("h1", search.config["name"]),
-        element("p", f"Search for normalization-activation layers · {search.config['method']} · {line}"),
+        element(
+            "p", f"Search for normalization-activation layers · {search.config['method']} · {line} · {state}"
+        ),
         *(element("p", note, css="note") for note in notes),
     )
 

@@ -75,6 +75,7 @@ _IMAGES_AND_LAYER = _LAYER | {
 }
 _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "budget": COUNT,
+    "device_steps": COUNT,
     "checkpoint_every": COUNT,
     "top_k": COUNT,
     "rerank_replicas": INDEX,
@@ -131,7 +132,6 @@ RANGES: dict[str, dict[str, Range]] = {
     "comparison": _SEARCH_BUT_SEED
     | {
         "seeds": SEED,
-        "device_steps": COUNT,
         "reranking.top": COUNT,
         "reranking.steps": COUNT,
         "reranking.seeds": SEED,

@@ -6,13 +6,14 @@ from evonorms_jax.search_space.graph import Graph, Node
 from evonorms_jax.search_space.norm_act import NormAct
 from evonorms_jax.search_space.primitives import LEAVES, OP_NAMES, OPS
 from evonorms_jax.search_space.reference import evaluate_reference, reference_batch_moments
-from evonorms_jax.search_space.sampling import mutate, random_graph
+from evonorms_jax.search_space.sampling import MUTATIONS, mutate, mutate_gene, random_graph
 
 __all__ = [
     "BASELINES",
     "CATALOG",
     "KNOWN",
     "LEAVES",
+    "MUTATIONS",
     "OPS",
     "OP_NAMES",
     "TOKEN_LAYERS",
@@ -22,6 +23,7 @@ __all__ = [
     "compile_graph",
     "evaluate_reference",
     "mutate",
+    "mutate_gene",
     "random_graph",
     "reference_batch_moments",
 ]

@@ -23,7 +23,7 @@ from evonorms_jax.runs.hosts import Hosts
 from evonorms_jax.runs.interrupt import stop_requested
 from evonorms_jax.search_space import Graph
 from evonorms_jax.study.cells import STOPPED
-from evonorms_jax.study.methods import chosen_searches, search_config, spent
+from evonorms_jax.study.methods import chosen_searches, search_config
 
 
 def search_dir(workdir: epath.Path, search: str, seed: int) -> epath.Path:
@@ -79,20 +79,15 @@ def _run(
     stopped: Callable[[], bool],
 ) -> bool:
     """Runs or resumes a search. Returns False if it was stopped, with all examined candidates saved."""
-    limit = settings.device_steps
     with Recorder(settings, path, evaluator.devices) as recorder:
         history = recorder.history
         session.train_baselines(evaluator, session.search_baselines(settings), recorder, Hosts(), stopped)
         examine = Sharing(evaluator, known, history)
         proposals = session.evolution_settings(settings)
-        rounds = search(history, examine, proposals, seed=settings.seed, budget=settings.budget)
-        steps = int(spent(list(history))[-1]) if len(history) else 0
+        limits = {"budget": settings.budget, "device_steps": settings.device_steps}
+        rounds = search(history, examine, proposals, seed=settings.seed, **limits)
         interrupted = bool(stopped())
-        while not interrupted and (limit is None or steps < limit):
-            records = next(rounds, None)
-            if records is None:
-                break
-            steps += sum(record.evaluation.steps for record in records)
+        while not interrupted and (records := next(rounds, None)) is not None:
             recorder.examined(records)
             interrupted = bool(stopped())
         recorder.finish()

@@ -17,6 +17,8 @@ def get_defaults() -> ConfigDict:
     config.seed = 0  # base seed of proposals, weights, batches and crops
     config.method = "evolution"  # or random_search, or random: ends with the first accepted layer
     config.budget = 5000  # candidates examined, rejected ones included
+    # Steps of training and stability test after which a search ends, over all anchors. None: no such limit.
+    config.device_steps = config_dict.placeholder(int)
     config.executor = "auto"  # universal, compiled (a program for each survivor of the tests), or auto
     config.checkpoint_every = 50  # candidates between checkpoints; history.jsonl is written every round
     config.top_k = 10  # number of layers to re-rank: the paper's
@@ -81,8 +83,9 @@ def get_defaults() -> ConfigDict:
     config.evolution.survival = "aging"  # the paper's: the most recent ones survive; or nsga2
     config.evolution.selection = "pareto"  # the paper's; or average, nsga2, pareto_cost
     config.evolution.tournament_fraction = 0.05  # the paper's
+    config.evolution.mutation = "node"  # the paper's; "gene" draws an op or one input, and is ours
     config.evolution.mutations = 2
-    config.evolution.redraw = False  # True is ours: draw mutations again until the layer changes
+    config.evolution.redraw = False  # True is ours: mutate until the layer changes
     config.evolution.random_probability = 0.5
     config.evolution.round_size = 32  # number of proposals from one state of the history
     config.evolution.seed_layers = ()  # names such as evonorm_b0, or file.json#0
@@ -92,6 +95,7 @@ def get_defaults() -> ConfigDict:
 def set_quick(config: ConfigDict) -> None:
     """Changes a config to its `:quick` form: synthetic images, one tiny anchor, sixty candidates."""
     config.budget = 60
+    config.device_steps = None
     config.checkpoint_every = 50
     config.data.source = "synthetic"
     config.data.image_size = 12

@@ -36,9 +36,15 @@ def get_config(form: str = "full") -> ConfigDict:
     config.proxy.learning_rate = 0.003
     config.proxy.weight_decay = 0.05
     if not check_form(form):
-        config.budget = 8_000
+        config.budget, config.device_steps = 8_000, None
+        config.proxy.steps = 220
+        config.proxy.batch_size = 32
+        config.rejection.hurdle_steps = 50
         config.rejection.stability_anchor = "vit_narrow"  # the Mixer bears layers without a norm
         # After 100 steps normalizers have 34 % and more there, most pointwise functions less than 30 %.
         config.rejection.quality_threshold = 3.0
         config.evolution.initial_population = 10
+        config.evolution.mutation = "node"
+        config.evolution.mutations = 2
+        config.evolution.round_size = 128
     return config

@@ -21,6 +21,7 @@ SETTINGS = EvolutionSettings(
     survival="aging",
     selection="pareto",
     tournament_fraction=0.25,
+    mutation="node",
     mutations=2,
     redraw=False,
     random_probability=0.5,
@@ -53,11 +54,12 @@ def propose(history, settings, seed, index):
 
 def plain_tournament(history, settings, seed, index):
     """The paper's evolution as a plain loop over lists, with the same draws."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 1]))
+    new = random_graph(np.random.default_rng(np.random.SeedSequence([seed, index])))
     before = index - index % settings.round_size
     people = [r for r in history if r.index < before and r.evaluation.scores][-settings.population_size :]
-    if len(people) < settings.initial_population:
-        return Proposal(random_graph(rng), "random")
+    if len(people) < settings.initial_population or rng.random() < settings.random_probability:
+        return Proposal(new, "random")
     size = max(1, round(settings.tournament_fraction * len(people)))
     members = [people[i] for i in rng.choice(len(people), size, replace=False)]
     vectors = [list(member.evaluation.scores.values()) for member in members]
@@ -70,8 +72,6 @@ def plain_tournament(history, settings, seed, index):
     child = parent.graph
     for _ in range(settings.mutations):
         child = mutate(rng, child)
-    if rng.random() < settings.random_probability:
-        return Proposal(random_graph(rng), "random")
     return Proposal(child, "mutation", (parent.index,))
 
 
@@ -149,6 +149,14 @@ def test_cost_enters_the_selection_of_parents_only_if_it_is_asked_for():
         for rule in ("pareto", "pareto_cost")
     }
     assert parents == {"pareto": {0, 1, 2, 3, 4}, "pareto_cost": {0, 2}}
+
+
+def test_an_evolution_draws_the_random_graphs_of_the_random_search_with_its_seed():
+    settings = SETTINGS._replace(round_size=1, random_probability=0.5)
+    for index in range(40, 80):
+        proposal = propose(history_of(40), settings, 3, index)
+        plain = propose(History([]), settings._replace(select=False), 3, index)
+        assert proposal.origin == "mutation" or proposal == plain
 
 
 def test_random_search_never_selects():

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from evonorms_jax.search_space import OP_NAMES, OPS, Graph, mutate, random_graph
+from evonorms_jax.search_space import MUTATIONS, OP_NAMES, OPS, Graph, mutate, mutate_gene, random_graph
 from evonorms_jax.search_space.sampling import NUM_NODES, check_space
 
 # Chi^2 may exceed its mean by so many of its standard deviations: one sound seed in thousands does.
@@ -89,9 +89,47 @@ def test_mutation_draws_ops_and_inputs_uniformly(rng):
     assert_uniform(Counter(i for _, inputs in changed for i in inputs), range(13))
 
 
-def test_mutation_can_kill_and_revive(rng):
-    graph = Graph.parse("x / std_bwh(x)")
-    sizes = {len(mutate(rng, graph).live_nodes) for _ in range(300)}
+def test_a_mutated_gene_is_an_op_or_one_input(rng):
+    """Of the last of ten binary nodes: a third of the draws are ops, the others are one input each."""
+    graph = Graph([("add", (0, 1))] * (NUM_NODES - 1) + [("div", (2, 3))])
+    drawn = Counter()
+    for _ in range(6000):
+        node = mutate_gene(rng, graph).nodes[-1]
+        if node.op != "div":
+            drawn["op"] += 1
+            assert node.inputs == (2, 3)[: OPS[node.op].arity]
+        elif node.inputs != (2, 3):
+            drawn["first" if node.inputs[0] != 2 else "second"] += 1
+            assert node.inputs[0] == 2 or node.inputs[1] == 3
+    chances = {"op": 23 / 24, "first": 12 / 13, "second": 12 / 13}
+    expected = {gene: 6000 / NUM_NODES / 3 * chance for gene, chance in chances.items()}
+    chi2 = sum((drawn[gene] - expected[gene]) ** 2 / expected[gene] for gene in expected)
+    assert set(drawn) == set(expected)
+    assert chi2 < 3 + STANDARD_DEVIATIONS * np.sqrt(6)
+
+
+def test_a_mutated_op_draws_the_inputs_that_it_lacks(rng):
+    graph = Graph([("exp", (2,))])
+    nodes = [mutate_gene(rng, graph).nodes[0] for _ in range(4000)]
+    binary = [node.inputs for node in nodes if OPS[node.op].arity == 2]
+    assert {first for first, _ in binary} == {2}
+    assert_uniform(Counter(second for _, second in binary), range(4))
+    assert_uniform(
+        Counter(node.inputs[0] for node in nodes if node.op == "exp" and node.inputs[0] != 2), (0, 1, 3)
+    )
+
+
+def test_one_gene_leads_from_an_instance_norm_to_one_with_a_nonlinearity(rng):
+    nodes = [("abs", (0,)), ("std_wh", (0,)), ("div", (0, 5))]
+    children = {str(mutate_gene(rng, Graph(nodes))) for _ in range(500)}
+    assert "abs(x) / std_wh(x)" in children
+    assert "abs(x) / std_wh(x)" not in {str(mutate(rng, Graph(nodes))) for _ in range(500)}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_mutation_can_kill_and_revive(mutation, rng):
+    graph = Graph.parse("x / std_bwh(x)", NUM_NODES)
+    sizes = {len(MUTATIONS[mutation](rng, graph).live_nodes) for _ in range(300)}
     assert min(sizes) < len(graph.live_nodes) < max(sizes)
 
 
@@ -115,7 +153,7 @@ def test_the_generator_alone_decides():
     def draw(seed):
         rng = np.random.default_rng(seed)
         graph = random_graph(rng)
-        return graph, mutate(rng, graph), mutate(rng, graph)
+        return graph, mutate(rng, graph), mutate_gene(rng, graph)
 
     assert draw(3) == draw(3)
     assert len({*draw(3), *draw(4)}) == 6
@@ -141,7 +179,7 @@ def test_a_bad_search_space_is_one_clear_line(keywords, message, rng):
     checks = [lambda: random_graph(rng, **keywords)]
     checks.append(lambda: check_space(**{"num_nodes": NUM_NODES, "ops": OP_NAMES, **keywords}))
     if "ops" in keywords:
-        checks.append(lambda: mutate(rng, Graph([("exp", (0,))]), **keywords))
+        checks += [lambda m=m: m(rng, Graph([("exp", (0,))]), **keywords) for m in MUTATIONS.values()]
     for check in checks:
         with pytest.raises(ValueError, match=message + "$") as error:
             check()
