@@ -1,12 +1,12 @@
 """The end of a search: its budget of candidates, and its budget of steps."""
 
 import pytest
+from support import search_configs
 
 from evonorms_jax.evolution.history import Evaluation, History
 from evonorms_jax.evolution.proposal import EvolutionSettings
 from evonorms_jax.evolution.search import search
 from evonorms_jax.evolution.session import evolution_settings
-from support import search_configs
 
 STEPS = 10  # that every candidate costs
 
