@@ -13,8 +13,8 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.gan import inception_weights
 from evonorms_jax.gan.inception import FEATURES, Inception
 from evonorms_jax.gan.resize import check_convention, preprocess
-from evonorms_jax.search_space.target import building_for
 from evonorms_jax.training.mesh import data_mesh, put_batch, replicated, split
+from evonorms_jax.training.steps import building_on
 
 #: The name of the network that makes a distance an FID and a class score an Inception score.
 INCEPTION = "Inception of 2015-12-05"
@@ -85,7 +85,7 @@ class Embedder:
         self._extract = jax.jit(self._traced, out_shardings=split(self._mesh))
 
     def _traced(self, variables, images):
-        with building_for(self._mesh.devices.flat[0].platform):
+        with building_on(self._mesh):
             return self.network.extract(variables, images)
 
     def parts(self, images: np.ndarray) -> Iterator[Embedded]:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from evonorms_jax.search_space.target import looping
+
 
 def run_stage(blocks: Sequence[Any], x: jax.Array, *, train: bool, scan: bool) -> jax.Array:
     """Applies the blocks of one stage to x `[B, spatial..., C]`.
@@ -26,7 +28,8 @@ def run_stage(blocks: Sequence[Any], x: jax.Array, *, train: bool, scan: bool) -
         return x
 
     def body(block, x, _):
-        return block(x, train=train), None
+        with looping(True):
+            return block(x, train=train), None
 
     loop = nn.scan(
         body,

@@ -1,8 +1,10 @@
-"""The platform that programs are traced for.
+"""The platform that programs are traced for, and whether they run in a loop.
 
 Some computations have one form for TPU and another for CPU. A program can be traced on a CPU host and run
 on other devices, so the backend of the host does not tell which form is right. Whoever knows the devices of a
-program traces it inside `building_for`; the forms ask `platform`.
+program traces it inside `building_for`; the forms ask `platform`. XLA:CPU has slow convolutions in loops, so
+those forms ask `in_loop`, too. A form for loops is never bad, so that is the default, and whoever traces a
+step outside of all loops says so with `looping(False)`. A loop within says `looping(True)` for its body.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import jax
 
 # A part of the key of JAX's trace caches: a function traced for one platform is traced again for another.
 _platform = jax.make_user_context("")
+_looping = jax.make_user_context(True)
 
 
 def building_for(platform: str) -> contextlib.AbstractContextManager[None]:
@@ -21,6 +24,16 @@ def building_for(platform: str) -> contextlib.AbstractContextManager[None]:
 def platform() -> str:
     """The platform of the innermost `building_for`, by default JAX's own."""
     return _platform.value or jax.default_backend()
+
+
+def looping(inside: bool) -> contextlib.AbstractContextManager[None]:
+    """A context in which programs are traced that run in a loop of XLA, such as `scan`, or outside of all."""
+    return _looping(inside)
+
+
+def in_loop() -> bool:
+    """Whether the innermost `looping` is one of a loop, True without any."""
+    return _looping.value
 
 
 def compiler_options(platform: str) -> dict[str, bool]:

@@ -6,7 +6,7 @@ other. Each part has G groups of b images with batch statistics of their own, so
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from evonorms_jax.data import normalize
 from evonorms_jax.errors import UserError
-from evonorms_jax.search_space.target import building_for
+from evonorms_jax.search_space.target import building_for, looping
 from evonorms_jax.training.mesh import grouped, put_batch, replicated
 
 
@@ -213,9 +213,11 @@ def evaluated_variables(state: TrainState) -> dict[str, Any]:
     return state.average or {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def building_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
-    """A context in which programs are traced for the devices of a mesh."""
-    return building_for(mesh.devices.flat[0].platform)
+@contextlib.contextmanager
+def building_on(mesh: Mesh) -> Iterator[None]:
+    """A context in which programs without a loop around them are traced for the devices of a mesh."""
+    with building_for(mesh.devices.flat[0].platform), looping(False):
+        yield
 
 
 def make_evaluate(model: nn.Module, images: Images, mesh: Mesh) -> Callable[..., dict[str, float]]:
@@ -253,7 +255,8 @@ def mean_over_parts(run, parts):
         return run(jax.tree.map(lambda leaf: leaf[0], parts))
 
     def add(total, part):
-        return jax.tree.map(jnp.add, total, run(part)), None
+        with looping(True):
+            return jax.tree.map(jnp.add, total, run(part)), None
 
     shapes = jax.eval_shape(run, jax.tree.map(lambda leaf: leaf[0], parts))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

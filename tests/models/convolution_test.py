@@ -10,6 +10,9 @@ from flax import linen as nn
 
 from evonorms_jax.models import convolution
 from evonorms_jax.models.convolution import IMPLEMENTATIONS, Conv, convolve, max_pool
+from evonorms_jax.models.stages import run_stage
+from evonorms_jax.search_space.target import building_for, looping
+from evonorms_jax.training.steps import mean_over_parts
 
 BATCH, HEIGHT, WIDTH = 2, 7, 8  # odd and even, so that SAME pads both evenly and unevenly
 # (channels in, channels out, groups): full, grouped, depthwise, depthwise with a multiplier.
@@ -165,6 +168,64 @@ def test_the_backend_chooses_the_implementation(monkeypatch, groups, backend, us
     x, kernel = jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 4 // groups, 4))
     program = str(jax.make_jaxpr(lambda x, w: convolve(x, w, groups=groups))(x, kernel))
     assert ("conv_general_dilated" in program) == uses_lax
+
+
+def uses_lax(function, *arguments):
+    return "conv_general_dilated" in str(jax.make_jaxpr(function)(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("size", "inputs", "groups", "outside"),
+    [
+        (3, 4, 1, True),
+        (2, 2, 1, True),
+        (1, 4, 1, False),
+        (3, 1, 1, False),
+        (3, 4, 2, False),
+        (3, 4, 4, False),
+    ],
+)
+def test_a_cpu_has_another_form_of_large_kernels_outside_of_loops(size, inputs, groups, outside):
+    x, kernel = jnp.ones((1, 4, 4, inputs)), jnp.ones((size, size, inputs // groups, 4))
+
+    def apply(x, w):
+        return convolve(x, w, groups=groups)
+
+    with building_for("cpu"):
+        assert not uses_lax(apply, x, kernel)
+        with looping(False):
+            assert uses_lax(apply, x, kernel) == outside
+            assert not uses_lax(lambda x: max_pool(x, 2), x)
+            with looping(True):
+                assert not uses_lax(apply, x, kernel)
+
+
+def test_the_loops_of_a_network_and_of_a_step_say_so():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            return Conv(4, 3)(x)
+
+    class Stage(nn.Module):
+        scan: bool
+
+        @nn.compact
+        def __call__(self, x):
+            # The first block stands before the loop, so it is the identity here.
+            blocks = [lambda x, *, train: x, Block(name="second"), Block(name="third")]
+            return run_stage(blocks, x, train=True, scan=self.scan)
+
+    x = jnp.ones((1, 4, 4, 4))
+    kernel = jnp.ones((3, 3, 4, 4))
+    with building_for("cpu"), looping(False):
+        for scan in (False, True):
+            variables = Stage(scan).init(jax.random.key(0), x)
+            assert uses_lax(Stage(scan).apply, variables, x) == (not scan)
+        for parts in (1, 2):
+            stacked = jnp.ones((parts, *x.shape))
+            assert uses_lax(lambda xs: mean_over_parts(lambda x: convolve(x, kernel), xs), stacked) == (
+                parts == 1
+            )
 
 
 @pytest.mark.parametrize(
