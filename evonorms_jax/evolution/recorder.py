@@ -151,7 +151,8 @@ class Recorder(SilentRecorder):
         if self._limit is None:
             self._display.update(completed=len(self.history), total=self._budget, rows=rows)
         else:  # steps tell the time left better than candidates, of which most cost none
-            self._display.update(completed=self.history.steps(), total=self._limit, rows=rows)
+            spent = min(self.history.steps(), self._limit)  # the last round may cost more
+            self._display.update(completed=spent, total=self._limit, rows=rows)
 
     def _rows(self, rate: float, idle: float) -> list[tuple[str, str]]:
         seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())
