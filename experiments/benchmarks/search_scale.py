@@ -76,7 +76,7 @@ def measure(config: ConfigDict, workdir: str, counts: Sequence[int]) -> dict[str
 def run(config: ConfigDict, folder: epath.Path, count: int) -> dict[str, float]:
     """A made-up search. Times in seconds of processor time, sizes in bytes."""
     config = config.copy_and_resolve_references()
-    config.budget = count
+    config.budget, config.device_steps = count, None
     gc.collect()
     before, started = memory(), time.process_time()
     with Recorder(config, str(folder), Devices(1)) as recorder:
