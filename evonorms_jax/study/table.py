@@ -111,16 +111,24 @@ class Metric(NamedTuple):
             text += f" [{', '.join(map(number, summary['values']))}]"
         return text
 
-    def describe(self) -> str:
-        """The name, unit and statistic for the notes below a table."""
+    def _describe(self) -> str:
+        """What the numbers are, for the notes below a table."""
         if self.statistic == "share":
-            return f"{self.title} in %, share of the trainings"
+            return "share of the trainings in %"
         over = {"mean": "mean ± sample standard deviation", "median": "median and all values"}
         fate = "is left out" if self.lost is None else f"counts as {self.lost:g}"
+        unit = "in %, " if self.percent else ""
         return (
-            f"{self.title}{' in %' if self.percent else ''}, {over[self.statistic]} over the seeds, where a "
-            f"training whose loss is not finite {fate}"
+            f"{unit}{over[self.statistic]} over the seeds, where a training whose loss is not finite {fate}"
         )
+
+    @staticmethod
+    def describe(metrics: "Sequence[Metric]") -> list[str]:
+        """A sentence for all metrics with the same unit and statistic."""
+        titles: dict[str, list[str]] = {}
+        for metric in metrics:
+            titles.setdefault(metric._describe(), []).append(metric.title)
+        return [f"{', '.join(names)}: {text}." for text, names in titles.items()]
 
 
 def entry_text(metric: Metric, entry: Json) -> str:

@@ -171,7 +171,7 @@ def make_table(results: Json) -> Table:
 def _notes(results: Json) -> str:
     config = results["config"]
     parts = [f"{config['name']}, {len(config['seeds'])} seeds."]
-    parts += [f"{metric.describe()}." for metric in metrics_of(config)]
+    parts += Metric.describe(metrics_of(config))
     if config["batches"]:
         parts.append("The number beside a network counts the images that share batch statistics.")
         if config["workers"] is None:

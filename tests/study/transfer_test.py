@@ -186,7 +186,7 @@ def test_a_gan_table_shows_the_median_of_the_trainings_that_ended(tmp_path, monk
     cells = "4.0 [3.0, 4.0, 9.0]", "6.0 [3.0, 9.0] (1 lost)"
     assert table.rows == [["BN-ReLU", *cells[:1] * 2], ["EvoNorm-B0", *cells[1:] * 2]]
     assert (
-        "Fréchet distance, median and all values over the seeds" in table.notes
+        "Fréchet distance: median and all values over the seeds" in table.notes
         and "is left out" in table.notes
     )
     assert draw_table(results).axes[0].get_xlabel() == "Fréchet distance"
