@@ -75,6 +75,17 @@ def define_cpu_devices() -> flags.FlagHolder:
     return flags.DEFINE_integer("cpu_devices", None, text, lower_bound=1)
 
 
+def define_counts(*counts: tuple[str, int, str]) -> None:
+    """Defines flags for numbers from 1 on, each by its name, default and help text."""
+    for name, default, text in counts:
+        flags.DEFINE_integer(name, default, text, lower_bound=1)
+
+
+def define_results() -> flags.FlagHolder:
+    """Defines `--workdir` for the results of a benchmark without a config."""
+    return flags.DEFINE_string("workdir", "runs/benchmarks", "Directory for the results.")
+
+
 def whole_numbers(name: str, values: Sequence[str]) -> list[int]:
     """The values of a list flag as numbers. Raises `UserError` unless all are above 0."""
     for value in values:

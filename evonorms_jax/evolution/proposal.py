@@ -61,9 +61,9 @@ def propose_round(
     Only records from before the round count. So the proposals can be evaluated in any order and on any number
     of devices, and a search stopped within a round resumes with the same proposals.
     """
-    round_start = indices[0] - indices[0] % settings.round_size
-    places = _survivors(history, settings, round_start) if settings.select else np.arange(0)
-    scores = history.scores(round_start)[places]
+    start = round_start(indices[0], settings.round_size)
+    places = _survivors(history, settings, start) if settings.select else np.arange(0)
+    scores = history.scores(start)[places]
     if settings.selection in COST_AWARE:
         scores = with_cost(scores, [history.selectable_at(int(place)).graph for place in places])
 
@@ -71,6 +71,11 @@ def propose_round(
         return history.selectable_at(int(places[row]))
 
     return [_propose(parent, scores, settings, seed, index) for index in indices]
+
+
+def round_start(index: int, round_size: int) -> int:
+    """The first index of the round of an index."""
+    return index - index % round_size
 
 
 def population(history: History, settings: EvolutionSettings, before: int | None = None) -> list[Record]:
@@ -88,15 +93,15 @@ def _propose(
 ) -> Proposal:
     if settings.select and index < len(settings.seed_layers):
         return Proposal(settings.seed_layers[index], "seed")
-    # Random graphs have a stream of their own. So all searches with a seed share them, whatever their methods
-    # and settings, and whenever their evolutions begin.
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    choices = np.random.default_rng(np.random.SeedSequence([seed, index, 1]))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 1]))
     evolves = settings.select and len(scores) >= max(1, settings.initial_population)
-    if not evolves or choices.random() < settings.random_probability:
+    if not evolves or rng.random() < settings.random_probability:
+        # Random graphs have a stream of their own. So all searches with a seed share them, whatever their
+        # methods and settings, and whenever their evolutions begin.
+        rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
         return Proposal(random_graph(rng, settings.num_nodes, settings.ops), "random")
-    parent = parent_at(SELECTIONS[settings.selection](choices, scores, settings))
-    return Proposal(_mutated(choices, parent.graph, settings), "mutation", (parent.index,))
+    parent = parent_at(SELECTIONS[settings.selection](rng, scores, settings))
+    return Proposal(_mutated(rng, parent.graph, settings), "mutation", (parent.index,))
 
 
 def _mutated(rng: np.random.Generator, parent: Graph, settings: EvolutionSettings) -> Graph:

@@ -148,11 +148,15 @@ class Recorder(SilentRecorder):
         self._archive.checkpoint(self.history)
 
     def _show(self, rows: Sequence[tuple[str, str]]) -> None:
-        if self._limit is None:
-            self._display.update(completed=len(self.history), total=self._budget, rows=rows)
-        else:  # steps tell the time left better than candidates, of which most cost none
-            spent = min(self.history.steps(), self._limit)  # the last round may cost more
-            self._display.update(completed=spent, total=self._limit, rows=rows)
+        completed, total = len(self.history), self._budget
+        if (
+            self._limit is not None
+        ):  # steps tell the time left better than candidates, of which most cost none
+            completed, total = (
+                min(self.history.steps(), self._limit),
+                self._limit,
+            )  # a last round may cost more
+        self._display.update(completed=completed, total=total, rows=rows)
 
     def _rows(self, rate: float, idle: float) -> list[tuple[str, str]]:
         seen = ((self._outcomes[name], outcome.title) for name, outcome in OUTCOMES.items())

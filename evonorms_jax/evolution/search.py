@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from evonorms_jax.evolution.history import Evaluation, History, Record
-from evonorms_jax.evolution.proposal import EvolutionSettings, propose_round
+from evonorms_jax.evolution.proposal import EvolutionSettings, propose_round, round_start
 from evonorms_jax.search_space import Graph
 
 
@@ -35,7 +35,7 @@ def search(
     size, limits = settings.round_size, {"budget": budget, "device_steps": device_steps}
     while not is_finished(history, size, **limits) and not (stop_at_first and history.selectable()):
         first = len(history)
-        end = min(_round_start(history, size) + size, budget)
+        end = min(round_start(first, size) + size, budget)
         proposals = propose_round(history, settings, seed, range(first, end))
         evaluations = examine([proposal.graph for proposal in proposals], history)
         records = []
@@ -52,9 +52,5 @@ def is_finished(history: History, round_size: int, *, budget: int, device_steps:
 
     A round that was begun is completed, also after a kill in the middle of it.
     """
-    paid = device_steps is not None and history.steps(_round_start(history, round_size)) >= device_steps
+    paid = device_steps is not None and history.steps(round_start(len(history), round_size)) >= device_steps
     return paid or len(history) >= budget
-
-
-def _round_start(history: History, round_size: int) -> int:
-    return len(history) - len(history) % round_size

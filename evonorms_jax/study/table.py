@@ -111,7 +111,7 @@ class Metric(NamedTuple):
             text += f" [{', '.join(map(number, summary['values']))}]"
         return text
 
-    def _describe(self) -> str:
+    def describe(self) -> str:
         """What the numbers are, for the notes below a table."""
         if self.statistic == "share":
             return "share of the trainings in %"
@@ -122,13 +122,13 @@ class Metric(NamedTuple):
             f"{unit}{over[self.statistic]} over the seeds, where a training whose loss is not finite {fate}"
         )
 
-    @staticmethod
-    def describe(metrics: "Sequence[Metric]") -> list[str]:
-        """A sentence for all metrics with the same unit and statistic."""
-        titles: dict[str, list[str]] = {}
-        for metric in metrics:
-            titles.setdefault(metric._describe(), []).append(metric.title)
-        return [f"{', '.join(names)}: {text}." for text, names in titles.items()]
+
+def describe_metrics(metrics: Sequence[Metric]) -> list[str]:
+    """A sentence for all metrics with the same unit and statistic."""
+    titles: dict[str, list[str]] = {}
+    for metric in metrics:
+        titles.setdefault(metric.describe(), []).append(metric.title)
+    return [f"{', '.join(names)}: {text}." for text, names in titles.items()]
 
 
 def entry_text(metric: Metric, entry: Json) -> str:

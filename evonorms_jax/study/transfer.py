@@ -22,7 +22,7 @@ from evonorms_jax.study import cells
 from evonorms_jax.study.cells import Cell, Runner
 from evonorms_jax.study.full_training import TRAINERS, FullTraining, columns
 from evonorms_jax.study.methods import chosen_layers
-from evonorms_jax.study.table import Json, Metric, Table, entry_text, hardware_text, publish
+from evonorms_jax.study.table import Json, Metric, Table, describe_metrics, entry_text, hardware_text, publish
 
 NAME, _LAYER_FILE = "table", "layers.json"
 #: A row: its layer for each seed, a name or a graph.
@@ -171,7 +171,7 @@ def make_table(results: Json) -> Table:
 def _notes(results: Json) -> str:
     config = results["config"]
     parts = [f"{config['name']}, {len(config['seeds'])} seeds."]
-    parts += Metric.describe(metrics_of(config))
+    parts += describe_metrics(metrics_of(config))
     if config["batches"]:
         parts.append("The number beside a network counts the images that share batch statistics.")
         if config["workers"] is None:

@@ -71,15 +71,14 @@ _SETTINGS = ("batches", "steps", "rounds", "warmup")
 
 def define_flags() -> None:
     """Defines the flags of this main. A function, so that tests can import the file."""
-    for name, default, meaning in (
+    flags.define_counts(
         ("batch_size", 8, "Images of a step."),
         ("batches", 4, "Number of different batches, which repeat in their order."),
         ("steps", 4, "Number of steps in a round. With a multiple of batches all rounds have the same ones."),
         ("rounds", 11, "Number of timed rounds of each side."),
         ("warmup", 4, "Number of steps of each side before the first round."),
-    ):
-        absl_flags.DEFINE_integer(name, default, meaning, lower_bound=1)
-    absl_flags.DEFINE_string("workdir", "runs/benchmarks", "Directory for the results.")
+    )
+    flags.define_results()
 
 
 def main(argv):
@@ -159,10 +158,7 @@ class _Jax:
         init_key, self._key = jax.random.split(jax.random.key(config.seed))
         self._step, self._state = programs.train_step, programs.init(init_key)
         self._batches = itertools.cycle([put_batch(mesh, batch) for batch in batches])
-        self.parameters = {
-            name: sum(leaf.size for leaf in jax.tree.leaves(params))
-            for name, params in self._state.params.items()
-        }
+        self.parameters = turns.count_parameters(self._state.params)
 
     def run(self, steps: int) -> dict[str, float]:
         for batch in itertools.islice(self._batches, steps):

@@ -49,15 +49,14 @@ _SETTINGS = ("network", "batch_size", "width", "steps", "rounds", "warmup")
 def define_flags() -> None:
     """Defines the flags of this main. A function, so that tests can import the file."""
     absl_flags.DEFINE_enum("network", "biggan", list(LAYOUTS), "Kind of networks.")
-    for name, default, meaning in (
+    flags.define_counts(
         ("batch_size", 32, "Real images of a step, and images generated for each update."),
         ("width", 16, "Channels of which all channel counts are multiples."),
         ("steps", 5, "Number of steps in a round."),
         ("rounds", 15, "Number of timed rounds of each side."),
         ("warmup", 3, "Number of steps of each side before the first round."),
-    ):
-        absl_flags.DEFINE_integer(name, default, meaning, lower_bound=1)
-    absl_flags.DEFINE_string("workdir", "runs/benchmarks", "Directory for the results.")
+    )
+    flags.define_results()
 
 
 def main(argv):
@@ -134,10 +133,7 @@ class _Jax:
         init_key, self._key = jax.random.split(jax.random.key(config.seed))
         self._step, self._state = programs.train_step, programs.init(init_key)
         self._batch = jax.device_put((images, labels))
-        self.parameters = {
-            name: sum(leaf.size for leaf in jax.tree.leaves(params))
-            for name, params in self._state.params.items()
-        }
+        self.parameters = turns.count_parameters(self._state.params)
 
     def run(self, steps: int) -> dict[str, float]:
         for _ in range(steps):

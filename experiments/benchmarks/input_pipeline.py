@@ -69,7 +69,7 @@ def define_flags() -> None:
         "counts", None, "Numbers of threads and processes, by default 1, 2, 4 and so on up to all cores."
     )
     absl_flags.DEFINE_float("seconds", 8.0, "Seconds for each row of the pipeline.", lower_bound=0)
-    absl_flags.DEFINE_string("workdir", "runs/benchmarks", "Directory for input_pipeline.json.")
+    flags.define_results()
 
 
 def main(argv):

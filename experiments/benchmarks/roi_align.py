@@ -29,7 +29,7 @@ _SETTINGS = "images", "canvas", "regions", "channels", "bins", "sampling_ratio",
 
 def define_flags() -> None:
     """Defines the flags of this main. A function, so that tests can import the file."""
-    for name, default, meaning in (
+    flags.define_counts(
         ("images", 8, "Number of images."),
         ("canvas", 128, "Side of the canvas in pixels."),
         ("regions", 32, "Regions of an image."),
@@ -38,10 +38,9 @@ def define_flags() -> None:
         ("sampling_ratio", 2, "Samples of a bin along each axis."),
         ("canonical_side", 112, "Side in pixels of a region that belongs to level 4."),
         ("rounds", 9, "Number of timed calls of each form."),
-    ):
-        absl_flags.DEFINE_integer(name, default, meaning, lower_bound=1)
+    )
     absl_flags.DEFINE_list("levels", "2,4", "Least and largest level of the pyramid.")
-    absl_flags.DEFINE_string("workdir", "runs/benchmarks", "Directory for the results.")
+    flags.define_results()
 
 
 def main(argv):

@@ -36,6 +36,11 @@ class Side(Protocol):
     def run(self, steps: int) -> dict[str, float]: ...
 
 
+def count_parameters(params: Mapping[str, Any]) -> dict[str, int]:
+    """Number of parameters by part or network."""
+    return {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()}
+
+
 class Timed(NamedTuple):
     """The rounds of one side."""
 

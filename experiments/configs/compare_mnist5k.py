@@ -44,12 +44,12 @@ def get_config(form: str = "full") -> ConfigDict:
 
     config.reranking = ConfigDict()
     config.reranking.top = 10  # layers of each method and seed, no two alike: the paper's
-    config.reranking.steps = 120  # as in the search
+    config.reranking.steps = config.proxy.steps
     config.reranking.schedule = "cosine"
     config.reranking.seeds = (100, 101, 102, 103)  # seeds of weights, batches and crops, fresh ones
 
     config.retraining = ConfigDict()
-    config.retraining.steps = 240  # twice as long as in the search
+    config.retraining.steps = 2 * config.proxy.steps
     config.retraining.schedule = "cosine"
     config.retraining.seeds = (200, 201, 202)  # fresh ones again
     config.retraining.held_out_anchor = "mnasnet_small"  # took no part in the search
@@ -67,7 +67,6 @@ def _set_quick(config: ConfigDict) -> None:
     config.evolution.round_size = 8
     config.known_layers = ("bn_relu", "evonorm_b0")
     config.reranking.top = 2
-    config.reranking.steps = 60
     config.reranking.seeds = (100,)
     config.retraining.steps = 60
     config.retraining.seeds = (200,)
