@@ -2,7 +2,7 @@
 
     python -m experiments.tables --config=experiments/configs/transfer_gan_digits.py --workdir=runs/gans
 
-Each cell is a training of `experiments.generate` with the recipe of `gan_digits.py`, of at most 15 minutes on
+Each cell is a training of `experiments.generate` with the recipe of `gan_digits.py`, of three minutes on
 two x86-64 cores, and the first one trains the classifier of the scores too. A training that was lost is left
 out of the median and counted. Other rows, such as layers that a search found, replace these:
 `--config.layers=bn_relu --config.layers=runs/mnist5k/top_layers.json#0`. With 3 seeds and a network of this
