@@ -10,8 +10,8 @@ deep ones (`--config.networks.name=biggan_deep`), whose discriminator has 18,529
 class were all alike after 1,000 steps (variance within classes 0.1 of that of real digits), and half of the
 classes could not be read. With the plain ones every class can be read from step 500 on.
 
-It takes three minutes on two x86-64 cores, with the training of the classifier for the scores. docs/results.md
-has the scores and a sheet of the digits.
+It takes three minutes on two x86-64 cores, with the training of the classifier for the scores.
+docs/results.md has the scores and a sheet of the digits.
 """
 
 from ml_collections import ConfigDict, config_dict
