@@ -12,10 +12,10 @@ generator gets all of its scores, which also go to scores-CHECKPOINT-NETWORK.jso
 from absl import flags as absl_flags
 
 from evonorms_jax import tasks
-from evonorms_jax.data.sources import require
 from evonorms_jax.detection.coco import PACKAGES
 from evonorms_jax.errors import UserError
 from evonorms_jax.gan import results, scoring
+from evonorms_jax.packages import require
 from evonorms_jax.training import evaluation
 from experiments import flags
 
@@ -49,7 +49,7 @@ def main(argv):
 def _draw(best: bool) -> None:
     if not OUT.value:
         raise UserError("--images needs --out, a folder for the drawn pictures")
-    require(PACKAGES, "detection", extra="coco")
+    require(PACKAGES, "detection", install="evonorms-jax[coco]")
     from evonorms_jax.detection.own_pictures import draw_folder  # loads these packages
 
     number = draw_folder(WORKDIR.value, IMAGES.value, OUT.value, best=best)

@@ -20,7 +20,8 @@ from absl import flags as absl_flags
 from absl import logging
 
 from evonorms_jax.evolution.session import check_search, run_search
-from evonorms_jax.report import drawing, write_report
+from evonorms_jax.packages import require_matplotlib
+from evonorms_jax.report import write_report
 from evonorms_jax.runs.rendezvous import connect
 from experiments import flags
 
@@ -37,7 +38,7 @@ def main(argv):
     del argv
     if CHECK.value:
         return check_search(CONFIG.value)
-    drawing.load("evonorms_jax.report.page")
+    require_matplotlib("the report")
     flags.use_cpu_devices(CPU_DEVICES.value)
     *place, automatic = (holder.value for holder in HOSTS)
     with connect(*place, automatic=automatic) as hosts:

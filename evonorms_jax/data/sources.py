@@ -1,8 +1,7 @@
 """The two ways to get images by the name of their source: held in memory, or as a stream."""
 
 import difflib
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from evonorms_jax.data.embedded import read_mnist5k
@@ -12,6 +11,7 @@ from evonorms_jax.data.settings import DataSettings
 from evonorms_jax.data.stream import Share, Stream
 from evonorms_jax.data.synthetic import open_synthetic, read_synthetic
 from evonorms_jax.errors import UserError
+from evonorms_jax.packages import require
 
 TFDS_PREFIX = "tfds:"
 #: Sources without a prefix: `(settings, with_test) -> ImageData`.
@@ -86,18 +86,7 @@ def open_stream(settings: DataSettings, *, order_seed: int = 0, share: Share = S
             f"pictures are streamed from {TFDS_PREFIX}NAME or synthetic:CLASSESx3 only, "
             f"got {settings.source!r}"
         )
-    require(STREAM_PACKAGES, "streaming pictures", extra="imagenet")
+    require(STREAM_PACKAGES, "streaming pictures", install="evonorms-jax[imagenet]")
     from evonorms_jax.data.pipeline import open_prepared_stream  # loads these packages
 
     return open_prepared_stream(settings.source.removeprefix(TFDS_PREFIX), settings, order_seed, share)
-
-
-def require(packages: Sequence[str], purpose: str, *, extra: str) -> None:
-    """Raises `ModuleNotFoundError` with the command that installs an extra unless the packages are there."""
-    try:
-        for package in packages:
-            importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{purpose} needs {error.name}: pip install 'evonorms-jax[{extra}]'", name=error.name
-        ) from error

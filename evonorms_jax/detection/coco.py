@@ -9,11 +9,12 @@ from typing import NamedTuple
 from etils import epath
 
 from evonorms_jax.data import Share
-from evonorms_jax.data.sources import STREAM_PACKAGES, require
+from evonorms_jax.data.sources import STREAM_PACKAGES
 from evonorms_jax.detection.annotations import Categories, Json
 from evonorms_jax.detection.settings import DIGITS, CocoSettings
 from evonorms_jax.detection.types import EvaluationBatch, TrainingBatch
 from evonorms_jax.errors import UserError
+from evonorms_jax.packages import require
 from evonorms_jax.runs.files import absolute
 
 PACKAGES = (*STREAM_PACKAGES, "pycocotools")  # the extra `coco`
@@ -74,7 +75,7 @@ def open_coco(settings: CocoSettings, *, order_seed: int = 0, share: Share = Sha
     share.check()
     if order_seed < 0:
         raise UserError(f"the seed of the order must be at least 0, got {order_seed}")
-    require(PACKAGES, "detection", extra="coco")
+    require(PACKAGES, "detection", install="evonorms-jax[coco]")
     from evonorms_jax.detection.reader import open_folder  # loads these packages
 
     return open_folder(find_folder(settings), settings, order_seed, share)

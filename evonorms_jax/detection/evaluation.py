@@ -25,7 +25,7 @@ from evonorms_jax.detection.coco import CocoStream
 from evonorms_jax.detection.paste import ordered, results_of
 from evonorms_jax.detection.scores import Score
 from evonorms_jax.detection.types import Detections, EvaluationBatch
-from evonorms_jax.report import drawing
+from evonorms_jax.packages import require_matplotlib
 from evonorms_jax.runs.files import write_png, write_whole
 from evonorms_jax.training.mesh import local_rows, put_batch
 
@@ -63,7 +63,7 @@ class Evaluator:
             batch_size: B.
             threads: threads of this host that make masks.
         """
-        drawing.load("evonorms_jax.detection.precision_recall")  # so that a missing matplotlib fails here
+        require_matplotlib()
         self._detect, self._stream, self._mesh = detect, stream, mesh
         self._batch_size, self._threads = batch_size, threads
         self._last: Evaluated | None = None
@@ -126,9 +126,10 @@ class Evaluator:
         write_whole(workdir / SCORES, json.dumps(step | summary, indent=1) + "\n")
         write_whole(workdir / DETECTIONS, json.dumps(results) + "\n")
         write_png(workdir / PICTURES, self._picture(part, results))
-        curves = drawing.load("evonorms_jax.detection.precision_recall")
+        from evonorms_jax.detection import precision_recall  # loads matplotlib
+
         precisions = {kind: each.precision for kind, each in found.items()}
-        for kind, content in curves.draw(precisions, self._stream.categories.names).items():
+        for kind, content in precision_recall.draw(precisions, self._stream.categories.names).items():
             write_whole(workdir / f"{CURVES}.{kind}", content)
 
     def _picture(self, part: str, results: list[Json]) -> Image.Image:

@@ -9,7 +9,6 @@ GpuTargetConfigProto. It reports no FLOPs or bytes, and cuDNN's workspaces are u
 """
 
 import contextlib
-import importlib.util
 import os
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from evonorms_jax.lowering.chips import CHIPS, Chip, chips_of, topology_name
+from evonorms_jax.packages import require
 
 # libtpu reads these when it is loaded, and XLA_FLAGS at every compilation. Without the others it looks for a
 # TPU host and its metadata server, and a second process on a machine fails on a lock file.
@@ -62,10 +62,7 @@ def get_topology(name: str) -> Topology:
       ModuleNotFoundError: if libtpu is not installed.
     """
     name = topology_name(name)
-    if importlib.util.find_spec("libtpu") is None:
-        raise ModuleNotFoundError(
-            "compiling for a TPU needs libtpu: pip install 'evonorms-jax[compile]' (or pip install libtpu)"
-        )
+    require(("libtpu",), "compiling for a TPU", install="evonorms-jax[compile]")
     jax.config.update("jax_platforms", "cpu")
     jax.devices()  # reads XLA_FLAGS for the CPU
     # A slice of one chip is not a multiple of the host that is the default.

@@ -10,7 +10,7 @@ import os
 from etils import epath
 
 from evonorms_jax.evolution.records import Search, WorkdirError, read_search
-from evonorms_jax.report.drawing import load
+from evonorms_jax.packages import require_matplotlib
 
 __all__ = ["WorkdirError", "read_search", "write_report"]
 
@@ -29,5 +29,7 @@ def write_report(workdir: str | os.PathLike, search: Search | None = None) -> ep
       WorkdirError: if the directory is not the work directory of a search, or a file in it is damaged.
       ModuleNotFoundError: if matplotlib is not installed.
     """
-    # Imported here, so that a search on a machine without matplotlib can import this package.
-    return load("evonorms_jax.report.page", "report").write(workdir, search)
+    require_matplotlib("the report")
+    from evonorms_jax.report import page
+
+    return page.write(workdir, search)

@@ -10,7 +10,7 @@ from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.history import Record
 from evonorms_jax.evolution.records import Search, layer_title, mean_score
 from evonorms_jax.models import get_anchor
-from evonorms_jax.report import drawing
+from evonorms_jax.packages import require_matplotlib
 from evonorms_jax.runs import provenance
 from evonorms_jax.runs.config_checks import nearest
 from evonorms_jax.runs.files import absolute
@@ -52,7 +52,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> None:
     # 3. Train the finalists of each method and seed with fresh seeds, and choose the best one.
     # 4. Train the chosen layers and the baselines with other fresh seeds, and test them.
     # 5. Write results, table and figure.
-    figures = drawing.load("evonorms_jax.study.figures")
+    require_matplotlib()
+    from evonorms_jax.study import figures
+
     workdir = absolute(workdir)
     if (workdir / CONFIG).exists():
         raise UserError(f"{workdir} is the work directory of a single run: choose another one")

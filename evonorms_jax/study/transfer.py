@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from evonorms_jax.errors import UserError
 from evonorms_jax.evolution.records import layer_title
 from evonorms_jax.layers.registry import layer_file, norm_act
-from evonorms_jax.report import drawing
+from evonorms_jax.packages import require_matplotlib
 from evonorms_jax.runs.files import absolute, write_whole
 from evonorms_jax.runs.ranges import check_ranges
 from evonorms_jax.runs.workdir import claim_workdir
@@ -53,7 +53,9 @@ def run(
         if commands:
             runner.print_commands(made)
             return
-        figures = drawing.load("evonorms_jax.study.figures")
+        require_matplotlib()
+        from evonorms_jax.study import figures
+
         if not partial:
             cells.run(runner, made)
         results = collect(config, runner, made)

@@ -22,10 +22,10 @@ from etils import epath
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
-from evonorms_jax.data.sources import require
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import norm_act
 from evonorms_jax.models import build_model
+from evonorms_jax.packages import require
 from evonorms_jax.runs.config_checks import nearest
 from evonorms_jax.runs.files import absolute
 from evonorms_jax.runs.tensors import check_tensors, flat_tensors, read_npz, write_npz
@@ -202,7 +202,7 @@ def _read_safetensors(path: epath.Path, network: TimmNetwork) -> dict[str, np.nd
         raise UserError(
             f"there is no file {path}: get model.safetensors from https://huggingface.co/{network.repository}"
         )
-    require(("safetensors.numpy",), f"reading {path.name}", extra="weights")
+    require(("safetensors",), f"reading {path.name}", install="evonorms-jax[weights]")
     import safetensors.numpy  # an extra
 
     try:

@@ -50,6 +50,7 @@ from evonorms_jax.detection.detector import BACKBONES, BOX_BINS, MASK_BINS, Dete
 from evonorms_jax.detection.settings import CocoSettings
 from evonorms_jax.detection.task import make_programs
 from evonorms_jax.detection.types import TrainingBatch
+from evonorms_jax.packages import require
 from evonorms_jax.training.mesh import data_mesh, put_batch
 from experiments import flags
 from experiments.benchmarks import results, turns
@@ -131,7 +132,10 @@ def measure(config: ConfigDict, settings: Mapping[str, int]) -> dict[str, Any]:
 
 def import_baseline() -> ModuleType:
     """The module of the baseline. Raises `ModuleNotFoundError` if PyTorch or torchvision is not installed."""
-    return turns.import_baseline("experiments.benchmarks.torch_mask_rcnn", ("torch", "torchvision"))
+    require(("torch", "torchvision"), "the baseline", install="torch torchvision")
+    from experiments.benchmarks import torch_mask_rcnn
+
+    return torch_mask_rcnn
 
 
 def read_scenes(config: ConfigDict, count: int) -> tuple[Categories, list[TrainingBatch]]:

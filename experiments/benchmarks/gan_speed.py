@@ -33,6 +33,7 @@ from evonorms_jax.gan.construction import build_networks
 from evonorms_jax.gan.layouts import LAYOUTS, BlockLayout
 from evonorms_jax.gan.networks import Networks
 from evonorms_jax.gan.task import make_programs
+from evonorms_jax.packages import require
 from evonorms_jax.training.mesh import data_mesh
 from experiments import flags
 from experiments.benchmarks import results, turns
@@ -98,7 +99,10 @@ def measure(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def import_baseline() -> ModuleType:
     """The module of the baseline. Raises `ModuleNotFoundError` if PyTorch is not installed."""
-    return turns.import_baseline("experiments.benchmarks.torch_biggan", ("torch",))
+    require(("torch",), "the baseline", install="torch")
+    from experiments.benchmarks import torch_biggan
+
+    return torch_biggan
 
 
 def made_up_digits(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:

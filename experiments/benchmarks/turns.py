@@ -1,17 +1,13 @@
 """Calls, and trainings of several sides, that take turns: other load on the machine affects all of them."""
 
 import functools
-import importlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-
-_LIBRARIES = {"torch": "PyTorch", "torchvision": "torchvision"}
 
 
 def milliseconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -96,23 +92,3 @@ def rows(timed: Mapping[str, Timed]) -> list[dict[str, Any]]:
         }
         for name, each in timed.items()
     ]
-
-
-def import_baseline(module: str, packages: Sequence[str]) -> ModuleType:
-    """The module of a baseline that needs optional packages.
-
-    Args:
-      module: name of the module.
-      packages: names of the packages, as pip installs them and Python imports them.
-
-    Raises:
-      ModuleNotFoundError: if a package is not installed. The message has the command that installs them.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name not in packages:
-            raise
-        needed = " and ".join(_LIBRARIES[package] for package in packages)
-        command = f"pip install {' '.join(packages)}"
-        raise ModuleNotFoundError(f"the baseline needs {needed}: {command}", name=error.name) from None

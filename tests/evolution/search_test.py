@@ -176,5 +176,5 @@ def test_without_matplotlib_it_says_so_before_it_searches(tmp_path):
     done = mains.finish(mains.launch(*code, *arguments(tmp_path / "run")))
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert line == "error: the figure needs matplotlib: pip install evonorms-jax[demo]"
+    assert line == "error: the report needs matplotlib: pip install 'evonorms-jax[demo]'"
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,7 @@
 """compile_check from the command line: errors in one line, and the answer without libtpu."""
 
-import importlib.util
 import re
+import sys
 
 import pytest
 from support import mains
@@ -18,6 +18,6 @@ def test_an_unknown_topology_ends_with_the_nearest_names():
 
 
 def test_without_libtpu_the_error_has_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install '?evonorms-jax\[compile\]"):
         get_topology("v5litepod-8")

@@ -41,7 +41,7 @@ def test_without_a_package_one_line_names_the_command_that_installs_it(monkeypat
     with pytest.raises(SystemExit) as ended, process.errors_in_a_line():
         detection_speed.measure(tiny(), SETTINGS)
     assert ended.value.code == process.FAILED
-    message = "error: the baseline needs PyTorch and torchvision: pip install torch torchvision\n"
+    message = f"error: the baseline needs {missing}: pip install torch torchvision\n"
     assert capsys.readouterr().err == message
 
 

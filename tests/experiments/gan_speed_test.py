@@ -30,7 +30,7 @@ def test_without_pytorch_one_line_names_the_command_that_installs_it(monkeypatch
     with pytest.raises(SystemExit) as ended, process.errors_in_a_line():
         gan_speed.measure({"network": "biggan", **SMALL})
     assert ended.value.code == process.FAILED
-    assert capsys.readouterr().err == "error: the baseline needs PyTorch: pip install torch\n"
+    assert capsys.readouterr().err == "error: the baseline needs torch: pip install torch\n"
 
 
 def test_networks_of_other_sizes_are_refused():

@@ -1,7 +1,6 @@
 """Trainings that take turns. Times are never asserted."""
 
 import math
-import sys
 
 import pytest
 
@@ -39,9 +38,3 @@ def test_a_loss_that_is_not_finite_is_named():
     sides = {"a": Side("a", []), "b": Side("b", [], math.nan)}
     with pytest.raises(FloatingPointError, match="loss of b is nan"):
         turns.time_by_turns(sides, warmup=1, rounds=1, steps=1)
-
-
-def test_a_missing_module_that_is_no_package_of_the_baseline_is_a_bug(monkeypatch):
-    monkeypatch.setitem(sys.modules, "experiments.benchmarks.torch_biggan", None)
-    with pytest.raises(ModuleNotFoundError, match="torch_biggan"):
-        turns.import_baseline("experiments.benchmarks.torch_biggan", ("torch",))

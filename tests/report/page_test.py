@@ -240,7 +240,9 @@ def test_without_matplotlib_the_error_names_the_package_to_install(monkeypatch, 
         monkeypatch.delitem(sys.modules, name)
         monkeypatch.delattr(report, name.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install evonorms-jax\[demo\]"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"the report needs matplotlib: pip install 'evonorms-jax\[demo\]"
+    ):
         report.write_report(full)
 
 

@@ -177,7 +177,7 @@ def test_without_matplotlib_it_says_so_before_it_searches(calls, monkeypatch, tm
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "evonorms_jax.study.figures", raising=False)
-    with pytest.raises(ModuleNotFoundError, match="the figure needs matplotlib: pip install evonorms-jax"):
+    with pytest.raises(ModuleNotFoundError, match="the figure needs matplotlib: pip install 'evonorms-jax"):
         comparison.run(quick(), tmp_path / "run")
     assert not calls and not (tmp_path / "run").exists()
 
