@@ -237,4 +237,4 @@ def table(measured: dict[str, Any]) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main)
+    flags.run(main, holds="workdir")

@@ -6,14 +6,13 @@
 A step is the part of a training step that a layer adds: its output and, from a given cotangent, the gradients
 of x and of the parameters. Layers take turns round by round, so that other load on the machine affects all of
 them, and the median over the rounds is reported. Memory is the size of XLA's temporaries, without inputs,
-output and gradients.
+output and gradients. Writes layers.json into the work directory.
 
 Expected on two CPU cores at the default shape, in about half a minute: relative to BatchNorm and ReLU,
 EvoNorm-B0 takes 1.7 to 2 times as long, S0 1.4 to 1.7 times, and S2 and FRN about as long.
 """
 
 import functools
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,15 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
 from flax import linen as nn
+from rich.table import Table
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import LAYERS, norm_act
 from evonorms_jax.runs.config_checks import nearest
-from evonorms_jax.runs.files import absolute, write_whole
-from evonorms_jax.runs.provenance import hardware, now, versions
 from evonorms_jax.search_space import Graph, evaluate_reference, random_graph
 from experiments import flags
-from experiments.benchmarks import turns
+from experiments.benchmarks import results, turns
 
 REFERENCE = "batch_norm+relu"
 RANDOM = "random_graph"
@@ -48,20 +46,16 @@ def define_flags() -> None:
     absl_flags.DEFINE_enum("dtype", "float32", dtypes, "Dtype of x and of the output.")
     absl_flags.DEFINE_integer("rounds", 15, "Number of timed steps of each layer.", lower_bound=1)
     absl_flags.DEFINE_list("layers", ",".join(NAMES), "Layers to measure in addition to the reference.")
-    absl_flags.DEFINE_string("json", "runs/benchmarks/layers_benchmark.json", "File for the results.")
+    flags.define_results()
 
 
 def main(argv):
     """Measures, prints the table, and writes the results."""
     del argv
     shape, names = parse_shape(FLAGS.shape), check_names(FLAGS.layers)
-    path = absolute(FLAGS.json)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()  # an error of the path shows before the measurement
     measured = measure(names, shape, FLAGS.dtype, FLAGS.rounds)
-    print(table(measured))
-    write_whole(path, json.dumps(measured, indent=1) + "\n")
-    print(f"written to {path}")
+    graph = f"{RANDOM}: {measured[RANDOM]}"
+    results.publish(FLAGS.workdir, "layers.json", measured, table(measured), graph)
 
 
 def parse_shape(sizes: Sequence[str]) -> list[int]:
@@ -134,8 +128,8 @@ def measure(names: Sequence[str], shape: Sequence[int], dtype: str, rounds: int)
       rounds: number of timed steps of each layer.
 
     Returns:
-      A JSON object with a header and one row for each layer, the reference first. Times are in milliseconds,
-      memory is in bytes, and ratios are relative to the reference.
+      A JSON object with the machine, the settings, and one row for each layer, the reference first. Times
+      are in milliseconds, memory is in bytes, and ratios are relative to the reference.
     """
     names = [REFERENCE, *(name for name in names if name != REFERENCE)]
     x, cotangent = (jax.random.normal(jax.random.key(i), shape, dtype) for i in range(2))
@@ -155,35 +149,26 @@ def measure(names: Sequence[str], shape: Sequence[int], dtype: str, rounds: int)
         for name in names
     ]
     return {
-        "device": hardware()["device"],
-        "jax": versions()["jax"],
-        "date": now().isoformat(timespec="seconds"),
-        "shape": list(shape),
-        "dtype": dtype,
-        "rounds": rounds,
+        "machine": results.machine(),
+        "settings": {"shape": list(shape), "dtype": dtype, "rounds": rounds},
         RANDOM: str(sample_graph()),
         "rows": rows,
     }
 
 
-def table(measured: dict[str, Any]) -> str:
-    """The results as aligned text."""
-    x, rounds = f"x {measured['shape']} {measured['dtype']}", measured["rounds"]
-    lines = [
-        f"{measured['device']}, JAX {measured['jax']}, {measured['date']}",
-        f"forward + backward, {x}, median of {rounds} rounds",
-        "",
-        f"{'layer':<16} {'ms':>9} {'x reference':>12} {'temporary MB':>13} {'x reference':>12}",
-    ]
+def table(measured: dict[str, Any]) -> Table:
+    """The rows for people."""
+    title = "forward + backward, x {shape} {dtype}, median of {rounds} rounds".format(**measured["settings"])
+    shown = Table(title=title)
+    for column in ("layer", "ms", "x reference", "temporary MB", "x reference"):
+        shown.add_column(column, justify="left" if column == "layer" else "right")
     for row in measured["rows"]:
         memory = "-" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}"
-        lines.append(
-            f"{row['layer']:<16} {row['milliseconds']:>9.2f} {row['time_ratio']:>12.2f}"
-            f" {row['temporary_bytes'] / 1e6:>13.1f} {memory:>12}"
-        )
-    return "\n".join([*lines, "", f"{RANDOM}: {measured[RANDOM]}"])
+        time = f"{row['milliseconds']:.2f}", f"{row['time_ratio']:.2f}"
+        shown.add_row(row["layer"], *time, f"{row['temporary_bytes'] / 1e6:.1f}", memory)
+    return shown
 
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main)
+    flags.run(main, holds="workdir")

@@ -121,4 +121,4 @@ def table(rows) -> Table:
 
 if __name__ == "__main__":
     define_flags()
-    flags.run(main)
+    flags.run(main, holds="workdir")
