@@ -5,8 +5,8 @@
 
 Overrides choose any layer, such as `--config.layer.spec=evonorm_s0`, and the parts that have it. The first
 training makes 2,000 scenes for training and 250 each for validation and test, and keeps them. With BN-ReLU
-box AP is 0.47 and mask AP 0.31 (docs/results.md). It shows that all parts work, and whether a layer bears few
-images for its statistics. It does not rank layers as COCO does.
+box AP is 0.55 and mask AP 0.40, after 14 minutes on two x86-64 cores (docs/results.md). It shows that all
+parts work, and whether a layer bears few images for its statistics. It does not rank layers as COCO does.
 """
 
 from ml_collections import ConfigDict, config_dict
