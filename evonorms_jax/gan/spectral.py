@@ -15,13 +15,13 @@ from flax import linen as nn
 from flax.linen import dtypes
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from evonorms_jax.gan.orthogonal import orthogonal
 from evonorms_jax.models.convolution import convolve
 
 COLLECTION = "spectral"
 # Below it a norm counts as 0: a kernel of zeros stays one, and the direction u stays as it was.
 _TINY = 1e-12
 _PARAMETERS = ("kernel", "embedding")
-orthogonal = nn.initializers.orthogonal()
 
 
 def normalize(kernel: jax.Array, u: jax.Array, update: bool) -> tuple[jax.Array, jax.Array]:
@@ -89,7 +89,7 @@ class _Spectral(nn.Module):
     """A module that normalizes its kernel. Where the collection is mutable, as in training, u advances."""
 
     def _kernel(self, name: str, shape: tuple[int, ...]) -> jax.Array:
-        kernel = self.param(name, orthogonal, shape, jnp.float32)
+        kernel = self.param(name, orthogonal(), shape, jnp.float32)
         # A matrix with orthogonal rows or columns has one singular value: any u is right after one iteration.
         u = self.variable(COLLECTION, "u", lambda: jnp.full(shape[-1:], shape[-1] ** -0.5, jnp.float32))
         kernel, new_u = normalize(kernel, u.value, update=self.is_mutable_collection(COLLECTION))
@@ -160,7 +160,7 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Maps labels as in `look_up` to `[B, E]`, float32."""
-        shape, start = (self.num_classes, self.features), nn.initializers.orthogonal(self.scale)
+        shape, start = (self.num_classes, self.features), orthogonal(self.scale)
         return look_up(self.param("embedding", start, shape, jnp.float32), labels)
 
 
