@@ -77,11 +77,6 @@ def region_levels(regions: jax.Array, least: int, most: int, canonical_side: flo
     return jnp.clip(level, least, most).astype(jnp.int32)
 
 
-def loop_name(align: RoiAlign, count: int) -> str:
-    """Name of the loop of "matmul" over so many regions in a compiled program. It tells the iterations."""
-    return f"roi_align_{count // min(align.chunk, count)}"
-
-
 def _matmul(align: RoiAlign, pyramid, regions, levels, bins):
     """The sum over levels of `rows @ map @ columns`, with zero weights for regions of other levels."""
 
@@ -94,7 +89,7 @@ def _matmul(align: RoiAlign, pyramid, regions, levels, bins):
 
     # A map times the rows alone is as large as the map, for each region. So few of them exist at a time.
     chunk = min(align.chunk, regions.shape[1])
-    with jax.named_scope(loop_name(align, regions.shape[1])):
+    with target.counted_loop(regions.shape[1] // chunk):
         pooled = lax.map(
             lambda one: pool(*one), (regions.swapaxes(0, 1), levels.swapaxes(0, 1)), batch_size=chunk
         )

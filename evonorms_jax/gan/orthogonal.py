@@ -48,4 +48,5 @@ def orthonormalize(rows: jax.Array) -> jax.Array:
             row = row - jnp.dot(shares, found, precision=jax.lax.Precision.HIGHEST)
         return found.at[number].set(row / jnp.linalg.norm(row))
 
-    return jax.lax.fori_loop(0, len(rows), add, jnp.zeros_like(rows))
+    with target.counted_loop(len(rows)):
+        return jax.lax.fori_loop(0, len(rows), add, jnp.zeros_like(rows))

@@ -2,7 +2,8 @@
 
 XLA's cost analysis counts the body of a while loop once, whatever its number of iterations. Here every body
 is analyzed by itself, as the entry of a module, and multiplied by the trip count. XLA has proved some of
-these counts. The caller gives the others by the origin of a loop, such as the nodes of a graph that is data.
+these counts. Scopes of `counted_loop` tell others. The caller gives the rest by the origin of a loop, such as
+the nodes of a graph that is data.
 Of the branches of a conditional, the most expensive one counts, as in XLA's analysis.
 
 Bytes are those of the operands and results of every fused operation, wherever they lie. XLA:TPU keeps small
@@ -19,6 +20,8 @@ import jax
 # Parser and analysis are not in JAX's public names. Public `cost_analysis()` takes whole programs only.
 from jax._src.lib import _jax
 from jaxlib import _hlo
+
+from evonorms_jax.search_space.target import COUNTED
 
 _HEAD = re.compile(r"^(?:ENTRY )?%([\w.\-]+) \(")
 _ATTRIBUTE = re.compile(r" \w+=(\{%[^}]*\}|%[\w.\-]+)")
@@ -61,7 +64,7 @@ class ProgramCost:
 
     Args:
       text: `compiled.as_text()`.
-      trips: iterations of the loops whose number XLA does not know, by a regular expression for their origin.
+      trips: iterations of loops whose number is not known, by a regular expression for their origin.
         The first one that matches counts.
     """
 
@@ -150,6 +153,8 @@ class ProgramCost:
     def _trips(self, loop: _Loop) -> float:
         if loop.trips is not None:
             return loop.trips
+        if counted := COUNTED.search(loop.origin):
+            return float(counted[1])
         for pattern, trips in self._given.items():
             if re.search(pattern, loop.origin):
                 return trips

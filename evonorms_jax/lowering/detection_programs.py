@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from evonorms_jax.detection.annotations import Categories
 from evonorms_jax.detection.nms import SCOPE
-from evonorms_jax.detection.roi_align import RoiAlign, loop_name
 from evonorms_jax.detection.settings import DIGITS
 from evonorms_jax.detection.task import make_programs
 from evonorms_jax.lowering.programs import TpuProgram
@@ -40,7 +39,7 @@ def detection_programs(config: ConfigDict, topology: Topology) -> list[TpuProgra
     size, side = config.eval_batch_size, config.data.canvas
     images = jax.ShapeDtypeStruct((size, side, side, 3), np.uint8, sharding=split(mesh))
     sizes = jax.ShapeDtypeStruct((size, 2), np.float32, sharding=split(mesh))
-    trips = _trips(config)
+    trips = {rf"{SCOPE}\b.*/while$": _ROUNDS}
     return [
         *start_and_step(programs, config, mesh, narrower="model.features", trips=trips),
         TpuProgram(
@@ -51,16 +50,6 @@ def detection_programs(config: ConfigDict, topology: Topology) -> list[TpuProgra
             trips=trips,
         ),
     ]
-
-
-def _trips(config: ConfigDict) -> dict[str, float]:
-    """Iterations of the loops of a suppression and of RoIAlign, by the origin of a loop."""
-    align, found = RoiAlign(**config.roi_align), {rf"{SCOPE}\b.*/while$": _ROUNDS}
-    sampling, counts = config.sampling, (config.proposals.count, config.detections.count)
-    for count in (sampling.regions, sampling.positive_regions, *counts):
-        name = loop_name(align, count)
-        found[rf"{name}\b.*/while$"] = int(name.rpartition("_")[2])
-    return found
 
 
 def _categories(config: ConfigDict) -> Categories:

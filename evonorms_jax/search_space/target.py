@@ -8,12 +8,15 @@ step outside of all loops says so with `looping(False)`. A loop within says `loo
 """
 
 import contextlib
+import re
 
 import jax
 
 # A part of the key of JAX's trace caches: a function traced for one platform is traced again for another.
 _platform = jax.make_user_context("")
 _looping = jax.make_user_context(True)
+#: The iterations of a loop that a scope of `counted_loop` holds without another loop between.
+COUNTED = re.compile(r"\bloop_of_(\d+)\b(?!.*/while/).*/while$")
 
 
 def building_for(platform: str) -> contextlib.AbstractContextManager[None]:
@@ -34,6 +37,15 @@ def looping(inside: bool) -> contextlib.AbstractContextManager[None]:
 def in_loop() -> bool:
     """Whether the innermost `looping` is one of a loop, True without any."""
     return _looping.value
+
+
+def counted_loop(iterations: int) -> contextlib.AbstractContextManager[None]:
+    """A scope whose name tells a reader of the compiled program how often the loop within runs.
+
+    XLA proves the number of most loops, and forgets some when it pipelines them. `COUNTED` finds it in the
+    origin of a loop, also in that of a derivative.
+    """
+    return jax.named_scope(f"loop_of_{iterations}")
 
 
 def compiler_options(platform: str) -> dict[str, bool]:

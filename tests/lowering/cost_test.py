@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from evonorms_jax.lowering.cost import Cost, ProgramCost
+from evonorms_jax.search_space.target import COUNTED, counted_loop
 
 N = 16
 MATMUL = 2 * N**3  # FLOPs
@@ -54,6 +55,30 @@ def test_the_caller_gives_the_length_of_a_loop_that_is_data():
     assert given.total.flops >= 9 * MATMUL
     assert len(unknown.once_only) == 1
     assert not given.once_only
+
+
+def test_a_scope_tells_the_length_of_a_loop_that_xla_does_not_know():
+    def counted(x, count):
+        with counted_loop(9):
+            return jax.lax.fori_loop(0, count, lambda _, y: y @ x, x)
+
+    found = cost(counted, jnp.int32(2))
+    assert 9 * MATMUL <= found.total.flops < 10 * MATMUL and not found.once_only
+
+
+@pytest.mark.parametrize(
+    "origin, iterations",
+    [
+        ("jit(f)/loop_of_9/while", "9"),
+        ("transpose(jvp(loop_of_12))/while", "12"),
+        ("jit(f)/loop_of_9/while/body/loop_of_3/while", "3"),
+        ("jit(f)/loop_of_9/while/body/while", None),
+        ("jit(f)/loop_of_9/add", None),
+    ],
+)
+def test_a_scope_counts_for_the_loop_right_within(origin, iterations):
+    found = COUNTED.search(origin)
+    assert (found and found[1]) == iterations
 
 
 def test_a_loop_of_negligible_cost_and_unknown_length_is_not_reported():
