@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from evonorms_jax.lowering.chips import CHIPS
 from evonorms_jax.lowering.cost import Cost, ProgramCost
+from evonorms_jax.lowering.programs import UNREADABLE, TpuProgram, footprint
 from evonorms_jax.search_space.target import COUNTED, counted_loop
 
 N = 16
@@ -101,3 +103,24 @@ def test_of_two_branches_the_more_expensive_counts_with_its_loops():
 def test_a_loop_that_is_not_there_is_an_error():
     with pytest.raises(LookupError, match="no loop from 'train'"):
         cost(repeat(3)).iteration("train")
+
+
+class _Unreadable:
+    """A program whose text the compiler cannot print."""
+
+    def __init__(self, program):
+        self.memory_analysis, self.cost_analysis = program.memory_analysis, program.cost_analysis
+
+    def as_text(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+
+def test_a_program_that_cannot_be_printed_has_memory_and_costs_with_loops_counted_once():
+    whole = compiled(repeat(7))
+    read, unread = (
+        footprint(TpuProgram("any", None, "batch_size"), program, 1.0, 1.0, CHIPS["v6e"])
+        for program in (whole, _Unreadable(whole))
+    )
+    assert unread.total_memory == read.total_memory and unread.excess == 0
+    assert unread.run == unread.step and 0 < unread.run.flops < 2 * MATMUL < read.run.flops
+    assert unread.once_only == (UNREADABLE,) and not read.once_only
