@@ -1,27 +1,30 @@
 """Packages that only some parts need: extras of setup.py, and the baselines of benchmarks."""
 
-import importlib.util
+import importlib
 import shlex
 from collections.abc import Sequence
 
 
 def require(packages: Sequence[str], purpose: str, *, install: str) -> None:
-    """Looks for packages. Call it early, so that a missing one fails before a long run.
+    """Imports packages. Call it early, so that a missing one fails before a long run.
 
     Args:
-      packages: names of packages, as Python imports them. They are not imported here.
-      purpose: what needs them, the subject of the message.
-      install: what pip installs, such as "evonorms-jax[demo]", or several names with spaces between them.
+      packages: names of packages or modules, as Python imports them.
+      purpose: subject of the message, such as "the report".
+      install: arguments of pip, such as "evonorms-jax[demo]", with spaces between them.
 
     Raises:
-      ModuleNotFoundError: if one is not installed. The message has the command that installs it.
+      ModuleNotFoundError: if one is not installed, or a package that it needs. The message names it and has
+        the command that installs it.
     """
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            command = f"pip install {shlex.join(install.split())}"
-            raise ModuleNotFoundError(f"{purpose} needs {package}: {command}", name=package)
+    try:
+        for package in packages:
+            importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        command = f"pip install {shlex.join(install.split())}"
+        raise ModuleNotFoundError(f"{purpose} needs {error.name}: {command}", name=error.name) from None
 
 
 def require_matplotlib(purpose: str = "the figure") -> None:
-    """Looks for matplotlib, see `require`. Modules that draw are imported where they are used, after this."""
+    """Imports matplotlib, see `require`. Modules that draw are imported where they are used, after this."""
     require(("matplotlib",), purpose, install="evonorms-jax[demo]")

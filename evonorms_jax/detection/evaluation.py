@@ -118,6 +118,8 @@ class Evaluator:
 
     def illustrate(self, state: Any, workdir: epath.Path) -> None:
         """Process 0 writes scores, results and pictures of the part that was evaluated last."""
+        from evonorms_jax.detection import precision_recall  # loads matplotlib
+
         if self._last is None or jax.process_index():
             return
         part, results, found = self._last
@@ -126,8 +128,6 @@ class Evaluator:
         write_whole(workdir / SCORES, json.dumps(step | summary, indent=1) + "\n")
         write_whole(workdir / DETECTIONS, json.dumps(results) + "\n")
         write_png(workdir / PICTURES, self._picture(part, results))
-        from evonorms_jax.detection import precision_recall  # loads matplotlib
-
         precisions = {kind: each.precision for kind, each in found.items()}
         for kind, content in precision_recall.draw(precisions, self._stream.categories.names).items():
             write_whole(workdir / f"{CURVES}.{kind}", content)

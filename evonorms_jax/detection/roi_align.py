@@ -7,7 +7,7 @@ feature of pixel i at the coordinate i + 1/2 (`aligned`), or at i, as in the fir
 Source: He et al. 2017 (arXiv 1703.06870), section 3. Levels: Lin et al. 2017 (arXiv 1612.03144), equation 1.
 
 There are two forms with the same result. "gather" reads the features, at a cost that does not depend on the
-size of the maps; its gradient is a scatter, which is slow on a TPU and on XLA:CPU. "matmul" multiplies every
+size of the maps. Its gradient is a scatter, which is slow on a TPU and on XLA:CPU. "matmul" multiplies every
 map with a matrix of weights along each axis, at a cost that grows with the maps, and without a scatter.
 """
 
@@ -33,7 +33,7 @@ class RoiAlign(NamedTuple):
       method: name in `METHODS`.
       sampling_ratio: samples of a bin along each axis, r.
       aligned: whether features lie at the centres of pixels.
-      canonical_side: side in pixels of a region that belongs to level 4; half of it belongs to level 3.
+      canonical_side: side in pixels of a region that belongs to level 4. Half of it belongs to level 3.
       chunk: regions of an image that "matmul" works on at a time, to save memory.
     """
 

@@ -1,8 +1,8 @@
-"""Orthogonal initial weights, whose program XLA:TPU compiles in seconds.
+"""Orthogonal initial weights, with a short program for TPUs.
 
-XLA:TPU unrolls a QR decomposition over blocks of 128 columns, once for each shape of a kernel. The initial
-weights of BigGAN at 128x128 took it 17 minutes to compile. A TPU gets a loop over the columns in its place,
-with the same weights up to rounding: with positive diagonal of R the decomposition is unique.
+XLA:TPU unrolls a QR decomposition over blocks of columns, once for each shape of a kernel. The initial
+weights of BigGAN at 128x128 took 1,036 s of CPU time to compile, and take 121 s with a loop over the columns.
+The loop gives the same weights up to rounding, since a decomposition with a positive diagonal of R is unique.
 """
 
 import math

@@ -37,7 +37,7 @@ def normalize(kernel: jax.Array, u: jax.Array, update: bool) -> tuple[jax.Array,
       update: whether the new u is returned instead of the given one.
 
     Returns:
-      `kernel / sigma`, float32, and u. A kernel of zeros is returned as it is.
+      `kernel / sigma`, float32, and u. A kernel of zeros stays as it is.
     """
     matrix = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
     v, new_u = jax.lax.stop_gradient(_power_iteration(matrix, u))
@@ -107,7 +107,7 @@ class SpectralConv(_Spectral):
     features: int  # O
     kernel_size: int  # K
     use_bias: bool = True
-    dtype: Any = None  # of the computation; the normalization is float32
+    dtype: Any = None  # of the computation. The normalization is float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -17,8 +17,8 @@ from evonorms_jax.lowering.cost import Cost, ProgramCost
 from evonorms_jax.lowering.topology import libtpu_environment
 
 _MEMORY = ("argument", "output", "alias", "temp", "generated_code")
-#: In the place of an origin, for all loops of a program that the compiler wrote and cannot read.
-UNREADABLE = "all loops of a program that the compiler cannot print"
+#: In the place of an origin, for all loops of a program without a text.
+UNREADABLE = "any loop of a program that XLA cannot print"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -131,16 +131,25 @@ def footprint(
 
 def _costs(program: TpuProgram, compiled: jax.stages.Compiled) -> tuple[Cost, Cost, Sequence[str]]:
     """The costs of a step and of a run, and the origins of loops that are counted once."""
-    try:
-        text = compiled.as_text()
-    except jax.errors.JaxRuntimeError:
-        # The compiler of libtpu 0.0.52 writes some programs for v6e in a form that its own reader refuses.
+    text = text_of(compiled)
+    if text is None:
         found = compiled.cost_analysis() or {}
         whole = Cost(found.get("flops", 0.0), found.get("bytes accessed", 0.0))
         return whole if program.step is None else Cost(), whole, (UNREADABLE,)
     cost = ProgramCost(text, program.trips)
     step = cost.total if program.step is None else cost.iteration(program.step)
     return step, cost.total, cost.once_only
+
+
+def text_of(compiled: jax.stages.Compiled) -> str | None:
+    """The optimized program as text, or None if XLA cannot print it.
+
+    The compiler of libtpu 0.0.52 writes some programs for v6e in a form that its own reader refuses.
+    """
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
 
 
 def compile_ahead(program: TpuProgram) -> jax.stages.Compiled:

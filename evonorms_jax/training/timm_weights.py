@@ -202,7 +202,7 @@ def _read_safetensors(path: epath.Path, network: TimmNetwork) -> dict[str, np.nd
         raise UserError(
             f"there is no file {path}: get model.safetensors from https://huggingface.co/{network.repository}"
         )
-    require(("safetensors",), f"reading {path.name}", install="evonorms-jax[weights]")
+    require(("safetensors.numpy",), f"reading {path.name}", install="evonorms-jax[weights]")
     import safetensors.numpy  # an extra
 
     try:

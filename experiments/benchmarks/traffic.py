@@ -28,7 +28,7 @@ from absl import logging
 
 from evonorms_jax.errors import UserError
 from evonorms_jax.layers import LayerConstructor, norm_act
-from evonorms_jax.lowering.programs import TpuProgram, compile_ahead
+from evonorms_jax.lowering.programs import TpuProgram, compile_ahead, text_of
 from evonorms_jax.lowering.topology import get_topology
 from evonorms_jax.lowering.transfers import hbm_bytes
 from evonorms_jax.models import get_model
@@ -132,9 +132,11 @@ def measure(
 def _measured(*arguments: Any) -> dict[str, Any]:
     started, cpu_started = time.monotonic(), time.process_time()
     compiled = compile_step(*arguments)
+    if (text := text_of(compiled)) is None:
+        raise UserError("XLA cannot print this program for the topology, so its bytes of HBM are unknown")
     return {
         "bytes": compiled.cost_analysis()["bytes accessed"],
-        "hbm_bytes": hbm_bytes(compiled.as_text()),
+        "hbm_bytes": hbm_bytes(text),
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
         "compile_seconds": round(time.monotonic() - started),
         "cpu_seconds": round(time.process_time() - cpu_started),

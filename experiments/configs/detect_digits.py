@@ -33,7 +33,7 @@ def get_config(form: str = "full") -> ConfigDict:
 
     # The fields of DetectorSettings in evonorms_jax/detection/detector.py, which describes each.
     config.model = ConfigDict({"name": "resnet_digits", "levels": (2, 4), "features": 48, "top": "conv"})
-    config.model.anchor_size = 6.0  # digits are 20 to 110 pixels high
+    config.model.anchor_size = 6.0  # digits are 24 to 144 pixels high
     config.model.update({"box_convs": 0, "box_dense": 1, "box_dense_features": 256})
     config.model.update({"mask_convs": 2, "mask_features": 32})
     config.model.norm_in = ("backbone", "fpn", "rpn", "box", "mask")

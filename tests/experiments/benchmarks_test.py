@@ -67,8 +67,11 @@ def test_the_command_prints_the_table_and_writes_the_results(tmp_path):
     path = tmp_path / "new" / "layers.json"
     measured = json.loads(path.read_text())
     assert [row["layer"] for row in measured["rows"]] == [layers.REFERENCE, "evonorm_s2"]
-    first, *_, graph, last = result.stdout.splitlines()
+    first, *table, graph, last = result.stdout.splitlines()
     assert measured["machine"]["device"] in first and measured["machine"]["date"] in first
+    shown = [line.split()[1] for line in table if "│" in line]
+    assert shown == [layers.REFERENCE, "evonorm_s2"]
+    assert len({len(line) for line in table if "│" in line}) == 1  # aligned
     assert graph == f"{layers.RANDOM}: {layers.sample_graph()}"
     assert last == f"written to {path}"
 
@@ -76,7 +79,7 @@ def test_the_command_prints_the_table_and_writes_the_results(tmp_path):
 def test_an_unwritable_directory_is_one_clear_line_before_anything_is_measured(tmp_path):
     (tmp_path / "file").touch()
     result = mains.run("benchmarks.layers", f"--workdir={tmp_path}/file/new")
-    assert result.returncode != 0 and not result.stdout
+    assert result.returncode == 2 and not result.stdout
     assert result.stderr.startswith("error: ") and f"{tmp_path}/file" in result.stderr
     assert result.stderr.count("\n") == 1
 

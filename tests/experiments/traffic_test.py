@@ -32,6 +32,13 @@ def test_rows_are_relative_to_the_reference(devices):
     assert "resnet_tiny" in text and "abs(x) / std_bwh(x)" in text and text.startswith("v5e:2x2, 8 images")
 
 
+def test_a_program_that_cannot_be_printed_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(traffic, "compile_step", lambda *_: None)
+    monkeypatch.setattr(traffic, "text_of", lambda _: None)
+    with pytest.raises(ValueError, match="XLA cannot print this program for the topology"):
+        next(traffic.measure(["resnet_tiny"], [], [], batch=8, side=16))
+
+
 def test_rows_of_an_earlier_run_are_kept(tmp_path):
     path, settings = tmp_path / "traffic.json", {"chip_batch": 8, "date": "today"}
     assert traffic.kept_rows(path, settings) == []

@@ -97,7 +97,7 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"there is no file .* https://huggingface.co/timm/regnetz_c16_evos"):
         timm_weights.convert(tmp_path / "model.safetensors", "regnetz_c16_evos")
     (tmp_path / "model.safetensors").write_bytes(b"no such file at all")
-    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'evonorms-jax\[weights\]'"):
         timm_weights.convert(tmp_path / "model.safetensors", "regnetz_c16_evos")
     monkeypatch.undo()
