@@ -2,7 +2,7 @@
 
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,8 @@ class ProxySettings(NamedTuple):
 
     `replicas` is the number of seeds with which a candidate that passes the tests is trained. The tests use
     the first of them. `optimizer` is a name in `training.optimizer.OPTIMIZERS`: the paper's is SGD.
+    `init_scale` multiplies the start weights of the network's body. With 1 the network has its own
+    initialization. Below 1 a signal shrinks from site to site, unless the layers normalize it.
     """
 
     steps: int
@@ -36,6 +38,7 @@ class ProxySettings(NamedTuple):
     crop: int
     flip: bool
     optimizer: str = "sgd"
+    init_scale: float = 1.0
 
 
 class ProxyData(NamedTuple):
@@ -84,6 +87,12 @@ class ProxyTask(NamedTuple):
 def restart(template: ProxyState, encoded: EncodedGraph) -> ProxyState:
     """The start of another candidate: the same weights, moving statistics that fit its graph."""
     return template._replace(stats=restart_statistics(template.stats, encoded))
+
+
+def is_body_kernel(path: Sequence[Any]) -> bool:
+    """Whether the keys are those of a kernel before the classifier, of a convolution or a dense layer."""
+    names = [key.key for key in path]
+    return names[-1] == "kernel" and names[0] != "classifier"
 
 
 def proxy_data(data: ImageData, eval_batch_size: int) -> ProxyData:
@@ -159,7 +168,12 @@ class _Task:
         image = jnp.zeros((1, crop, crop, self._channels), jnp.float32)
         variables = self._network(candidate).init(key, image, train=True)
         params, stats = variables["params"], variables.get("batch_stats", {})
+        if self._settings.init_scale != 1:
+            params = jax.tree_util.tree_map_with_path(self._scaled, params)
         return ProxyState(params, stats, self._optimizer.init(params), jnp.int32(0), jnp.float32(0))
+
+    def _scaled(self, path, leaf):
+        return leaf * self._settings.init_scale if is_body_kernel(path) else leaf
 
     def loss(self, candidate, params, stats, images, labels):
         variables = {"params": params, "batch_stats": stats}

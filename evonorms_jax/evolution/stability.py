@@ -4,13 +4,13 @@ Source: arXiv 2004.02967, section 3.3. The size of a step is our choice. It is r
 weights, so that it means the same for every candidate, whatever the scale of its gradient.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from evonorms_jax.evolution.proxy import ProxyState, ProxyTask
+from evonorms_jax.evolution.proxy import ProxyState, ProxyTask, is_body_kernel
 
 
 class StabilityResult(NamedTuple):
@@ -46,7 +46,7 @@ def make_stability_test(
     def test(candidate, state: ProxyState, images, labels):
         leaves, tree = jax.tree.flatten(state.params)
         # Of convolutions, and of the dense layers of a token network. The rest stays as it is.
-        is_kernel = [_is_kernel(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
+        is_kernel = [is_body_kernel(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
         kernels = [leaf for leaf, chosen in zip(leaves, is_kernel, strict=True) if chosen]
 
         def loss(kernels):
@@ -66,12 +66,6 @@ def make_stability_test(
         return StabilityResult(end.worst, end.step)
 
     return test
-
-
-def _is_kernel(path: Sequence[Any]) -> bool:
-    """Whether a parameter is a kernel of the network's body, by its keys."""
-    names = [key.key for key in path]
-    return names[-1] == "kernel" and names[0] != "classifier"
 
 
 # Distance h of the probe from the weights, relative to their norm. With a smaller one the difference would

@@ -84,6 +84,7 @@ _SEARCH_BUT_SEED = _IMAGES_AND_LAYER | {
     "proxy.batch_size": COUNT,
     "proxy.learning_rate": POSITIVE,
     "proxy.warmup_steps": INDEX,
+    "proxy.init_scale": POSITIVE,
     "proxy.momentum": SHARE,
     "proxy.weight_decay": AMOUNT,
     "proxy.replicas": COUNT,

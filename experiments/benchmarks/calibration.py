@@ -60,8 +60,11 @@ CONVOLUTIONS = Ladder(
             "tanh(x)",
             "x * sigmoid(x)",
             "tanh(x) * tanh(x) + tanh(x) * tanh(x)",
+            "tanh(x + x)",
+            "sqrt(x)",
         ),
-        "normalizer": ("x / rms_wh(x)", "x / std_wh(x)", "x / std_bwh(x)"),
+        # Not x / std_bwh(x): a network of it is linear in an image, so it cannot learn what the others do.
+        "normalizer": ("x / rms_wh(x)", "x / std_wh(x)"),
         "with nonlinearity": ("abs(x / std_wh(x))", "max(x / std_bwh(x), 0)", "abs(x) / std_bwh(x)"),
     },
     BASELINES | CATALOG,

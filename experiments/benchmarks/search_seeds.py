@@ -53,7 +53,7 @@ def define_flags() -> None:
     flags.define_cpu_devices()
     absl_flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of the searches.")
     absl_flags.DEFINE_list("against", ["bn_relu", "evonorm_b0"], "Known layers to beat.")
-    absl_flags.DEFINE_string("held_out", "mnasnet_small", "Network that takes no part in the searches.")
+    absl_flags.DEFINE_string("held_out", "mnasnet_narrow", "Network that takes no part in the searches.")
     absl_flags.DEFINE_integer("replicas", 8, "Number of fresh seeds of the final trainings.", lower_bound=2)
 
 

@@ -57,6 +57,7 @@ def get_defaults() -> ConfigDict:
     config.proxy.learning_rate = 0.1
     config.proxy.schedule = "constant"  # or cosine
     config.proxy.warmup_steps = 0
+    config.proxy.init_scale = 1.0  # factor of the start weights; below 1 is ours and asks for a norm
     config.proxy.momentum = 0.9
     config.proxy.weight_decay = 1e-4
     config.proxy.replicas = 1  # number of seeds that the score of an accepted layer is a mean of
@@ -108,6 +109,7 @@ def set_quick(config: ConfigDict) -> None:
     config.proxy.schedule = "cosine"
     config.proxy.learning_rate = 0.1
     config.proxy.warmup_steps = 0
+    config.proxy.init_scale = 1.0
     config.proxy.batch_size = 16
     config.proxy.eval_batch_size = 64
     config.rejection.quality_steps = 30
