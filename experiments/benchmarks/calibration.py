@@ -63,8 +63,7 @@ CONVOLUTIONS = Ladder(
             "tanh(x + x)",
             "sqrt(x)",
         ),
-        # Not x / std_bwh(x): a network of it is linear in an image, so it cannot learn what the others do.
-        "normalizer": ("x / rms_wh(x)", "x / std_wh(x)"),
+        "normalizer": ("x / rms_wh(x)", "x / std_wh(x)", "x / std_bwh(x)"),
         "with nonlinearity": ("abs(x / std_wh(x))", "max(x / std_bwh(x), 0)", "abs(x) / std_bwh(x)"),
     },
     BASELINES | CATALOG,

@@ -35,7 +35,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.proxy.optimizer = "adamw"
     config.proxy.learning_rate = 0.003
     config.proxy.weight_decay = 0.05
-    config.proxy.init_scale = 1.0  # their own initialization
+    config.proxy.init_scale = 1.0  # the token networks' own initialization
     if not check_form(form):
         config.budget, config.device_steps = 8_000, None
         config.proxy.steps = 220
